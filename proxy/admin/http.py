@@ -1,0 +1,258 @@
+"""The admin port's sockets: h11 on trio, one task a connection.
+
+Owns the listeners and every connection's life. Decides nothing about an answer (`routes.py` does). A peer can cost it
+one of `max_connections` places for the time of a deadline, and no more:
+
+    accept -> [first byte: idle_s] -> [whole request: request_s] -> answer -> [write: write_s] -> again, or close
+
+When all places are taken, the connection that has waited longest without sending a whole request makes room, so that a
+probe still gets in while somebody holds connections open. Whatever one peer does ends its own connection only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from email.utils import formatdate
+from http import HTTPStatus
+from typing import Final, Self
+
+import attrs
+import h11
+import trio
+
+from proxy import __version__
+from proxy.admin.routes import AdminSource, Request, Response, refusal, respond
+from proxy.config.endpoint import is_loopback, parse_admin_url
+from proxy.errors import ListenError
+from proxy.log import get_logger
+
+_LOG: Final = get_logger("proxy.admin")
+# Requests are a few hundred bytes; a page of memory is plenty.
+_READ_BYTES: Final = 4096
+_NOT_UNDERSTOOD: Final = "send an HTTP/1.1 request, such as `curl http://HOST:PORT/stats.json`"
+
+
+@attrs.frozen
+class Limits:
+    """What one peer may take. The defaults suit people, probes and scrapers; tests use shorter ones."""
+
+    max_connections: int = 128
+    idle_s: float = 75.0  # a scraper comes back every 15 to 60 s and should find its connection open
+    request_s: float = 10.0
+    write_s: float = 10.0
+    linger_s: float = 1.0  # how long a refused sender is read on, so that the refusal is not lost to a reset
+    header_bytes: int = 16 * 1024
+    body_bytes: int = 64 * 1024
+
+
+async def serve_admin(
+    url: str,
+    token: str,
+    source: AdminSource,
+    *,
+    limits: Limits | None = None,
+    task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Serve the admin port at `url` until cancelled; reports, as its started value, the URL it listens on.
+
+    With a `token`, everything but /healthz wants it; without one only loopback may be bound. Port 0 takes a free port.
+    Cancellation closes every connection at once, whatever state its peer is in.
+
+    Raises ListenError, before it has started, when the URL is wrong, cannot be bound, or needs a token.
+    """
+    listeners = await _listen(url, token)
+    server = _Server(token, source, limits or Limits())
+    host, port = listeners[0].socket.getsockname()[:2]
+    task_status.started(f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}")
+    await trio.serve_listeners(server.handle, listeners)
+
+
+async def _listen(url: str, token: str) -> list[trio.SocketListener]:
+    try:
+        host, port = parse_admin_url(url)
+        listeners = await trio.open_tcp_listeners(port, host=host)
+    except ValueError as exc:
+        raise ListenError(f"admin port: {exc}") from exc
+    except OSError as exc:
+        raise ListenError(f"admin port {url} cannot be opened: {exc.strerror or exc}") from exc
+    # Judged by what was bound, not by the name: where localhost points is somebody else's file.
+    if not token and not all(is_loopback(listener.socket.getsockname()[0]) for listener in listeners):
+        for listener in listeners:
+            listener.socket.close()
+        raise ListenError(
+            f"admin port {url} can be reached from other machines: set listen.admin_token, or bind 127.0.0.1"
+        )
+    return listeners
+
+
+@attrs.define
+class _Server:
+    """What all connections share. `waiting` holds those without a whole request, longest first."""
+
+    token: str = attrs.field(repr=False)
+    source: AdminSource
+    limits: Limits
+    connected: int = 0
+    waiting: dict[trio.CancelScope, None] = attrs.field(factory=dict)
+
+    async def handle(self, stream: trio.SocketStream) -> None:
+        """Serve one connection to its end; raises nothing but Cancelled, and closes the stream."""
+        self.connected += 1
+        try:
+            async with stream:
+                connection = _Connection.over(stream, self)
+                if self.connected > self.limits.max_connections and not self._make_room():
+                    await connection.refuse(503, "too many connections to the admin port", "try again in a moment")
+                    return
+                await connection.serve()
+        except trio.BrokenResourceError:
+            _LOG.debug("admin peer left")
+        except Exception:
+            _LOG.exception("admin connection failed")
+        finally:
+            self.connected -= 1
+
+    @contextmanager
+    def wait(self) -> Iterator[trio.CancelScope]:
+        """Put the enclosed wait under a scope that ends it when its place is needed; the caller moves its deadline."""
+        with trio.CancelScope() as scope:
+            self.waiting[scope] = None
+            try:
+                yield scope
+            finally:
+                self.waiting.pop(scope, None)
+
+    def _make_room(self) -> bool:
+        scope = next(iter(self.waiting), None)
+        if scope is None:
+            return False
+        del self.waiting[scope]
+        scope.cancel()
+        return True
+
+
+@attrs.define
+class _Connection:
+    """One peer: a h11 state machine and the stream it describes."""
+
+    stream: trio.SocketStream
+    server: _Server
+    http: h11.Connection
+    wait_s: float
+    """How long the next request's first byte may take: short on a new connection, longer between two requests."""
+    is_head: bool = False
+    """Whether the present request asks for the headers alone; h11 does not keep the body back by itself."""
+
+    @classmethod
+    def over(cls, stream: trio.SocketStream, server: _Server) -> Self:
+        http = h11.Connection(h11.SERVER, max_incomplete_event_size=server.limits.header_bytes)
+        return cls(stream, server, http, server.limits.request_s)
+
+    async def serve(self) -> None:
+        """Answer requests until the peer or a limit ends the connection. A cancelled answer is cut where it was."""
+        while True:
+            try:
+                request = await self._next_request()
+            except h11.RemoteProtocolError as exc:
+                await self.refuse(exc.error_status_hint, str(exc), _NOT_UNDERSTOOD)
+                return
+            if request is None:
+                return
+            response = self._answer(request)
+            try:
+                await self._send(response)
+            finally:
+                if response.after is not None:
+                    response.after()
+            if self.http.our_state is not h11.DONE or self.http.their_state is not h11.DONE:
+                await self._linger()
+                return
+            self.http.start_next_cycle()
+            self.wait_s = self.server.limits.idle_s
+
+    async def refuse(self, status: int, error: str, help_text: str) -> None:
+        """Answer and end the connection, if an answer can still be sent."""
+        if self.http.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+            await self._send(refusal(status, error, help_text), is_last=True)
+            await self._linger()
+
+    def _answer(self, request: Request) -> Response:
+        try:
+            return respond(request, self.server.token, self.server.source)
+        except Exception:
+            # The query is left out: it may hold a key.
+            path = request.target.partition("?")[0]
+            _LOG.exception("admin request failed", method=request.method, path=path)
+            return refusal(500, f"{path} failed", "the proxy's log has the details; please report it")
+
+    async def _next_request(self) -> Request | None:
+        """Read one request and drop its body; None when the peer has gone, is too slow, or its place was needed."""
+        limits = self.server.limits
+        head: h11.Request | None = None
+        body_bytes = 0
+        with self.server.wait() as scope:
+            scope.deadline = trio.current_time() + self.wait_s
+            is_begun = False
+            while True:
+                event = self.http.next_event()
+                if not is_begun and (event is not h11.NEED_DATA or self.http.trailing_data[0]):
+                    is_begun = True
+                    scope.deadline = trio.current_time() + limits.request_s
+                match event:
+                    case h11.NEED_DATA:
+                        if self.http.they_are_waiting_for_100_continue:
+                            await self._write(self.http.send(h11.InformationalResponse(status_code=100, headers=[])))
+                        self.http.receive_data(await self.stream.receive_some(_READ_BYTES))
+                    case h11.Request():
+                        head, self.is_head = event, event.method == b"HEAD"
+                    case h11.Data():
+                        body_bytes += len(event.data)
+                        if body_bytes > limits.body_bytes:
+                            raise h11.RemoteProtocolError("the body is too large; no path wants one", 413)
+                    case h11.EndOfMessage() if head is not None:
+                        return _request(head)
+                    case _:  # ConnectionClosed, and PAUSED, which start_next_cycle has ruled out
+                        return None
+        if is_begun and trio.current_time() >= scope.deadline:  # else its place was needed
+            await self.refuse(408, f"no whole request within {limits.request_s:g} s", _NOT_UNDERSTOOD)
+        return None
+
+    async def _send(self, response: Response, *, is_last: bool = False) -> None:
+        headers = [
+            ("Date", formatdate(usegmt=True)),
+            ("Server", f"respite/{__version__}"),
+            ("Content-Type", response.content_type),
+            ("Content-Length", str(len(response.body))),
+            ("Cache-Control", "no-store"),
+            ("X-Content-Type-Options", "nosniff"),
+            *response.headers,
+        ]
+        reason = HTTPStatus(response.status).phrase
+        if is_last:
+            headers.append(("Connection", "close"))
+        events: list[h11.Event] = [
+            h11.Response(status_code=response.status, headers=headers, reason=reason),
+            h11.EndOfMessage(),
+        ]
+        if not self.is_head:
+            events.insert(1, h11.Data(data=response.body))
+        await self._write(b"".join(self.http.send(event) or b"" for event in events))
+
+    async def _write(self, data: bytes | None) -> None:
+        with trio.move_on_after(self.server.limits.write_s) as scope:
+            await self.stream.send_all(data or b"")
+        if scope.cancelled_caught:
+            raise trio.BrokenResourceError("the peer does not read")
+
+    async def _linger(self) -> None:
+        """Read what a peer still sends after our last word: closing on unread bytes resets, and the answer is lost."""
+        with trio.move_on_after(self.server.limits.linger_s):
+            await self.stream.send_eof()
+            while await self.stream.receive_some(_READ_BYTES):
+                pass
+
+
+def _request(head: h11.Request) -> Request:
+    headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in head.headers}
+    return Request(head.method.decode("latin-1"), head.target.decode("latin-1"), headers)

@@ -1,0 +1,143 @@
+"""The composition root: builds a worker, the admin port and the embedded Redis, and stops them in order.
+
+start  embedded Redis (if asked) -> worker (control link, listeners) -> admin -> start line
+stop   first SIGTERM or SIGINT: listeners close, clients finish, exit 0; the second: at once
+reload SIGHUP, `respite reload`, POST /reload: the file is read again; a wrong one changes nothing
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Callable, Iterable
+from typing import Any, Final
+
+import trio
+
+from proxy.admin.http import serve_admin
+from proxy.config.model import Endpoint, Settings
+from proxy.config.reload import compare, merge_live
+from proxy.core.stats import MetricFamily
+from proxy.embedded import Embedded
+from proxy.errors import ConfigError, EmbeddedError, ListenError, RemoteError
+from proxy.log import configure, get_logger
+from proxy.net.worker import Worker
+
+DRAIN_S: Final = 30.0  # how long what runs may take to finish after SIGTERM
+log = get_logger("app")
+
+
+def run(settings: Settings, reload: Callable[[], Settings]) -> int:
+    """Run the proxy until it is told to stop; return the exit code. `reload` reads the configuration again."""
+    configure(settings.log.level, settings.log.format)
+    embedded: Embedded | None = None
+    try:
+        endpoint = settings.upstream.endpoint
+        if endpoint is None:
+            embedded = Embedded()
+            endpoint = embedded.start()
+        try:
+            worker = Worker(settings, endpoint)
+        except (ListenError, RemoteError) as exc:
+            print(f"respite: {exc}", file=sys.stderr)
+            return 1
+        return trio.run(_main, App(worker, settings, reload), strict_exception_groups=True)
+    except EmbeddedError as exc:
+        print(f"respite: {exc}", file=sys.stderr)
+        return 1
+    finally:
+        if embedded is not None:
+            embedded.stop()
+
+
+class App:
+    """The running proxy, as the admin port sees it."""
+
+    def __init__(self, worker: Worker, settings: Settings, reload: Callable[[], Settings]) -> None:
+        self.worker = worker
+        self.settings = settings
+        self.stopping = trio.Event()
+        self._reload = reload
+
+    def ready(self) -> tuple[bool, str]:
+        """Return whether clients are served, and why not."""
+        if self.worker.draining:
+            return False, "draining"
+        control = self.worker.control
+        return control.state in ("up", "refused"), control.why or "serving"
+
+    def stats(self) -> dict[str, Any]:
+        """Return the body of /stats.json."""
+        self.worker.reactor.enter()
+        return self.worker.report("")
+
+    def families(self) -> Iterable[MetricFamily]:
+        """Return all metrics."""
+        self.worker.reactor.enter()
+        return self.worker.families()
+
+    def explain(self, key: bytes) -> dict[str, Any]:
+        """Return what is known about a key."""
+        self.worker.reactor.enter()
+        return self.worker.explain(key)
+
+    def drain(self) -> None:
+        """Stop taking clients, finish what runs, exit."""
+        self.stopping.set()
+
+    def reload(self) -> dict[str, Any]:
+        """Read the configuration again and apply what can be applied; a wrong one changes nothing."""
+        try:
+            settings = self._reload()
+        except ConfigError as exc:
+            problems = [str(problem) for problem in exc.problems]
+            log.warning("reload refused, the old settings stay", problems=problems)
+            return {"applied": [], "needs_restart": [], "problems": problems}
+        changes = compare(self.settings, settings)
+        settings = merge_live(self.settings, settings)
+        self.worker.reactor.enter()
+        self.worker.apply(settings)
+        self.worker.reactor.flush()
+        if "log.level" in changes.live:
+            configure(settings.log.level, settings.log.format)
+        self.settings = settings
+        log.info("reloaded", applied=list(changes.live), needs_restart=list(changes.restart))
+        return {"applied": list(changes.live), "needs_restart": list(changes.restart), "problems": []}
+
+
+async def _main(app: App) -> int:
+    async with trio.open_nursery() as nursery:
+        await nursery.start(_signals, app, nursery.cancel_scope)
+        urls = await nursery.start(app.worker.run)
+        listen = app.settings.listen
+        admin = "none"
+        if listen.admin:
+            admin = await nursery.start(serve_admin, listen.admin, listen.admin_token, app) or listen.admin
+        endpoint = app.worker.endpoint
+        print(_start_line(urls, admin, endpoint), flush=True)
+        await app.stopping.wait()
+        await app.worker.drain(DRAIN_S)
+        nursery.cancel_scope.cancel()
+    return 0
+
+
+def _start_line(urls: list[str], admin: str, upstream: Endpoint) -> str:
+    return f"respite listening on {' '.join(urls)}, admin {admin}, upstream {upstream.display}"
+
+
+async def _signals(
+    app: App, scope: trio.CancelScope, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+) -> None:
+    """Turn signals into what they mean. The second one to stop ends everything at once."""
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
+        task_status.started()
+        async for number in signals:
+            if number == signal.SIGHUP:
+                app.reload()
+            elif app.stopping.is_set():
+                scope.cancel()
+                return
+            else:
+                log.info("stopping", signal=signal.Signals(number).name)
+                app.stopping.set()
+

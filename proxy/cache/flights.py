@@ -1,0 +1,87 @@
+"""Flights: reads on their way to fill L1, each under a lease that any change of its key revokes.
+
+    open   a miss sends its read and a PTTL; one flight a key and namespace
+    join   later readers of the key wait for it
+    land   read and PTTL are in: the lease still stands -> publish
+    revoke the key was written, pushed, flushed, or a link was lost -> never published, never joined again
+
+Owns which flights stand. A revoked flight still answers those who joined while it stood: they asked before the change.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from proxy.cache.entry import Namespace, Scope
+
+
+class Flight:
+    """One fetch for many readers."""
+
+    __slots__ = ("joiners", "key", "link", "namespace", "reply", "sent_at", "standing")
+
+    def __init__(self, namespace: Namespace, key: bytes, link: object, now: float) -> None:
+        self.namespace = namespace
+        self.key = key  # as a bulk string
+        self.link = link  # the link that carries the read: its loss revokes the lease
+        self.sent_at = now
+        self.standing = True
+        self.reply: bytes | None = None  # None until the read has landed
+        self.joiners: list[Any] | None = None  # the slots of later readers (core.slots)
+
+
+class Flights:
+    """Which flights stand; they hang in their namespaces."""
+
+    __slots__ = ("_namespaces", "revoked")
+
+    def __init__(self, namespaces: Mapping[Scope, Namespace]) -> None:
+        self._namespaces = namespaces
+        self.revoked = 0
+
+    def open(self, namespace: Namespace, key: bytes, link: object, now: float) -> Flight:
+        """Open a lease; the caller has made sure that none stands for the key in this namespace."""
+        flight: Flight = Flight(namespace, key, link, now)
+        namespace.flights[key] = flight
+        return flight
+
+    def land(self, flight: Flight) -> bool:
+        """End a flight; return whether its lease stood to the end."""
+        if not flight.standing:
+            return False
+        flight.standing = False
+        del flight.namespace.flights[flight.key]
+        return True
+
+    def revoke(self, flight: Flight) -> None:
+        """Take one lease back."""
+        if self.land(flight):
+            self.revoked += 1
+
+    def revoke_key(self, key: bytes) -> None:
+        """Take back the leases of a key in every namespace."""
+        for namespace in self._namespaces.values():
+            flight = namespace.flights.pop(key, None)
+            if flight is not None:
+                flight.standing = False
+                self.revoked += 1
+
+    def revoke_namespace(self, namespace: Namespace) -> None:
+        """Take back every lease of one namespace."""
+        self.revoked += len(namespace.flights)
+        for flight in namespace.flights.values():
+            flight.standing = False
+        namespace.flights.clear()
+
+    def revoke_all(self) -> None:
+        """Take every lease back."""
+        for namespace in self._namespaces.values():
+            self.revoke_namespace(namespace)
+
+    def revoke_link(self, link: object) -> None:
+        """Take back the leases whose read travels on a link."""
+        for namespace in self._namespaces.values():
+            for flight in [flight for flight in namespace.flights.values() if flight.link is link]:
+                self.revoke(flight)

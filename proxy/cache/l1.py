@@ -1,0 +1,143 @@
+"""L1: the entries of all namespaces under one bound in bytes.
+
+Owns what is resident and what is evicted. Knows no rule of consistency: who may publish is decided in `core`.
+
+    namespaces[scope].resident[key] -> Entry      what is held
+    namespaces[scope].entries                     the same dict while L1 is served, an empty one while it is not
+    _ring                                         every entry once, in no order, for the sampled eviction
+
+Eviction looks at a roving slice of the ring and drops the entry with the smallest `uses / (idle time * size)`:
+by use, idle time and size, a relative of hyperbolic caching and GDSF.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from proxy.cache.entry import Entry, Namespace, Scope
+
+SAMPLE: Final = 16  # entries looked at to evict one; 8 loses 0.6 points of hit ratio, 32 gains 0.2
+
+
+class L1:
+    """Hold entries, bounded in bytes. All times are seconds of the caller's clock."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self.max_bytes = max_bytes
+        self.bytes = 0
+        self.evictions = 0
+        self.serving = False
+        self.namespaces: dict[Scope, Namespace] = {}
+        self._ring: list[Entry] = []
+        self._hand = 0
+
+    def __len__(self) -> int:
+        return len(self._ring)
+
+    def namespace(self, scope: Scope) -> Namespace:
+        """Return the namespace of a scope, made on first need."""
+        found = self.namespaces.get(scope)
+        if found is None:
+            found = self.namespaces[scope] = Namespace(scope)
+            if self.serving:
+                found.entries = found.resident
+        return found
+
+    def serve(self) -> None:
+        """Let hits see what is resident."""
+        self.serving = True
+        for namespace in self.namespaces.values():
+            namespace.entries = namespace.resident
+
+    def suspend(self) -> None:
+        """Hide everything from hits at once, keeping it."""
+        self.serving = False
+        for namespace in self.namespaces.values():
+            namespace.entries = {}
+
+    def put(self, namespace: Namespace, key: bytes, reply: bytes, deadline: float, now: float) -> None:
+        """Hold a reply until `deadline`, replacing what was there; evict until the bound is kept."""
+        entry = Entry(namespace, key, reply, deadline, now)
+        if entry.size_bytes > self.max_bytes:
+            return
+        old = namespace.resident.get(key)
+        if old is not None:
+            self._forget(old)
+        while self.bytes + entry.size_bytes > self.max_bytes:
+            self._evict(now)
+        namespace.resident[key] = entry
+        entry.index = len(self._ring)
+        self._ring.append(entry)
+        self.bytes += entry.size_bytes
+
+    def drop(self, key: bytes) -> int:
+        """Drop a key in every namespace; return how many entries went."""
+        dropped = 0
+        for namespace in self.namespaces.values():
+            entry = namespace.resident.pop(key, None)
+            if entry is not None:
+                self._unlink(entry)
+                dropped += 1
+        return dropped
+
+    def clear(self) -> int:
+        """Drop everything; return how many entries went."""
+        dropped = len(self._ring)
+        for namespace in self.namespaces.values():
+            namespace.resident.clear()
+        self._ring.clear()
+        self._hand = 0
+        self.bytes = 0
+        return dropped
+
+    def clear_namespace(self, namespace: Namespace) -> int:
+        """Drop the entries of one namespace; return how many went."""
+        entries = list(namespace.resident.values())
+        namespace.resident.clear()
+        for entry in entries:
+            self._unlink(entry)
+        return len(entries)
+
+    def forget_namespace(self, namespace: Namespace) -> None:
+        """Drop a namespace that nobody uses any more."""
+        self.clear_namespace(namespace)
+        self.namespaces.pop(namespace.scope, None)
+
+    def resize(self, max_bytes: int, now: float) -> None:
+        """Change the bound; a smaller one evicts at once."""
+        self.max_bytes = max_bytes
+        while self.bytes > max_bytes:
+            self._evict(now)
+
+    def _evict(self, now: float) -> None:
+        ring = self._ring
+        size = len(ring)
+        hand = self._hand
+        if hand >= size:
+            hand = 0
+        worst: Entry | None = None
+        lowest = 0.0
+        for entry in ring[hand : hand + SAMPLE]:
+            if entry.deadline <= now:
+                worst = entry
+                break
+            # A little is added to the idle time: an entry of this very batch would divide by zero.
+            value = entry.uses / ((now - entry.used_at + 0.001) * entry.size_bytes)
+            if worst is None or value < lowest:
+                worst, lowest = entry, value
+        assert worst is not None, "nothing left to evict, yet over the bound"
+        self._hand = hand + SAMPLE
+        self.evictions += 1
+        self._forget(worst)
+
+    def _forget(self, entry: Entry) -> None:
+        del entry.namespace.resident[entry.key]
+        self._unlink(entry)
+
+    def _unlink(self, entry: Entry) -> None:
+        """Take an entry out of the ring: the last one moves into its place."""
+        last = self._ring.pop()
+        if last is not entry:
+            last.index = entry.index
+            self._ring[entry.index] = last
+        self.bytes -= entry.size_bytes

@@ -1,0 +1,295 @@
+"""What people type: the commands, their flags, their exit codes.
+
+0 is fine, 1 failed at run time, 2 wrong usage or configuration. Only parses, asks and hands over: the proxy itself is
+`proxy.app`, HTTP is `client.py`, what is drawn is `render.py`. What brings trio or rich along is imported by the
+commands that need it, so that `respite check` in a script starts in a blink.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+import click
+
+from proxy import __version__
+from proxy.cli.client import AdminClient
+from proxy.config.load import find_config, load_settings
+from proxy.config.model import Settings
+from proxy.errors import ConfigError, RespiteError
+
+FAILED: Final = 1
+WRONG: Final = 2
+
+# Fast enough to watch a change happen, slow enough to read.
+_REDRAW_S: Final = 1.0
+
+
+class _Respite(click.Group):
+    """Turns our own errors, from any command, into words on stderr and the exit code they stand for."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except ConfigError as exc:
+            click.echo(_problem_list(exc), err=True)
+            ctx.exit(WRONG)
+        except RespiteError as exc:
+            click.echo(f"respite: {exc}", err=True)
+            ctx.exit(FAILED)
+
+
+def _with_admin(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the flags `--admin` and `--token`, and as its first argument the client they describe."""
+
+    @click.option(
+        "--admin",
+        "admin_url",
+        metavar="URL",
+        envvar="RESPITE_ADMIN",
+        default="http://127.0.0.1:6390",
+        show_default=True,
+        show_envvar=True,
+        help="Admin port of the running proxy.",
+    )
+    @click.option(
+        "--token",
+        metavar="TOKEN",
+        envvar="RESPITE_ADMIN_TOKEN",
+        default="",
+        show_envvar=True,
+        help="Its listen.admin_token, where it has one.",
+    )
+    @functools.wraps(command)
+    def asking(*args: Any, admin_url: str, token: str, **options: Any) -> None:
+        try:
+            client = AdminClient.at(admin_url, token)
+        except ValueError as exc:
+            raise click.UsageError(f"--admin {admin_url}: {exc}") from exc
+        command(*args, client=client, **options)
+
+    return asking
+
+
+_config_option: Final = click.option(
+    "-c",
+    "--config",
+    "config_path",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="Configuration file, TOML. Without one the defaults hold.  [env var: RESPITE_CONFIG]",
+)
+_json_option: Final = click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")
+
+
+@click.group(cls=_Respite, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="respite", message="%(prog)s %(version)s")
+def cli() -> None:
+    """Run and ask Respite, a sidecar cache proxy that speaks the Redis protocol.
+
+    Point your app at redis://127.0.0.1:6380 instead of its Redis: hot reads are answered from memory that Redis itself
+    keeps honest.
+    """
+
+
+@cli.command()
+@_config_option
+@click.option("--listen", "listen", metavar="URL", multiple=True, help="Where clients connect; may be repeated.")
+@click.option("--upstream", metavar="URL", help="The Redis behind: redis://, rediss:// or unix://.")
+@click.option("--admin", metavar="URL", help='Where the admin port listens, http://HOST:PORT; "" for none.')
+@click.option("--embedded", is_flag=True, help="Run a Redis of our own as the upstream; it keeps nothing on disk.")
+@click.option("--workers", metavar="N", type=int, help="Worker processes behind one port.")
+@click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), help="What is logged.")
+@click.option("--log-format", type=click.Choice(["text", "json"]), help="Lines for people or for machines.")
+@click.pass_context
+def run(
+    ctx: click.Context,
+    *,
+    config_path: Path | None,
+    listen: tuple[str, ...],
+    upstream: str | None,
+    admin: str | None,
+    embedded: bool,
+    workers: int | None,
+    log_level: str | None,
+    log_format: str | None,
+) -> None:
+    """Run the proxy.
+
+    Flags stand above RESPITE_LISTEN, RESPITE_UPSTREAM (else REDIS_URL), these above the file, the file above the
+    defaults. SIGTERM and Ctrl-C finish what runs, then exit; a second one exits at once. SIGHUP reads the file again.
+    """
+    if embedded and upstream:
+        raise click.UsageError("--embedded and --upstream name two upstreams; give one of them")
+    overrides = {
+        "listen.url": list(listen) or None,
+        "listen.admin": admin,
+        "listen.workers": workers,
+        "upstream.url": "" if embedded else upstream,
+        "log.level": log_level,
+        "log.format": log_format,
+    }
+
+    def read() -> Settings:
+        return load_settings(config_path, env=os.environ, overrides=overrides)
+
+    settings = read()
+
+    from proxy.app import run as run_proxy  # noqa: PLC0415 - brings trio along
+
+    ctx.exit(run_proxy(settings, read))
+
+
+@cli.command()
+@_config_option
+@_json_option
+@click.pass_context
+def check(ctx: click.Context, *, config_path: Path | None, as_json: bool) -> None:
+    """Show every problem of a configuration at once.
+
+    Reads what `run` would read, the environment included, and starts nothing. Exit code 2 when there are problems.
+    """
+    found = find_config(config_path, os.environ)
+    name = "the configuration (defaults and environment)" if found is None else str(found)
+    try:
+        load_settings(config_path, env=os.environ, overrides={})
+    except ConfigError as exc:
+        if not as_json:
+            raise
+        problems = [
+            {"path": one.path, "value": one.value, "allowed": one.allowed, "nearest": one.nearest}
+            for one in exc.problems
+        ]
+        _print_json({"ok": False, "problems": problems})
+        ctx.exit(WRONG)
+    if as_json:
+        _print_json({"ok": True, "problems": []})
+    else:
+        click.echo(f"{name} is fine")
+
+
+@cli.command()
+@click.option("--watch", is_flag=True, help="Redraw every second until Ctrl-C; with --json, print a line a second.")
+@_json_option
+@_with_admin
+def stats(client: AdminClient, *, watch: bool, as_json: bool) -> None:
+    """Show how the proxy is doing.
+
+    Hit rate, latency, errors, memory, clients, the upstream and the links to it.
+    """
+    if watch:
+        try:
+            _watch_json(client) if as_json else _watch(client)
+        except KeyboardInterrupt:  # how a watch ends
+            return
+    elif as_json:
+        _print_json(client.stats())
+    else:
+        from proxy.cli import render  # noqa: PLC0415 - brings rich along
+
+        render.make_console().print(render.draw_stats(client.stats(), client.url))
+
+
+@cli.command()
+@click.argument("key")
+@_json_option
+@_with_admin
+def explain(client: AdminClient, *, key: str, as_json: bool) -> None:
+    """Say why KEY is, or is not, served from memory."""
+    answer = client.explain(os.fsencode(key))
+    if as_json:
+        _print_json(answer)
+    else:
+        from proxy.cli import render  # noqa: PLC0415 - brings rich along
+
+        render.make_console().print(render.draw_facts(answer))
+
+
+@cli.command()
+@_json_option
+@_with_admin
+@click.pass_context
+def reload(ctx: click.Context, *, client: AdminClient, as_json: bool) -> None:
+    """Have the proxy read its configuration file again.
+
+    What can change while it runs applies at once; what cannot is named and waits for a restart. A file with problems
+    changes nothing: they are shown, and the exit code is 2.
+    """
+    answer = client.reload()
+    applied, waiting, problems = (answer.get(name) or [] for name in ("applied", "needs_restart", "problems"))
+    if as_json:
+        _print_json(answer)
+    elif problems:
+        lines = ["respite: the file has problems, nothing was changed", *(f"  {_one_problem(one)}" for one in problems)]
+        click.echo("\n".join(lines), err=True)
+    else:
+        click.echo(f"applied: {', '.join(applied) if applied else 'nothing has changed'}")
+        if waiting:
+            click.echo(f"needs a restart: {', '.join(waiting)}")
+    ctx.exit(WRONG if problems else 0)
+
+
+@cli.command()
+@_json_option
+@_with_admin
+def drain(client: AdminClient, *, as_json: bool) -> None:
+    """Have the proxy finish what runs, then exit.
+
+    It takes no more clients from now on. Returns at once.
+    """
+    answer = client.drain()
+    if as_json:
+        _print_json(answer)
+    else:
+        click.echo(f"{client.url} is draining; it exits when its clients are done")
+
+
+def main() -> None:
+    """Run the command line and leave with its exit code."""
+    cli(prog_name="respite")
+
+
+def _watch_json(client: AdminClient) -> None:
+    while True:
+        click.echo(json.dumps(client.stats()))
+        time.sleep(_REDRAW_S)
+
+
+def _watch(client: AdminClient) -> None:
+    from proxy.cli import render  # noqa: PLC0415 - brings rich along
+
+    with render.Screen(client.url) as screen:
+        while True:
+            try:
+                screen.show(client.stats())
+            except RespiteError as exc:
+                # A restart is the very moment somebody watches; the first failure of all is a wrong address.
+                if not screen.has_shown:
+                    raise
+                screen.show_lost(str(exc))
+            time.sleep(_REDRAW_S)
+
+
+def _problem_list(error: ConfigError) -> str:
+    count = len(error.problems)
+    lines = [f"respite: the configuration has {count} problem{'s' if count > 1 else ''}"]
+    for one in error.problems:
+        hint = f"; did you mean {one.nearest}?" if one.nearest else ""
+        lines += [f"  {one.path} = {one.value}", f"    {one.allowed}{hint}"]
+    return "\n".join(lines)
+
+
+def _one_problem(problem: object) -> str:
+    if isinstance(problem, dict):
+        hint = f"; did you mean {problem['nearest']}?" if problem.get("nearest") else ""
+        return f"{problem.get('path')} = {problem.get('value')}: {problem.get('allowed')}{hint}"
+    return str(problem)
+
+
+def _print_json(value: object) -> None:
+    click.echo(json.dumps(value, indent=2))

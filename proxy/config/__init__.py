@@ -1,0 +1,1 @@
+"""What the operator may say: TOML in, frozen settings out."""

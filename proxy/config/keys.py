@@ -1,0 +1,285 @@
+"""Every key of the configuration, declared once: path, kind, default, whether it applies live, when to change it.
+
+The loader, `respite check`, the comparison on reload and the test that holds `conf/respite.toml` and
+`conf/README.md` to the truth all read this table. A new key is one line here and one field in `model.py`.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import attrs
+
+from proxy.config import kinds
+from proxy.config.kinds import Kind
+
+_KIB = 1 << 10
+_MIB = 1 << 20
+_GIB = 1 << 30
+_TIB = 1 << 40
+_HOUR = 3600.0
+_DAY = 86400.0
+
+
+@attrs.frozen
+class Key:
+    """One key.
+
+    `path` is dotted as in the file, `field` dotted as in `Settings`, `default` the value as a file would write it,
+    `live` whether a running proxy takes a changed value at once, `help` one line on when to change it. The value of
+    a `secret` key is never shown.
+    """
+
+    path: str
+    field: str
+    kind: Kind
+    default: object
+    live: bool
+    help: str
+    secret: bool = False
+
+
+def _key(path: str, kind: Kind, default: object, when: str, *, field: str = "", restart: bool = False) -> Key:
+    secret = path in {"listen.admin_token", "listen.users"}
+    return Key(path, field or path, kind, default, live=not restart, help=when, secret=secret)
+
+
+KEYS: Final[tuple[Key, ...]] = (
+    _key(
+        "listen.url",
+        kinds.listen_urls(),
+        "redis://127.0.0.1:6380",
+        "Change to listen elsewhere: redis://, rediss:// (TLS) or unix:///path; a list listens on several.",
+        field="listen.urls",
+        restart=True,
+    ),
+    _key(
+        "listen.admin",
+        kinds.admin_url(),
+        "http://127.0.0.1:6390",
+        'Change where health, metrics and reload are reached; "" turns the admin port off.',
+        restart=True,
+    ),
+    _key(
+        "listen.admin_token",
+        kinds.token(),
+        "",
+        "Set when other machines reach listen.admin: everything but /healthz then wants it as a bearer token.",
+        restart=True,
+    ),
+    _key(
+        "listen.workers",
+        kinds.one_worker(),
+        1,
+        "Leave at 1: this version runs one worker process.",
+        restart=True,
+    ),
+    _key(
+        "listen.max_clients",
+        kinds.count(1, 1_000_000),
+        10_000,
+        "Raise for apps with more connections (and raise the open-files limit with it); above it, clients are refused.",
+    ),
+    _key(
+        "listen.idle_timeout",
+        kinds.seconds(1, 30 * _DAY, or_zero="never"),
+        "0s",
+        "Set to close clients that have been silent for so long; 0 keeps them, as Redis does by default.",
+        field="listen.idle_timeout_s",
+    ),
+    _key(
+        "listen.max_pipeline",
+        kinds.count(1, 1_000_000),
+        10_000,
+        "Lower to hold less for one client: with so many commands outstanding it is read no further for a while.",
+    ),
+    _key(
+        "listen.output_buffer_limit",
+        kinds.size(64 * _KIB, _TIB),
+        "64MiB",
+        "Raise for clients that read slowly; a client with more unread replies than this is closed.",
+        field="listen.output_buffer_limit_bytes",
+    ),
+    _key(
+        "listen.max_bulk",
+        kinds.size(_KIB, _TIB),
+        "512MiB",
+        "Raise together with proto-max-bulk-len of Redis; the largest single argument of a command.",
+        field="listen.max_bulk_bytes",
+    ),
+    _key(
+        "listen.max_request",
+        kinds.size(_KIB, _TIB),
+        "1GiB",
+        "Lower to bound what one command may make the proxy hold; the largest whole command.",
+        field="listen.max_request_bytes",
+    ),
+    _key(
+        "listen.tls.cert",
+        kinds.readable_file(),
+        "",
+        "Set with tls.key to listen on rediss://: the certificate shown to clients, with its chain, as PEM.",
+        restart=True,
+    ),
+    _key(
+        "listen.tls.key",
+        kinds.readable_file(),
+        "",
+        "Set with tls.cert: its private key, as PEM.",
+        restart=True,
+    ),
+    _key(
+        "listen.tls.ca",
+        kinds.readable_file(),
+        "",
+        "Set to check client certificates: the authorities they must come from, as PEM.",
+        restart=True,
+    ),
+    _key(
+        "listen.tls.require_client_cert",
+        kinds.flag(),
+        False,
+        "Set to refuse TLS clients that show no certificate of tls.ca.",
+        restart=True,
+    ),
+    _key(
+        "listen.users",
+        kinds.users(),
+        [],
+        'Set to let in only [{ name = "..", password = ".." }]; empty: whoever Redis lets in.',
+    ),
+    _key(
+        "upstream.url",
+        kinds.upstream_url(),
+        "",
+        'Set to your Redis: redis://user:pass@host:6379/0, rediss:// or unix:///path?db=0; "" runs an embedded one.',
+        field="upstream.endpoint",
+        restart=True,
+    ),
+    _key(
+        "upstream.connect_timeout",
+        kinds.seconds(0.01, _HOUR),
+        "2s",
+        "Raise for a Redis that is far away; after it an attempt to connect counts as failed.",
+        field="upstream.connect_timeout_s",
+        restart=True,
+    ),
+    _key(
+        "upstream.response_timeout",
+        kinds.seconds(0.01, _DAY),
+        "5s",
+        "Raise for slow scripts and big replies; a command without a reply for so long is answered with an error.",
+        field="upstream.response_timeout_s",
+        restart=True,
+    ),
+    _key(
+        "upstream.pinned_connections",
+        kinds.count(1, 65_535),
+        256,
+        "Raise when many clients sit in MULTI, blocking commands or subscriptions at once: each needs a connection.",
+        restart=True,
+    ),
+    _key(
+        "upstream.tls.ca",
+        kinds.readable_file(),
+        "",
+        "Set when a private authority signed the certificate of Redis, as PEM; empty: the authorities of the system.",
+        restart=True,
+    ),
+    _key(
+        "upstream.tls.cert",
+        kinds.readable_file(),
+        "",
+        "Set with tls.key when Redis asks for a client certificate, as PEM.",
+        restart=True,
+    ),
+    _key(
+        "upstream.tls.key",
+        kinds.readable_file(),
+        "",
+        "Set with tls.cert: its private key, as PEM.",
+        restart=True,
+    ),
+    _key(
+        "upstream.tls.verify",
+        kinds.flag(),
+        True,
+        "Set to false only to test: the certificate of Redis is then not checked at all.",
+        restart=True,
+    ),
+    _key(
+        "l1.enabled",
+        kinds.flag(),
+        True,
+        "Set to false to send every read to Redis.",
+    ),
+    _key(
+        "l1.max_bytes",
+        kinds.size(_KIB, _TIB),
+        "64MiB",
+        "Raise when respite stats shows evictions and a low hit rate; the memory that L1 may use.",
+    ),
+    _key(
+        "l1.max_value_bytes",
+        kinds.size(1, _GIB),
+        "1MiB",
+        "Lower to keep many small values rather than a few big ones; a bigger value is passed on and not kept.",
+    ),
+    _key(
+        "l1.max_age",
+        kinds.seconds(0.001, 30 * _DAY),
+        "5m",
+        "Lower to bound the worst case further: no value lives in L1 for longer, whatever Redis says or fails to say.",
+        field="l1.max_age_s",
+    ),
+    _key(
+        "l1.max_staleness",
+        kinds.seconds(0.01, _HOUR),
+        "2s",
+        "Lower for data that must be fresher; L1 is not served once the invalidation link has been silent for longer.",
+        field="l1.max_staleness_s",
+    ),
+    _key(
+        "l1.tracking",
+        kinds.choice("auto", "redirect", "broadcast", "off"),
+        "auto",
+        "Change when a server handles one way badly: redirect, broadcast (every change is announced) or off (no L1).",
+    ),
+    _key(
+        "rollout.mode",
+        kinds.choice("on", "off", later=("shadow",)),
+        "on",
+        'Set to "off" for pure pass-through: the first step of a roll-out and the quickest way back.',
+    ),
+    _key(
+        "log.level",
+        kinds.choice("debug", "info", "warning", "error"),
+        "info",
+        'Set to "debug" while looking for a fault, to "warning" where logs are dear.',
+    ),
+    _key(
+        "log.format",
+        kinds.choice("text", "json"),
+        "text",
+        'Set to "json" where a collector reads the logs: one object a line.',
+        restart=True,
+    ),
+)
+
+# Known to the documentation, not built yet: refused with words of their own, never ignored and never "unknown".
+LATER: Final[frozenset[str]] = frozenset(
+    {
+        "ttl",
+        "compression",
+        "class",
+        "amqp",
+        "event",
+        "push",
+        "metrics",
+        "alert",
+        "tuning",
+        "l1.admit",
+        "rollout.percent",
+        "rollout.write_envelopes",
+    }
+)

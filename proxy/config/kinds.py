@@ -1,0 +1,213 @@
+"""The kinds of value a key may have: how each is read from TOML, and the words that say what is allowed.
+
+    TOML value ---- Kind.read ----> setting          or ValueError(reason)
+                    Kind.allowed: "a time from 10ms to 1h"
+
+Knows no key and no other value: what two keys must agree on is in `rules.py`.
+"""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeGuard
+
+import attrs
+
+from proxy.config.endpoint import DEFAULT_LISTEN_PORT, Endpoint, parse_admin_url, parse_endpoint
+from proxy.config.model import ProxyUser
+from proxy.config.units import format_bytes, format_seconds, is_whole, parse_bytes, parse_seconds
+
+
+@attrs.frozen
+class Kind:
+    """One kind of value. `read` raises ValueError, its text the reason or "" where `allowed` says it all."""
+
+    allowed: str
+    read: Callable[[object], Any]
+
+
+def _is_text(value: object) -> TypeGuard[str]:
+    return isinstance(value, str)
+
+
+def _is_list(value: object) -> TypeGuard[Sequence[object]]:
+    # A list in TOML; a tuple is what a flag given several times arrives as.
+    return isinstance(value, list | tuple)
+
+
+def flag() -> Kind:
+    """Accept true or false."""
+
+    def read(value: object) -> bool:
+        if value is not True and value is not False:
+            raise ValueError
+        return value
+
+    return Kind("true or false", read)
+
+
+def count(low: int, high: int) -> Kind:
+    """Accept a whole number in a range, both ends included."""
+
+    def read(value: object) -> int:
+        if not is_whole(value) or not low <= value <= high:
+            raise ValueError
+        return value
+
+    return Kind(f"a whole number from {low} to {high}", read)
+
+
+def seconds(low: float, high: float, *, or_zero: str = "") -> Kind:
+    """Accept a time in a range; `or_zero` says what 0 means where 0 is allowed besides."""
+
+    def read(value: object) -> float:
+        parsed = parse_seconds(value)
+        if not low <= parsed <= high and not (or_zero and parsed == 0):
+            raise ValueError
+        return parsed
+
+    zero = f", or 0 ({or_zero})" if or_zero else ""
+    return Kind(f"a time from {format_seconds(low)} to {format_seconds(high)}{zero}", read)
+
+
+def size(low: int, high: int) -> Kind:
+    """Accept a size in bytes in a range, both ends included."""
+
+    def read(value: object) -> int:
+        parsed = parse_bytes(value)
+        if not low <= parsed <= high:
+            raise ValueError
+        return parsed
+
+    return Kind(f"a size from {format_bytes(low)} to {format_bytes(high)}", read)
+
+
+def choice(*names: str, later: Sequence[str] = ()) -> Kind:
+    """Accept one of a few words; those of `later` are known, and refused as not built yet."""
+
+    def read(value: object) -> str:
+        if value in later:
+            raise ValueError(f"this version does not have {value!r} yet")
+        if value not in names:
+            raise ValueError
+        return str(value)
+
+    return Kind("one of " + ", ".join(repr(name) for name in names), read)
+
+
+def one_worker() -> Kind:
+    """Accept 1: the key is known, more workers are not built yet."""
+
+    def read(value: object) -> int:
+        if not is_whole(value) or value < 1:
+            raise ValueError
+        if value > 1:
+            raise ValueError("this version runs one worker")
+        return 1
+
+    return Kind("1", read)
+
+
+def readable_file() -> Kind:
+    """Accept the path of a file that can be opened now, or "" for none."""
+
+    def read(value: object) -> str:
+        if not _is_text(value):
+            raise ValueError
+        if value:
+            try:
+                # stat before open: opening a pipe would wait for its writer.
+                if not stat.S_ISREG(Path(value).stat().st_mode):
+                    raise ValueError("it is no file")
+                Path(value).open("rb").close()
+            except OSError as exc:
+                raise ValueError(exc.strerror) from exc
+        return value
+
+    return Kind('the path of a readable PEM file, or "" for none', read)
+
+
+def token() -> Kind:
+    """Accept a text that can stand in an HTTP header, or "" for none."""
+
+    def read(value: object) -> str:
+        if not _is_text(value) or not value.isascii() or any(c.isspace() or not c.isprintable() for c in value):
+            raise ValueError
+        return value
+
+    return Kind('printable ASCII without blanks, or "" for none', read)
+
+
+def listen_urls() -> Kind:
+    """Accept one URL or a list of them, without credentials and without a database."""
+
+    def read(value: object) -> tuple[Endpoint, ...]:
+        written = value if _is_list(value) else [value]
+        urls = [url for url in written if _is_text(url)]
+        if not urls or len(urls) != len(written):
+            raise ValueError
+        endpoints = tuple(parse_endpoint(url, default_port=DEFAULT_LISTEN_PORT) for url in urls)
+        for endpoint in endpoints:
+            if endpoint.username or endpoint.password:
+                raise ValueError("who may connect is said in listen.users, not in the URL")
+            if endpoint.db:
+                raise ValueError("clients choose their database themselves")
+        bound = [endpoint for endpoint in endpoints if endpoint.port or endpoint.path]
+        if len({(one.host, one.port, one.path) for one in bound}) != len(bound):
+            raise ValueError("an address is named twice")
+        return endpoints
+
+    return Kind("a redis://, rediss:// or unix:// URL, or a list of them", read)
+
+
+def upstream_url() -> Kind:
+    """Accept the URL of a Redis, or "" for an embedded one."""
+
+    def read(value: object) -> Endpoint | None:
+        if not _is_text(value):
+            raise ValueError
+        if not value:
+            return None
+        endpoint = parse_endpoint(value)
+        if endpoint.scheme != "unix" and endpoint.port == 0:
+            raise ValueError("port 0 is no Redis")
+        return endpoint
+
+    return Kind('a redis://, rediss:// or unix:// URL, or "" for an embedded Redis', read)
+
+
+def admin_url() -> Kind:
+    """Accept an http:// URL, or "" for no admin port."""
+
+    def read(value: object) -> str:
+        if not _is_text(value):
+            raise ValueError
+        if value:
+            parse_admin_url(value)
+        return value
+
+    return Kind('an http:// URL, or "" for none', read)
+
+
+def users() -> Kind:
+    """Accept a list of { name, password } tables, each with both and no name twice."""
+
+    def read(value: object) -> tuple[ProxyUser, ...]:
+        if not _is_list(value):
+            raise ValueError
+        found = tuple(_user(item, number) for number, item in enumerate(value, start=1))
+        if len({user.name for user in found}) != len(found):
+            raise ValueError("a name stands twice")
+        return found
+
+    return Kind('a list of { name = "...", password = "..." }, both given', read)
+
+
+def _user(item: object, number: int) -> ProxyUser:
+    if not isinstance(item, dict) or item.keys() != {"name", "password"}:
+        raise ValueError(f"user {number} has other keys than name and password")
+    if not all(isinstance(text, str) and text for text in item.values()):
+        raise ValueError(f"name and password of user {number} are texts that are not empty")
+    return ProxyUser(item["name"], item["password"])

@@ -1,0 +1,136 @@
+"""What two or more keys must agree on, each rule declared once.
+
+A rule names its keys, the first being the one that is reported, and gets the settings as they would be; it answers
+with what is wrong, or "". The loader skips a rule when one of its keys is wrong by itself, so no fault shows twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+import attrs
+
+from proxy.config.endpoint import Endpoint, is_loopback, parse_admin_url
+from proxy.config.model import Settings
+from proxy.config.units import format_bytes
+
+
+@attrs.frozen
+class Rule:
+    """An agreement between keys; `fault` returns the sentence that says what is wrong, or ""."""
+
+    paths: tuple[str, ...]
+    fault: Callable[[Settings], str]
+
+
+def _listen_cert_without_key(settings: Settings) -> str:
+    tls = settings.listen.tls
+    return "tls.cert needs tls.key" if tls.cert and not tls.key else ""
+
+
+def _listen_key_without_cert(settings: Settings) -> str:
+    tls = settings.listen.tls
+    return "tls.key needs tls.cert" if tls.key and not tls.cert else ""
+
+
+def _listen_tls_without_material(settings: Settings) -> str:
+    listen = settings.listen
+    if any(url.scheme == "tls" for url in listen.urls) and not (listen.tls.cert or listen.tls.key):
+        return "rediss:// needs listen.tls.cert and listen.tls.key"
+    return ""
+
+
+def _listen_material_without_tls(settings: Settings) -> str:
+    listen = settings.listen
+    tls = listen.tls
+    if (tls.cert or tls.key or tls.ca or tls.require_client_cert) and not any(u.scheme == "tls" for u in listen.urls):
+        return "listen.tls is set, but no URL begins with rediss://: clients would come in without TLS"
+    return ""
+
+
+def _client_certificates_without_authority(settings: Settings) -> str:
+    tls = settings.listen.tls
+    return "needs listen.tls.ca to check them against" if tls.require_client_cert and not tls.ca else ""
+
+
+def _admin_open_without_token(settings: Settings) -> str:
+    listen = settings.listen
+    if listen.admin and not listen.admin_token and not is_loopback(parse_admin_url(listen.admin)[0]):
+        return "an admin port that other machines reach needs listen.admin_token (or a host of 127.0.0.1)"
+    return ""
+
+
+def _admin_on_a_listening_port(settings: Settings) -> str:
+    if not settings.listen.admin:
+        return ""
+    host, port = parse_admin_url(settings.listen.admin)
+    taken = any(port and (url.host, url.port) == (host, port) for url in settings.listen.urls)
+    return "listen.url has that port already" if taken else ""
+
+
+def _request_smaller_than_bulk(settings: Settings) -> str:
+    bulk = settings.listen.max_bulk_bytes
+    return f"at least listen.max_bulk ({format_bytes(bulk)})" if settings.listen.max_request_bytes < bulk else ""
+
+
+def _upstream_cert_without_key(settings: Settings) -> str:
+    tls = settings.upstream.tls
+    return "tls.cert needs tls.key" if tls.cert and not tls.key else ""
+
+
+def _upstream_key_without_cert(settings: Settings) -> str:
+    tls = settings.upstream.tls
+    return "tls.key needs tls.cert" if tls.key and not tls.cert else ""
+
+
+def _upstream_material_without_tls(settings: Settings) -> str:
+    tls, endpoint = settings.upstream.tls, settings.upstream.endpoint
+    if not (tls.ca or tls.cert or tls.key or not tls.verify):
+        return ""
+    if endpoint is None:
+        return "upstream.tls is set, but the embedded Redis has no TLS"
+    return "" if endpoint.scheme == "tls" else "upstream.tls is set, but the URL does not begin with rediss://"
+
+
+def _upstream_is_ourselves(settings: Settings) -> str:
+    upstream = settings.upstream.endpoint
+    if upstream is None or not any(_same_place(upstream, url) for url in settings.listen.urls):
+        return ""
+    return "that is where Respite itself listens (listen.url); name the Redis behind it"
+
+
+def _same_place(upstream: Endpoint, listening: Endpoint) -> bool:
+    if upstream.scheme == "unix" or listening.scheme == "unix":
+        return upstream.path == listening.path != ""
+    if upstream.port != listening.port:
+        return False
+    # 0.0.0.0 and :: are every address of this machine; a loopback upstream is one of them.
+    return upstream.host == listening.host or (
+        is_loopback(upstream.host) and (is_loopback(listening.host) or listening.host in {"0.0.0.0", "::"})
+    )
+
+
+def _value_larger_than_l1(settings: Settings) -> str:
+    limit = settings.l1.max_bytes
+    return f"at most l1.max_bytes ({format_bytes(limit)})" if settings.l1.max_value_bytes > limit else ""
+
+
+_LISTEN_TLS = ("listen.tls.cert", "listen.tls.key", "listen.tls.ca", "listen.tls.require_client_cert")
+_UPSTREAM_TLS = ("upstream.tls.ca", "upstream.tls.cert", "upstream.tls.key", "upstream.tls.verify")
+
+RULES: Final[tuple[Rule, ...]] = (
+    Rule(("listen.url", *_LISTEN_TLS), _listen_tls_without_material),
+    Rule(("listen.url", *_LISTEN_TLS), _listen_material_without_tls),
+    Rule(("listen.tls.cert", "listen.tls.key"), _listen_cert_without_key),
+    Rule(("listen.tls.key", "listen.tls.cert"), _listen_key_without_cert),
+    Rule(("listen.tls.require_client_cert", "listen.tls.ca"), _client_certificates_without_authority),
+    Rule(("listen.admin", "listen.admin_token"), _admin_open_without_token),
+    Rule(("listen.admin", "listen.url"), _admin_on_a_listening_port),
+    Rule(("listen.max_request", "listen.max_bulk"), _request_smaller_than_bulk),
+    Rule(("upstream.tls.cert", "upstream.tls.key"), _upstream_cert_without_key),
+    Rule(("upstream.tls.key", "upstream.tls.cert"), _upstream_key_without_cert),
+    Rule(("upstream.url", *_UPSTREAM_TLS), _upstream_material_without_tls),
+    Rule(("upstream.url", "listen.url"), _upstream_is_ourselves),
+    Rule(("l1.max_value_bytes", "l1.max_bytes"), _value_larger_than_l1),
+)

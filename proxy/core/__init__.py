@@ -1,0 +1,1 @@
+"""The decisions: what a command means, who is answered from where, what must be dropped."""

@@ -1,0 +1,168 @@
+"""CLIENT: about sessions, not about the links they share.
+
+ID, GETNAME, SETNAME, SETINFO, NO-EVICT, NO-TOUCH and REPLY are answered from the session when they are well formed;
+LIST, INFO and KILL too, once Redis has let the user do so. Everything else, and whatever is malformed, goes to Redis.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Final
+
+from proxy.core.downstream import Downstream, PinnedConnection, Services
+from proxy.core.session import FilterError, Filters
+from proxy.wire.encode import OK, bulk_or_nil, command, error, integer, verbatim
+from proxy.wire.request import Raw
+
+_NAME: Final = re.compile(rb"[!-~]*")
+_NOBODY: Final = 2**63 - 1  # a client id Redis will never give
+
+
+class ClientCommands:
+    """Answer or ask, as SessionCommands does."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+
+    def answer(self, client: Downstream, args: list[bytes]) -> bool:
+        """Answer a CLIENT command here if that is certain; False = ask."""
+        words = [bytes(word) for word in args[1:4]]
+        if not words or len(args) > 4 or client.unproven:
+            return False
+        subcommand = words[0].upper()
+        session = client.session
+        match [subcommand, *words[1:]]:
+            case [b"ID"]:
+                client.reply(integer(session.id))
+            case [b"GETNAME"]:
+                client.reply(bulk_or_nil(session.name or None, session.protocol))
+            case [b"SETNAME", name] if _NAME.fullmatch(name):
+                session.name = name
+                client.reply(OK)
+            case [b"SETINFO", option, value] if self._knows(subcommand) and _NAME.fullmatch(value):
+                if option.upper() == b"LIB-NAME":
+                    session.lib_name = value
+                elif option.upper() == b"LIB-VER":
+                    session.lib_version = value
+                else:
+                    return False
+                client.reply(OK)
+            case [b"NO-EVICT", word] if word.upper() in (b"ON", b"OFF"):
+                session.no_evict = word.upper() == b"ON"
+                client.reply(OK)
+            case [b"NO-TOUCH", word] if word.upper() in (b"ON", b"OFF") and self._knows(subcommand):
+                session.no_touch = word.upper() == b"ON"
+                client.reply(OK)
+            case [b"REPLY", word] if word.upper() in (b"ON", b"OFF", b"SKIP"):
+                self._mute(client, word.upper())
+            case _:
+                return False
+        return True
+
+    @staticmethod
+    def _mute(client: Downstream, word: bytes) -> None:
+        """Switch replies. Source: Redis documentation, CLIENT REPLY."""
+        session = client.session
+        if word == b"ON":
+            session.muted = client.muting = False
+            session.skips = 0
+            client.rescope()
+            client.reply(OK)
+        elif word == b"OFF":
+            session.muted = True
+            client.rescope()
+        elif not session.muted:
+            session.skips = 1
+            client.rescope()
+
+    def ask(
+        self, client: Downstream, link: PinnedConnection, args: list[bytes], raw: Raw
+    ) -> tuple[Raw, Callable[[bytes], bytes]]:
+        """Return what to send on the pinned link, and what to make of its reply."""
+        words = [bytes(word) for word in args[1:]]
+        subcommand = words[0].upper() if words else b""
+        state = link.state
+        session = client.session
+        if subcommand == b"LIST":
+            return raw, lambda reply: reply if reply[:1] in b"-!" else self._list(client, words[1:])
+        if subcommand == b"INFO" and len(words) == 1:
+            line = session.line(self._services.now()) + "\n"
+            return raw, lambda reply: reply if reply[:1] in b"-!" else verbatim(line, session.protocol)
+        if subcommand == b"KILL" and len(words) > 1:
+            probe = command("CLIENT", "KILL", "ID", _NOBODY)
+            return probe, lambda reply: reply if reply.startswith((b"-NO", b"-ERR unk")) else self._kill(client, words)
+        if subcommand == b"UNBLOCK" and len(words) > 1 and words[1].isdigit():
+            target = self._services.sessions.get(int(words[1]))
+            unblocked = target.upstream_id if target is not None and target.upstream_id else _NOBODY
+            return command("CLIENT", "UNBLOCK", unblocked, *words[2:]), lambda reply: reply
+        if subcommand == b"PAUSE" and len(words) > 1 and words[1].isdigit():
+            milliseconds = int(words[1])
+            self._services.pause(milliseconds / 1000)
+            return raw, lambda reply: reply
+        if subcommand == b"TRACKING":
+            return self._tracking(link, words)
+
+        def noted(reply: bytes) -> bytes:
+            if subcommand in (b"CACHING", b"IMPORT-SOURCE", b"CAPA") and reply == OK:
+                state.used = state.sticky = True
+            return reply
+
+        if subcommand == b"SETNAME":
+            state.used = True
+        return raw, noted
+
+    def _tracking(self, link: PinnedConnection, words: list[bytes]) -> tuple[Raw, Callable[[bytes], bytes]]:
+        """Forward the app's own CLIENT TRACKING; a REDIRECT to a session means the link that session holds."""
+        state = link.state
+        sent = list(words)
+        upper = [word.upper() for word in words]
+        if b"REDIRECT" in upper[:-1]:
+            at = upper.index(b"REDIRECT") + 1
+            if words[at].isdigit() and words[at] != b"0":
+                target = self._services.sessions.get(int(words[at]))
+                sent[at] = b"%d" % (target.upstream_id if target is not None and target.upstream_id else _NOBODY)
+        turns_on = len(upper) > 1 and upper[1] == b"ON"
+
+        def tracked(reply: bytes) -> bytes:
+            if reply == OK:
+                state.tracking = turns_on
+                state.used = True
+            return reply
+
+        return command("CLIENT", *sent), tracked
+
+    def _list(self, client: Downstream, words: list[bytes]) -> bytes:
+        now = self._services.now()
+        try:
+            filters = Filters.parse(words, skip_me=False)
+        except FilterError as exc:
+            return error(str(exc))
+        lines = [session.line(now) for session in self._services.sessions.matching(filters, client.session, now)]
+        return verbatim("".join(line + "\n" for line in lines), client.session.protocol)
+
+    def _kill(self, client: Downstream, words: list[bytes]) -> bytes:
+        """End sessions. The old form names one address, and wants one; the new one filters, and counts."""
+        now = self._services.now()
+        session = client.session
+        by_address = len(words) == 2
+        try:
+            if by_address:
+                filters = Filters(address=words[1].decode("utf-8", "replace"))
+            else:
+                filters = Filters.parse(words[1:], skip_me=True)
+        except FilterError as exc:
+            return error(str(exc))
+        killed = self._services.sessions.matching(filters, session, now)
+        for target in killed:
+            if target is session:
+                client.quit()
+            else:
+                target.close()
+        if by_address:
+            return OK if killed else b"-ERR No such client\r\n"
+        return integer(len(killed))
+
+    def _knows(self, subcommand: bytes) -> bool:
+        """Return whether the server has the subcommand: SETINFO came with 7.2, NO-TOUCH too."""
+        return bool(self._services.table.find([b"CLIENT", subcommand]).name == b"CLIENT|" + subcommand)

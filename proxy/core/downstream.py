@@ -1,0 +1,124 @@
+"""What the core asks of its surroundings: a client, its links, and the services of the worker.
+
+Only shapes: `net` implements them, tests script them. No decision is made here.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from proxy.cache.entry import Namespace, Scope
+from proxy.core.pinning import Pinning
+from proxy.core.session import Identity, Session, Sessions
+from proxy.core.slots import Client, Link
+from proxy.wire.commands import CommandTable
+from proxy.wire.request import Raw, Request
+
+
+class SharedLink(Link, Protocol):
+    """A data link, as the pipeline uses it."""
+
+    def more(self, raw: Raw) -> None:
+        """Queue a command whose reply belongs to the slot submitted last."""
+
+
+class Downstream(Client, Protocol):
+    """A client, as the pipeline uses it."""
+
+    session: Session
+    namespace: Namespace | None  # where its reads may be answered from, None = nowhere
+    parked: str  # why its commands wait, "" when they do not
+    muting: bool  # CLIENT REPLY: the reply of the command at hand is not sent
+
+    @property
+    def pin(self) -> PinnedConnection | None:
+        """The connection it has to itself, None when it has none."""
+
+    def reply(self, raw: bytes) -> None:
+        """Send a reply in its turn."""
+
+    def route(self) -> SharedLink | None:
+        """Return the shared link of its scope, None when commands must fail now."""
+
+    def why_not(self) -> bytes:
+        """Return the error for a command that has no link."""
+
+    def park(self, why: str, requests: list[Request]) -> None:
+        """Keep requests until `why` has passed; commands that arrive meanwhile queue behind them."""
+
+    def pin_down(self) -> bool:
+        """Get a connection of its own; False = one is being opened, and the client must be parked."""
+
+    @property
+    def unproven(self) -> bool:
+        """Whether Redis has not yet let this user in: nothing may be answered in its name."""
+
+    def unpin(self) -> None:
+        """End the pinned link, if there is one, with whatever state it holds."""
+
+    def rescope(self) -> None:
+        """Follow the session: its links and its namespace are those of its user, database and protocol."""
+
+    ended: bool  # QUIT: nothing is looked at any more
+
+    def quit(self) -> None:
+        """Close after the replies owed by now; what the client has sent since is not looked at."""
+
+
+class PinnedConnection(Link, Protocol):
+    """A pinned link, as the core uses it."""
+
+    state: Pinning
+    patient: bool  # no reply is late: a blocking command runs
+    upstream_id: int
+
+    def send_raw(self, raw: Raw) -> None:
+        """Forward bytes whose replies nobody matches."""
+
+    def subscribe(self, client: Client, raw: Raw, acks: int) -> None:
+        """Submit a (UN)SUBSCRIBE that gets so many acknowledgements."""
+
+    def move(self, session: Session) -> None:
+        """Note that the link now is who, and speaks what, its session does."""
+
+
+class Services(Protocol):
+    """What a worker offers to its sessions."""
+
+    sessions: Sessions
+    proxy_users: dict[bytes, bytes]  # listen.users: name -> password; empty = Redis decides
+    initial_identity: Identity
+    initial_db: int
+    hellos: dict[tuple[bytes, int], bytes]  # (user, protocol) -> what HELLO was answered last
+
+    @property
+    def table(self) -> CommandTable:
+        """The command table of the upstream as it is now."""
+
+    @property
+    def table_is_builtin(self) -> bool:
+        """Whether the upstream has not told its commands yet."""
+
+    def now(self) -> float:
+        """Return the clock of this wake-up, in seconds."""
+
+    def is_known_good(self, scope: Scope) -> bool:
+        """Return whether Redis has accepted this user, database and protocol, and still does."""
+
+    def adopt(self, identity: Identity) -> None:
+        """Take note of credentials that Redis has accepted."""
+
+    def pause(self, seconds: float) -> None:
+        """Take no reply for late during CLIENT PAUSE."""
+
+    def refresh_table(self) -> None:
+        """Ask the upstream for its commands again."""
+
+    def report(self, section: str) -> dict[str, Any]:
+        """Return the figures of `stats.json`, or one section of them."""
+
+    def explain(self, key: bytes) -> dict[str, Any]:
+        """Return what is known about a key."""
+
+    def clear_l1(self) -> int:
+        """Drop everything in L1; return how many entries went."""

@@ -1,0 +1,220 @@
+"""Commands of a session that has a link of its own: forwarded as they come, the connection's state followed.
+
+Owns what each command does to the pinning: when the link is held, and after which command the next ones must wait.
+No L1 here. Writes still drop their keys, and what MULTI queues is dropped again around EXEC.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from proxy.core.downstream import Downstream, PinnedConnection, Services
+from proxy.core.engine import Engine
+from proxy.core.pinning import Pinning
+from proxy.core.respite_commands import RespiteCommands
+from proxy.core.session_commands import SessionCommands
+from proxy.core.slots import CallSlot, Slot, WriteAllSlot, WriteSlot
+from proxy.wire.commands import CommandSpec, Kind
+from proxy.wire.encode import bulk, command
+from proxy.wire.reply import elements
+from proxy.wire.request import Raw
+
+PING: Final = command("PING")
+
+
+class ExecSlot(Slot):
+    """The reply of EXEC: what was queued has been applied, or nothing of it."""
+
+    __slots__ = ("_client", "_engine", "_state")
+
+    def __init__(self, client: Downstream, engine: Engine, state: Pinning) -> None:
+        super().__init__(client, is_write=True)
+        self._client = client
+        self._engine = engine
+        self._state = state
+
+    def may_stream(self) -> bool:
+        """Stream unless the reply must be read for a SELECT in it."""
+        return not self._state.queued_selects
+
+    def fill(self, reply: bytes) -> None:
+        """End the writes that were queued, then answer."""
+        state = self._state
+        self._engine.end_write(state.queued_keys)
+        if state.queued_all:
+            self._engine.end_write_all()
+        if state.queued_selects and reply[:1] == b"*" and reply[:3] != b"*-1":
+            replies = elements(reply)
+            for at, db in state.queued_selects:
+                if replies[at] == b"+OK\r\n":
+                    self._client.session.db = db
+            if self._client.pin is not None:
+                self._client.pin.move(self._client.session)
+        if state.queued_subscribe and reply[:1] == b"*":
+            state.stream = state.used = True
+        state.end_multi()
+        self._client.session.multi = -1
+        super().fill(reply)
+
+
+class PinnedCommands:
+    """Route the commands of pinned sessions."""
+
+    def __init__(self, engine: Engine, services: Services, session_commands: SessionCommands) -> None:
+        self._engine = engine
+        self._services = services
+        self._session_commands = session_commands
+        self._respite_commands = RespiteCommands(services)
+
+    def take(self, client: Downstream, args: list[bytes], raw: Raw) -> bool:
+        """Forward a command on the client's pinned link; False = it must wait for the replies that are owed."""
+        link = client.pin
+        assert link is not None
+        state = link.state
+        if state.once:
+            return False
+        if state.stream:
+            link.send_raw(raw)
+            return True
+        spec = self._services.table.find(args)
+        kind = spec.kind
+        name = bytes(args[0]).upper()
+        if kind is Kind.SESSION and (name in (b"RESET", b"QUIT") or not self._is_redis_own(client, state)):
+            return self._session(client, link, args, raw)
+        if name in (b"EXEC", b"DISCARD", b"UNWATCH"):
+            self._end(client, link, name, raw)
+        elif kind is Kind.SUBSCRIBE and not state.multi:
+            state.used = True
+            if len(args) == 1 and client.queue:
+                return False  # how many acknowledgements it gets depends on those still to come
+            link.subscribe(client, raw, state.acks_expected(args))
+        elif kind in (Kind.ONCE, Kind.UNKNOWN, Kind.RESPITE, Kind.STREAM) and not state.multi:
+            if client.queue:
+                return False
+            self._once(client, link, kind, args, raw)
+        else:
+            self._plain(client, link, spec, args, raw)
+        return True
+
+    @staticmethod
+    def _is_redis_own(client: Downstream, state: Pinning) -> bool:
+        """Return whether Redis itself must judge a session command: queued by MULTI, or refused to a subscriber."""
+        return state.multi or (client.session.protocol == 2 and state.subscribed)
+
+    def _session(self, client: Downstream, link: PinnedConnection, args: list[bytes], raw: Raw) -> bool:
+        if client.queue and bytes(args[0]).upper() != b"QUIT":
+            return False
+        if self._session_commands.answer(client, args, raw):
+            return True
+        link.state.once = True
+        asked, then = self._session_commands.ask(client, link, args, raw)
+        slot = CallSlot(client, then)
+        client.owe(slot)
+        link.submit(asked, slot)
+        return True
+
+    def _end(self, client: Downstream, link: PinnedConnection, name: bytes, raw: Raw) -> None:
+        """Forward EXEC, DISCARD or UNWATCH; what follows waits, for it may belong on the shared link again."""
+        state = link.state
+        if name == b"EXEC":
+            self._engine.begin_write(state.queued_keys)
+            if state.queued_all:
+                self._engine.begin_write_all()
+            slot: Slot = ExecSlot(client, self._engine, state)
+            state.once = True
+        elif name == b"UNWATCH" and state.multi:
+            slot = Slot(client)
+            state.queued += 1
+        else:
+
+            def then(reply: bytes) -> bytes:
+                if name == b"DISCARD" and reply[:1] == b"+":
+                    client.session.multi = -1
+                    state.end_multi()
+                elif reply[:1] == b"+":
+                    state.watching = False
+                return reply
+
+            slot = CallSlot(client, then)
+            state.once = True
+        client.owe(slot)
+        link.submit(raw, slot)
+
+    def _once(self, client: Downstream, link: PinnedConnection, kind: Kind, args: list[bytes], raw: Raw) -> None:
+        state = link.state
+        if kind is Kind.STREAM:
+            state.stream = state.used = True
+            link.send_raw(raw)
+            return
+        state.once = True
+        if kind is Kind.RESPITE:
+            asked, then = self._respite_commands.ask(client, args)
+            slot: Slot = CallSlot(client, then)
+            client.owe(slot)
+            link.submit(asked, slot)
+            return
+        state.used = True
+        if kind is Kind.ONCE:
+            self._engine.begin_write_all()
+            slot = WriteAllSlot(client, self._engine)
+        else:
+            keys = [bulk(bytes(arg)) for arg in args[1:]]
+            self._engine.begin_write(keys)
+
+            def learn(reply: bytes) -> bytes:
+                self._engine.end_write(keys)
+                if reply[:1] not in b"-!":
+                    # It exists, and we do not know what it did to its connection: the session keeps that for good.
+                    state.sticky = not self._services.table_is_builtin
+                    self._services.refresh_table()
+                return reply
+
+            slot = CallSlot(client, learn, lambda: self._engine.end_write(keys), is_write=True)
+        client.owe(slot)
+        link.submit(raw, slot)
+
+    def _plain(
+        self, client: Downstream, link: PinnedConnection, spec: CommandSpec, args: list[bytes], raw: Raw
+    ) -> None:
+        state = link.state
+        kind = spec.kind
+        blocks = kind is Kind.BLOCKING or (spec.blocks_if and any(bytes(a).upper() == spec.blocks_if for a in args))
+        if kind is Kind.MULTI and len(args) == 1 and not state.multi:
+            state.multi = True
+            client.session.multi = 0
+            slot: Slot = Slot(client)
+        elif kind is Kind.WATCH and not state.multi:
+            state.watching = True
+            slot = Slot(client)
+        elif kind is Kind.WRITE_ALL or (state.multi and kind in (Kind.ONCE, Kind.UNKNOWN)):
+            self._engine.begin_write_all()
+            slot = WriteAllSlot(client, self._engine)
+            state.queued_all = state.queued_all or state.multi
+        elif spec.keys is not None:
+            keys = [bulk(bytes(key)) for key in spec.keys(args)]
+            self._engine.begin_write(keys)
+            slot = WriteSlot(client, self._engine, keys)
+            if state.multi:
+                state.queued_keys += keys
+        else:
+            slot = Slot(client, is_write=spec.is_write)
+        if state.multi and kind is not Kind.MULTI:
+            self._queue(state, args)
+            state.queued_subscribe = state.queued_subscribe or kind is Kind.SUBSCRIBE
+            client.session.multi = state.queued
+        elif blocks:
+            state.once = link.patient = True
+            if spec.name in (b"WAIT", b"WAITAOF"):
+                # It waits for the writes of its connection; a PING moves the pinned link up to all of them.
+                link.submit(PING, Slot(None))
+        if kind is Kind.STICKY:
+            state.sticky = state.used = True
+        client.owe(slot)
+        link.submit(raw, slot)
+
+    @staticmethod
+    def _queue(state: Pinning, args: list[bytes]) -> None:
+        """Count what MULTI queues, and remember where a SELECT stands in it."""
+        if bytes(args[0]).upper() == b"SELECT" and len(args) == 2 and bytes(args[1]).isdigit():
+            state.queued_selects.append((state.queued, int(args[1])))
+        state.queued += 1

@@ -1,0 +1,90 @@
+"""Why a session holds a connection of its own, and when that ends.
+
+Owns the state that Redis keeps per connection and that therefore cannot live on a shared link. It is fed with what is
+sent and what comes back; `is_free` says when the link can be given back, `is_clean` whether it can be used again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+import attrs
+
+from proxy.wire.reply import elements, text
+
+ACKS: Final = frozenset([b"subscribe", b"psubscribe", b"ssubscribe", b"unsubscribe", b"punsubscribe", b"sunsubscribe"])
+MESSAGES: Final = frozenset([b"message", b"pmessage", b"smessage", b"invalidate"])
+
+
+@attrs.define
+class Pinning:
+    """The state of one pinned session."""
+
+    multi: bool = False
+    watching: bool = False
+    tracking: bool = False  # CLIENT TRACKING by the app itself
+    sticky: bool = False  # until RESET or the end: READONLY, SCRIPT DEBUG, unknown stateful commands
+    stream: bool = False  # MONITOR, PSYNC: nothing is matched any more
+    once: bool = False  # the commands after this one wait for its reply
+    used: bool = False  # something was done that the next user of the link must not inherit
+    subscriptions: dict[bytes, set[bytes]] = attrs.field(factory=dict)  # "", "p", "s" -> names
+    queued_keys: list[bytes] = attrs.field(factory=list)  # written by what MULTI has queued, as bulk strings
+    queued_all: bool = False  # MULTI has queued a write whose keys are unknown
+    queued_subscribe: bool = False  # MULTI has queued a SUBSCRIBE: after EXEC nothing can be matched any more
+    queued: int = 0  # commands MULTI has queued
+    queued_selects: list[tuple[int, int]] = attrs.field(factory=list)  # where a SELECT stands among them, its database
+
+    @property
+    def subscribed(self) -> bool:
+        """Return whether any subscription stands."""
+        return any(self.subscriptions.values())
+
+    @property
+    def is_free(self) -> bool:
+        """Return whether nothing holds the session to its link, once no reply is owed."""
+        return not (self.multi or self.watching or self.tracking or self.sticky or self.stream or self.subscribed)
+
+    @property
+    def outlives_drain(self) -> bool:
+        """Return whether what holds the link has no end of its own: nobody waits for a subscriber to finish."""
+        return self.stream or self.sticky or self.tracking or (self.subscribed and not self.multi)
+
+    def end_multi(self) -> None:
+        """Forget the transaction: EXEC or DISCARD has been answered, and neither leaves a WATCH."""
+        self.multi = self.watching = self.queued_all = self.queued_subscribe = False
+        self.queued = 0
+        self.queued_keys = []
+        self.queued_selects = []
+
+    def acknowledged(self, frame: bytes) -> bytes:
+        """Take a (un)subscribe acknowledgement; return its kind, b"" when the frame is none."""
+        kind = push_kind(frame)
+        if kind not in ACKS:
+            return b""
+        parts = elements(frame)
+        family = kind.removesuffix(b"unsubscribe") if kind.endswith(b"unsubscribe") else kind.removesuffix(b"subscribe")
+        names = self.subscriptions.setdefault(family, set())
+        if kind.endswith(b"unsubscribe"):
+            names.discard(text(parts[1]))
+        else:
+            names.add(text(parts[1]))
+        return kind
+
+    def acks_expected(self, words: Sequence[bytes]) -> int:
+        """Return how many acknowledgements a (un)subscribe command gets. Source: Redis documentation, Pub/Sub."""
+        if len(words) > 1:
+            return len(words) - 1
+        name = bytes(words[0]).lower()
+        if not name.endswith(b"unsubscribe"):
+            return 1  # an error
+        return max(1, len(self.subscriptions.get(name.removesuffix(b"unsubscribe"), ())))
+
+
+def push_kind(frame: bytes) -> bytes:
+    """Return the first word of a push (or RESP2 message), b"" when it does not start with a bulk string."""
+    head = frame.find(b"\n") + 1
+    if frame[head : head + 1] != b"$":
+        return b""
+    start = frame.find(b"\n", head) + 1
+    return frame[start : frame.find(b"\r", start)]

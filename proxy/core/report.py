@@ -1,0 +1,154 @@
+"""What the worker says about itself: the figures of `/stats.json`, RESPITE STATS and the gauges of `/metrics`."""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+from proxy import __version__
+from proxy.core.engine import Engine
+from proxy.core.stats import MetricFamily, Sample, Stats
+from proxy.core.tracking import Tracking
+from proxy.wire.encode import bulk
+
+_GAUGES: Final[Mapping[str, tuple[str, str, str]]] = {
+    "respite_clients": ("clients", "connected", "Connected clients."),
+    "respite_pinned_links": ("clients", "pinned", "Pinned links, held or idle."),
+    "respite_l1_entries": ("l1", "entries", "Entries in L1."),
+    "respite_l1_bytes": ("l1", "bytes", "Bytes L1 holds, its own overhead included."),
+    "respite_l1_max_bytes": ("l1", "max_bytes", "Bound of L1 in bytes."),
+    "respite_l1_serving": ("l1", "serving", "1 while L1 is served, 0 while it is not proven or switched off."),
+    "respite_upstream_up": ("upstream", "up", "1 while the invalidation link to Redis stands."),
+    "respite_resident_memory_bytes": ("memory", "rss_bytes", "Resident memory of this process."),
+    "respite_uptime_seconds": ("", "uptime_s", "Seconds since this worker started."),
+}
+
+
+class Reported(Protocol):
+    """What a report is made from."""
+
+    stats: Stats
+    engine: Engine
+    tracking: Tracking
+    started_at: float
+
+    def upstream_facts(self) -> dict[str, Any]:
+        """Return url, state, server and why."""
+
+    def link_facts(self) -> list[dict[str, Any]]:
+        """Return one row a link to Redis."""
+
+    def client_count(self) -> int:
+        """Return how many clients are connected."""
+
+
+def build_report(worker: Reported) -> dict[str, Any]:
+    """Return every figure, as `/stats.json` shows them."""
+    stats, engine, tracking = worker.stats, worker.engine, worker.tracking
+    l1 = engine.l1
+    links = worker.link_facts()
+    uptime_s = time.time() - worker.started_at
+    return {
+        "version": __version__,
+        "uptime_s": round(uptime_s, 3),
+        "upstream": {
+            **worker.upstream_facts(),
+            "tracking": tracking.mode,
+            "tracking_reason": tracking.reason,
+        },
+        "clients": {
+            "connected": worker.client_count(),
+            "pinned": sum(link["kind"] == "pinned" for link in links),
+            "accepted_total": stats.accepted,
+            "rejected_total": stats.rejected,
+            "killed_total": stats.killed,
+        },
+        "l1": {
+            "enabled": engine.enabled,
+            "serving": l1.serving,
+            "entries": len(l1),
+            "bytes": l1.bytes,
+            "max_bytes": l1.max_bytes,
+            "hits_total": stats.hits,
+            "misses_total": stats.misses,
+            "joined_total": stats.joined,
+            "hit_rate": round(stats.hit_rate, 6),
+            "evictions_total": l1.evictions,
+            "invalidations_total": stats.invalidations,
+            "flushes_total": stats.flushes,
+            "published_total": stats.published,
+            "refused_total": stats.refused,
+            "revoked_total": engine.flights.revoked,
+        },
+        "commands": {
+            "total": stats.commands,
+            "per_second": round(stats.commands / uptime_s, 1) if uptime_s > 0 else 0.0,
+            "errors_total": stats.failed,
+        },
+        "latency": {
+            "count": stats.latency.count,
+            "p50_us": stats.latency.quantile_us(0.50),
+            "p90_us": stats.latency.quantile_us(0.90),
+            "p99_us": stats.latency.quantile_us(0.99),
+        },
+        "links": links,
+        "memory": {"rss_bytes": resident_bytes()},
+    }
+
+
+def explain_key(engine: Engine, key: bytes) -> dict[str, Any]:
+    """Return what L1 knows about a key, in every namespace that knows something."""
+    raw = bulk(key)
+    found: list[dict[str, Any]] = []
+    for scope, namespace in engine.l1.namespaces.items():
+        entry = namespace.resident.get(raw)
+        flight = namespace.flights.get(raw)
+        if entry is None and flight is None:
+            continue
+        row: dict[str, Any] = {
+            "user": scope.user.decode("utf-8", "replace"),
+            "db": scope.db,
+            "protocol": scope.protocol,
+            "in_flight": flight is not None,
+        }
+        if entry is not None:
+            row["reply_bytes"] = len(entry.reply)
+            row["uses"] = entry.uses
+            row["idle_s"] = round(engine.now - entry.used_at, 3)
+            row["ends_in_s"] = round(entry.deadline - engine.now, 3)
+        found.append(row)
+    return {
+        "key": key.decode("utf-8", "replace"),
+        "l1": found,
+        "l1_serving": engine.l1.serving,
+        "write_in_flight": raw in engine.writing or engine.writing_all > 0,
+    }
+
+
+def gauges(report: Mapping[str, Any]) -> Iterable[MetricFamily]:
+    """Return what is measured at the moment of a scrape."""
+    upstream = {**report["upstream"], "up": report["upstream"]["state"] == "up"}
+    sections = {**report, "upstream": upstream}
+    for name, (section, field, text) in _GAUGES.items():
+        value = sections[section][field] if section else report[field]
+        yield MetricFamily(name, "gauge", text, (Sample("", {}, float(value)),))
+    l1 = report["l1"]
+    for name, field, text in (
+        ("respite_l1_evictions", "evictions_total", "Entries evicted to keep the bound of L1."),
+        ("respite_l1_revoked", "revoked_total", "Leases taken back by a push, a write or a flush."),
+    ):
+        yield MetricFamily(name, "counter", text, (Sample("_total", {}, float(l1[field])),))
+
+
+def resident_bytes() -> int:
+    """Return this process' resident memory; its peak where the system tells no more (macOS)."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        return pages * resource.getpagesize()
+    except OSError:
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak if sys.platform == "darwin" else peak * 1024

@@ -1,0 +1,94 @@
+"""RESPITE: what a user with a Redis client can ask the proxy itself.
+
+Allowed to users who may run CONFIG: before anything is answered, Redis is asked to let them read a setting.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any, Final
+
+from proxy.core.downstream import Downstream, Services
+from proxy.wire.encode import command, error, integer, strings, verbatim
+from proxy.wire.request import Raw
+
+HELP: Final = (
+    "RESPITE <subcommand> [<arg> [value] ...]. Subcommands are:",
+    "CLIENTS",
+    "    Return the client connections, one line each, as CLIENT LIST does.",
+    "EXPLAIN <key>",
+    "    Return what L1 holds for a key of this database, and for whom.",
+    "HELP",
+    "    Print this help.",
+    "INFO [<section>]",
+    "    Return figures as INFO does, one a line. Sections: upstream, clients, l1, commands, latency, memory.",
+    "L1 CLEAR",
+    "    Drop everything in L1; return how many entries went.",
+    "LINKS",
+    "    Return the connections to Redis, one line each.",
+    "STATS",
+    "    Return all figures as JSON, as /stats.json of the admin port does.",
+)
+PROBE: Final = command("CONFIG", "GET", "respite-may-i")
+
+
+class RespiteCommands:
+    """Answer RESPITE subcommands."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+
+    def ask(self, client: Downstream, args: list[bytes]) -> tuple[Raw, Callable[[bytes], bytes]]:
+        """Return the question whether the user may, and the answer if so."""
+        words = [bytes(word) for word in args[1:]]
+
+        def then(reply: bytes) -> bytes:
+            return reply if reply[:1] in b"-!" else self._answer(client, words)
+
+        return PROBE, then
+
+    def _answer(self, client: Downstream, words: list[bytes]) -> bytes:
+        services = self._services
+        protocol = client.session.protocol
+        match [word.upper() for word in words]:
+            case [b"HELP"]:
+                return strings(HELP)
+            case [b"INFO"]:
+                return verbatim(_info(services.report("")), protocol)
+            case [b"INFO", section]:
+                name = section.decode("utf-8", "replace").lower()
+                report = services.report(name)
+                return verbatim(_info({name: report} if report else {}), protocol)
+            case [b"STATS"]:
+                return verbatim(json.dumps(services.report("")), protocol)
+            case [b"EXPLAIN", _]:
+                return verbatim(json.dumps(services.explain(words[1])), protocol)
+            case [b"CLIENTS"]:
+                now = services.now()
+                return verbatim("".join(session.line(now) + "\n" for session in services.sessions), protocol)
+            case [b"LINKS"]:
+                rows = services.report("")["links"]
+                lines = (" ".join(f"{key}={value}" for key, value in row.items()) for row in rows)
+                return verbatim("".join(line + "\n" for line in lines), protocol)
+            case [b"L1", b"CLEAR"]:
+                return integer(services.clear_l1())
+            case []:
+                return error("ERR wrong number of arguments for 'respite' command")
+            case _:
+                name = b" ".join(words[:2])[:128].decode("utf-8", "replace")
+                return error(
+                    f"ERR unknown RESPITE subcommand or wrong number of arguments for '{name}'. Try RESPITE HELP."
+                )
+
+
+def _info(report: dict[str, Any]) -> str:
+    """Return figures in INFO's form; lists are left to LINKS and CLIENTS."""
+    lines: list[str] = []
+    loose = {name: value for name, value in report.items() if not isinstance(value, dict | list)}
+    for section, values in {"respite": loose, **report}.items():
+        if isinstance(values, dict) and values:
+            lines.append(f"# {section.capitalize()}")
+            lines += [f"{name}:{value}" for name, value in values.items()]
+            lines.append("")
+    return "\r\n".join(lines)

@@ -1,0 +1,204 @@
+"""Sessions: what a client connection is to Redis, apart from its bytes.
+
+Owns who a client is, which database and protocol it speaks, its name and id, and the list of all of them. What
+CLIENT LIST and CLIENT KILL see are these sessions, not the links they share.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+import attrs
+
+
+@attrs.frozen
+class Identity:
+    """Who a link is to Redis. No username and no password: whoever Redis takes an anonymous client for."""
+
+    username: bytes = b""
+    password: bytes = attrs.field(default=b"", repr=False)
+
+    @property
+    def user(self) -> bytes:
+        """The name L1 and links are kept apart by; b"" is the anonymous one."""
+        return self.username or (b"default" if self.password else b"")
+
+
+@attrs.define(eq=False)
+class Session:
+    """One client connection's state, as Redis keeps it for its own clients."""
+
+    id: int
+    address: str
+    local_address: str
+    created_at: float
+    identity: Identity
+    close: Callable[[], None]  # end the connection, by CLIENT KILL
+    db: int = 0
+    protocol: int = 2
+    name: bytes = b""
+    lib_name: bytes = b""
+    lib_version: bytes = b""
+    muted: bool = False  # CLIENT REPLY OFF
+    skips: int = 0  # CLIENT REPLY SKIP: 2 = this command's own reply and the next one's, 1 = the next one's
+    no_evict: bool = False
+    no_touch: bool = False
+    authenticated: bool = True  # false: listen.users asks for AUTH first
+    subscriptions: int = 0
+    patterns: int = 0
+    multi: int = -1  # commands queued in a MULTI, -1 = none
+    last_command: bytes = b""
+    last_at: float = 0.0
+    upstream_id: int = 0  # the client id of its pinned link, 0 = not pinned
+
+    @property
+    def kind(self) -> str:
+        """The TYPE of CLIENT LIST."""
+        return "pubsub" if self.subscriptions or self.patterns else "normal"
+
+    def line(self, now: float) -> str:
+        """Return the session's line in CLIENT LIST. Source: Redis documentation, CLIENT LIST."""
+        flags = ("P" if self.kind == "pubsub" else "") + ("x" if self.multi >= 0 else "") or "N"
+        fields: Mapping[str, object] = {
+            "id": self.id,
+            "addr": self.address,
+            "laddr": self.local_address,
+            "fd": 0,
+            "name": _shown(self.name),
+            "age": int(now - self.created_at),
+            "idle": int(now - self.last_at),
+            "flags": flags,
+            "db": self.db,
+            "sub": self.subscriptions,
+            "psub": self.patterns,
+            "ssub": 0,
+            "multi": self.multi,
+            "qbuf": 0,
+            "qbuf-free": 0,
+            "argv-mem": 0,
+            "multi-mem": 0,
+            "tot-mem": 0,
+            "obl": 0,
+            "oll": 0,
+            "omem": 0,
+            "events": "r",
+            "cmd": _shown(self.last_command.lower()) or "NULL",
+            "user": _shown(self.identity.user or b"default"),
+            "redir": -1,
+            "resp": self.protocol,
+            "lib-name": _shown(self.lib_name),
+            "lib-ver": _shown(self.lib_version),
+        }
+        return " ".join(f"{key}={value}" for key, value in fields.items())
+
+
+def _shown(value: bytes) -> str:
+    return value.decode("utf-8", "replace")
+
+
+class Sessions:
+    """All sessions by id."""
+
+    __slots__ = ("_by_id", "_last_id")
+
+    def __init__(self) -> None:
+        self._by_id: dict[int, Session] = {}
+        self._last_id = 0
+
+    def __len__(self) -> int:
+        return len(self._by_id)
+
+    def __iter__(self) -> Iterator[Session]:
+        return iter(list(self._by_id.values()))
+
+    def next_id(self) -> int:
+        """Return an id never given before."""
+        self._last_id += 1
+        return self._last_id
+
+    def add(self, session: Session) -> None:
+        """Register a session."""
+        self._by_id[session.id] = session
+
+    def remove(self, session: Session) -> None:
+        """Forget a session that has ended."""
+        self._by_id.pop(session.id, None)
+
+    def get(self, session_id: int) -> Session | None:
+        """Return the session with an id."""
+        return self._by_id.get(session_id)
+
+    def matching(self, filters: Filters, asker: Session, now: float) -> list[Session]:
+        """Return the sessions that pass every filter, in order of id."""
+        return [session for session in self if filters.match(session, asker, now)]
+
+
+class FilterError(ValueError):
+    """A filter Redis would refuse; the text is its error, without `-`."""
+
+
+@attrs.define
+class Filters:
+    """The filters of CLIENT LIST and CLIENT KILL. None = not asked for."""
+
+    ids: set[int] | None = None
+    kind: str | None = None
+    user: str | None = None
+    address: str | None = None
+    local_address: str | None = None
+    min_age_s: int | None = None
+    skip_me: bool = False
+
+    def match(self, session: Session, asker: Session, now: float) -> bool:
+        """Return whether a session passes."""
+        return not (
+            (self.ids is not None and session.id not in self.ids)
+            or (self.kind is not None and session.kind != self.kind)
+            or (self.user is not None and _shown(session.identity.user or b"default") != self.user)
+            or (self.address is not None and session.address != self.address)
+            or (self.local_address is not None and session.local_address != self.local_address)
+            or (self.min_age_s is not None and now - session.created_at < self.min_age_s)
+            or (self.skip_me and session is asker)
+        )
+
+    @classmethod
+    def parse(cls, words: Sequence[bytes], *, skip_me: bool) -> Filters:
+        """Read filters in any order. Raises FilterError. ID takes one id (KILL) or as many as follow (LIST)."""
+        filters = cls(skip_me=skip_me)
+        at = 0
+        while at < len(words):
+            option = bytes(words[at]).upper()
+            if at + 1 >= len(words):
+                raise FilterError("ERR syntax error")
+            value = _shown(bytes(words[at + 1]))
+            at += 2
+            if option == b"ID":
+                filters.ids = filters.ids or set()
+                filters.ids.add(_id(value))
+                while at < len(words) and bytes(words[at]).isdigit():
+                    filters.ids.add(_id(_shown(bytes(words[at]))))
+                    at += 1
+            elif option == b"TYPE":
+                kind = value.lower()
+                if kind not in ("normal", "master", "replica", "slave", "pubsub"):
+                    raise FilterError(f"ERR Unknown client type '{value}'")
+                filters.kind = kind
+            elif option == b"USER":
+                filters.user = value
+            elif option == b"ADDR":
+                filters.address = value
+            elif option == b"LADDR":
+                filters.local_address = value
+            elif option == b"MAXAGE" and value.isdigit():
+                filters.min_age_s = int(value)
+            elif option == b"SKIPME" and value.lower() in ("yes", "no"):
+                filters.skip_me = value.lower() == "yes"
+            else:
+                raise FilterError("ERR syntax error")
+        return filters
+
+
+def _id(value: str) -> int:
+    if not value.isdigit() or int(value) < 1:
+        raise FilterError("ERR client-id should be greater than 0")
+    return int(value)

@@ -1,0 +1,204 @@
+"""The session's own commands: HELLO, AUTH, SELECT, CLIENT, RESET, QUIT.
+
+They change or tell what a connection is, so they never travel on a link that others share. What we know for certain
+is answered here; the rest is asked on a pinned link, so that Redis judges and words it, and followed when it agrees.
+"""
+
+from __future__ import annotations
+
+import hmac
+import re
+from collections.abc import Callable
+from typing import Final
+
+from proxy.cache.entry import Scope
+from proxy.core.client_commands import ClientCommands
+from proxy.core.downstream import Downstream, PinnedConnection, Services
+from proxy.core.session import Identity
+from proxy.wire.encode import OK, RESET, command
+from proxy.wire.request import Raw
+
+Then = Callable[[bytes], bytes]
+_ID: Final = re.compile(rb"(\$2\r\nid\r\n):\d+\r\n")
+WRONGPASS: Final = b"-WRONGPASS invalid username-password pair or user is disabled.\r\n"
+HELLO_NOAUTH: Final = (
+    b"-NOAUTH HELLO must be called with the client already authenticated, otherwise the HELLO <proto> AUTH <user> "
+    b"<pass> option can be used to authenticate the client and select the RESP protocol version at the same time\r\n"
+)
+
+
+class SessionCommands:
+    """Answer or ask."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+        self._client_commands = ClientCommands(services)
+
+    def answer(self, client: Downstream, args: list[bytes], raw: Raw) -> bool:
+        """Answer a command here if that is certain; False = ask. Nothing has changed then."""
+        name = bytes(args[0]).upper()
+        if name == b"CLIENT":
+            if client.session.authenticated:
+                return self._client_commands.answer(client, args)
+            client.reply(b"-NOAUTH Authentication required.\r\n")
+            return True
+        if name == b"QUIT":
+            client.reply(OK)
+            client.quit()
+            return True
+        if name == b"RESET":
+            return self._reset(client)
+        if name == b"SELECT":
+            return self._select(client, args)
+        if name == b"AUTH":
+            return self._auth(client, args)
+        return self._hello(client, args)
+
+    def ask(self, client: Downstream, link: PinnedConnection, args: list[bytes], raw: Raw) -> tuple[Raw, Then]:
+        """Return what to send on the pinned link, and what to do with its reply (which may then be another)."""
+        name = bytes(args[0]).upper()
+        session = client.session
+        if name == b"CLIENT":
+            return self._client_commands.ask(client, link, args, raw)
+        if name == b"SELECT":
+
+            def selected(reply: bytes) -> bytes:
+                if reply == OK:
+                    session.db = int(args[1])
+                    link.move(session)
+                return reply
+
+            return raw, selected
+        if name == b"AUTH":
+
+            def authenticated(reply: bytes) -> bytes:
+                if reply == OK:
+                    self._become(client, args[1:])
+                    link.move(session)
+                return reply
+
+            return raw, authenticated
+        return self._ask_hello(client, link, args)
+
+    def _reset(self, client: Downstream) -> bool:
+        if client.queue:
+            return False
+        session = client.session
+        client.unpin()
+        session.identity = self._services.initial_identity
+        session.authenticated = not self._services.proxy_users
+        session.db, session.protocol, session.name = 0, 2, b""
+        session.muted = session.no_evict = session.no_touch = False
+        session.skips, session.multi = 0, -1
+        session.subscriptions = session.patterns = 0
+        client.muting = False
+        client.rescope()
+        client.reply(RESET)
+        return True
+
+    def _select(self, client: Downstream, args: list[bytes]) -> bool:
+        session = client.session
+        if not session.authenticated:
+            client.reply(b"-NOAUTH Authentication required.\r\n")
+            return True
+        if client.pin is not None or len(args) != 2 or not bytes(args[1]).isdigit():
+            return False
+        scope = Scope(session.identity.user, int(args[1]), session.protocol)
+        if scope.db != session.db and not self._services.is_known_good(scope):
+            return False
+        session.db = scope.db
+        client.rescope()
+        client.reply(OK)
+        return True
+
+    def _auth(self, client: Downstream, args: list[bytes]) -> bool:
+        if not self._services.proxy_users or len(args) not in (2, 3):
+            return False
+        if self._admit(client, args[1:]):
+            client.reply(OK)
+        else:
+            client.reply(WRONGPASS)
+        return True
+
+    def _admit(self, client: Downstream, words: list[bytes]) -> bool:
+        """Check against listen.users; such clients are to Redis who the upstream URL says."""
+        username, password = (words[0], words[1]) if len(words) == 2 else (b"default", words[0])
+        expected = self._services.proxy_users.get(bytes(username))
+        if expected is None or not hmac.compare_digest(expected, bytes(password)):
+            return False
+        client.session.authenticated = True
+        client.rescope()
+        return True
+
+    def _become(self, client: Downstream, words: list[bytes]) -> None:
+        """Take the identity Redis has just accepted."""
+        username, password = (words[0], words[1]) if len(words) == 2 else (b"", words[0])
+        identity = Identity(bytes(username), bytes(password))
+        client.session.identity = identity
+        self._services.adopt(identity)
+
+    def _hello(self, client: Downstream, args: list[bytes]) -> bool:
+        """Answer HELLO from what Redis said last to the same question; HELLO with options is always asked."""
+        session = client.session
+        if not session.authenticated and not any(bytes(word).upper() == b"AUTH" for word in args[1:]):
+            client.reply(HELLO_NOAUTH)
+            return True
+        if client.pin is not None or len(args) > 2 or (len(args) == 2 and bytes(args[1]) not in (b"2", b"3")):
+            return False
+        protocol = int(args[1]) if len(args) == 2 else session.protocol
+        template = self._services.hellos.get((session.identity.user, protocol))
+        if template is None:
+            return False
+        session.protocol = protocol
+        client.rescope()
+        client.reply(self._own(template, session.id))
+        return True
+
+    def _ask_hello(self, client: Downstream, link: PinnedConnection, args: list[bytes]) -> tuple[Raw, Then]:
+        session = client.session
+        words = [bytes(word) for word in args[2:]]
+        auth, name = _hello_options(words)
+        forwarded = args
+        if auth is not None and self._services.proxy_users:
+            if not self._admit(client, auth):
+                return command("PING"), lambda _: WRONGPASS
+            at = [word.upper() for word in words].index(b"AUTH") + 2
+            forwarded = [*args[:at], *args[at + 3 :]]
+
+        def greeted(reply: bytes) -> bytes:
+            if reply[:1] in b"-!":
+                return reply
+            if len(args) > 1:
+                session.protocol = int(args[1])
+            if auth is not None and not self._services.proxy_users:
+                self._become(client, auth)
+            if name is not None:
+                session.name = name
+            link.move(session)
+            self._services.hellos[(session.identity.user, session.protocol)] = reply
+            return self._own(reply, session.id)
+
+        return command(*forwarded), greeted
+
+    @staticmethod
+    def _own(reply: bytes, session_id: int) -> bytes:
+        """Put the session's id into a HELLO reply."""
+        return _ID.sub(rb"\g<1>:%d\r\n" % session_id, reply, count=1)
+
+
+def _hello_options(words: list[bytes]) -> tuple[list[bytes] | None, bytes | None]:
+    """Return the AUTH words and the SETNAME name among HELLO's options; Redis judges the rest."""
+    auth: list[bytes] | None = None
+    name: bytes | None = None
+    at = 0
+    while at < len(words):
+        option = words[at].upper()
+        if option == b"AUTH" and at + 2 < len(words):
+            auth = words[at + 1 : at + 3]
+            at += 3
+        elif option == b"SETNAME" and at + 1 < len(words):
+            name = words[at + 1]
+            at += 2
+        else:
+            at += 1
+    return auth, name

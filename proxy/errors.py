@@ -1,0 +1,71 @@
+"""The exception tree, and the one table from an error to what the client reads.
+
+A class per reaction, not per place. `Local` errors are ours or the operator's; `Remote` ones are the peer's.
+Foreign exceptions (OSError, ssl.SSLError, hiredis.ProtocolError) are mapped to these once, at the border.
+"""
+
+from __future__ import annotations
+
+import attrs
+
+
+class RespiteError(Exception):
+    """Root of everything Respite raises on purpose."""
+
+
+@attrs.frozen
+class Problem:
+    """One thing wrong with a configuration.
+
+    `path` is dotted (`listen.max_clients`), `value` the offending value as written, `allowed` a sentence saying what
+    is, `nearest` the nearest known key for an unknown one, else "".
+    """
+
+    path: str
+    value: str
+    allowed: str
+    nearest: str = ""
+
+    def __str__(self) -> str:
+        hint = f"; did you mean {self.nearest!r}?" if self.nearest else ""
+        return f"{self.path} = {self.value}: {self.allowed}{hint}"
+
+
+class ConfigError(RespiteError):
+    """The configuration cannot be used; carries every problem found, not only the first."""
+
+    def __init__(self, problems: tuple[Problem, ...]) -> None:
+        super().__init__("\n".join(str(problem) for problem in problems))
+        self.problems = problems
+
+
+class EmbeddedError(RespiteError):
+    """No Redis could be found or started on this machine."""
+
+
+class ListenError(RespiteError):
+    """A listening address cannot be bound or its TLS material cannot be read."""
+
+
+class RemoteError(RespiteError):
+    """A peer broke, refused or left; the link to it is finished."""
+
+
+class ProtocolError(RemoteError):
+    """A peer sent bytes that are no RESP; the text is what Redis says in the same case, without `-ERR `."""
+
+
+class HandshakeError(RemoteError):
+    """The upstream refused the first commands of a link; `reply` is its error line, byte for byte."""
+
+    def __init__(self, reply: bytes) -> None:
+        super().__init__(reply.decode("utf-8", "replace").strip())
+        self.reply = reply
+
+
+# What a client reads. Raw RESP error lines, the same in RESP2 and RESP3.
+UPSTREAM_UNAVAILABLE = b"-ERR respite: upstream unavailable\r\n"
+UPSTREAM_LOST = b"-ERR respite: upstream lost, the command may have been applied\r\n"
+UPSTREAM_TIMED_OUT = b"-ERR respite: upstream timed out, the command may have been applied\r\n"
+PINNED_EXHAUSTED = b"-ERR respite: no pinned connection is free (upstream.pinned_connections)\r\n"
+TOO_MANY_CLIENTS = b"-ERR max number of clients reached\r\n"

@@ -1,0 +1,1 @@
+"""Sockets: the reactor, clients, upstream links. The only place bytes enter and leave."""

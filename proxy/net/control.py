@@ -1,0 +1,281 @@
+"""The invalidation link: a RESP3 connection that receives pushes and PONGs, and tells what the server is.
+
+Owns the connection the tracking hangs on, the command table it brings, and the watch over ACL changes. Everything
+that arrives is decoded here (hiredis): nothing of it is ever forwarded.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable
+from typing import Any, Final
+
+import hiredis
+import trio
+
+from proxy.core.engine import Engine
+from proxy.core.session import Identity
+from proxy.core.tracking import Tracking
+from proxy.errors import HandshakeError, RemoteError
+from proxy.log import get_logger
+from proxy.net.backoff import Backoff
+from proxy.net.dial import Stream, Upstream, open_stream
+from proxy.net.outbox import Outbox
+from proxy.net.reactor import READ, WRITE, Reactor
+from proxy.wire.commands import CommandTable
+from proxy.wire.encode import command
+
+PING: Final = command("PING")
+ACL_LIST: Final = command("ACL", "LIST")
+ACL_EVERY_S: Final = 1.0  # how long a change of ACLs made elsewhere may go unseen
+_VERSION: Final = re.compile(rb"(redis|valkey)_version:([0-9.]+)")
+log = get_logger("control")
+
+
+class ControlLink:
+    """Keep the invalidation link; one a worker. `table` is what the server's commands are known to be."""
+
+    def __init__(
+        self, reactor: Reactor, engine: Engine, tracking: Tracking, upstream: Upstream, identity: Identity
+    ) -> None:
+        self.table = CommandTable.builtin()
+        self.table_is_builtin = True
+        self.server = ""
+        self.version: tuple[int, ...] = ()
+        self.state = "connecting"
+        self.why = "not reached yet"
+        self.first_attempt = trio.Event()
+        self.on_up: Callable[[], None] = lambda: None
+        self.on_down: Callable[[], None] = lambda: None
+        self._reactor = reactor
+        self._engine = engine
+        self._tracking = tracking
+        self._upstream = upstream
+        self._identity = identity
+        self._adopted = trio.Event()
+        self._stream: Stream | None = None
+        self._reader = hiredis.Reader()
+        self._outbox = Outbox()
+        self._mask = READ
+        self._ended = trio.Event()
+        self._client_id = 0
+        self._expected: list[str] = []  # what the replies still to come answer: "ping", "acl", "track" or "table"
+        self._heard_at = 0.0
+        self._pinged_at = 0.0
+        self._acl_at = 0.0
+        self._acl_digest = b""
+        self._redirect_refused = False
+
+    @property
+    def is_up(self) -> bool:
+        """Return whether the link stands."""
+        return self._stream is not None
+
+    async def run(self) -> None:
+        """Keep the link up until cancelled."""
+        backoff = Backoff()
+        try:
+            while True:
+                if await self._open():
+                    backoff.reset()
+                    await self._ended.wait()
+                with trio.move_on_after(backoff.next_s()):
+                    await self._adopted.wait()
+        finally:
+            self._reactor.enter()
+            self.lose("stopping")
+
+    def adopt(self, identity: Identity) -> None:
+        """Use a client's credentials when the configured ones (or none) are not let in."""
+        if not self.is_up and self.state == "refused":
+            self._identity = identity
+            self._adopted.set()
+
+    def use_broadcast(self) -> None:
+        """Start again in broadcast mode: the server refuses to redirect."""
+        self._redirect_refused = True
+        self.lose("CLIENT TRACKING REDIRECT was refused")
+
+    def refresh(self) -> None:
+        """Read the command table anew: the server knows a command that we do not."""
+        if self._stream is not None and "table" not in self._expected:
+            self._send(command("COMMAND"), "table")
+
+    async def _open(self) -> bool:
+        self._adopted = trio.Event()
+        try:
+            stream, replies = await self._hello()
+        except RemoteError as exc:
+            refused = isinstance(exc, HandshakeError)
+            self.state, state = ("refused" if refused else "unreachable"), self.state
+            self.why = str(exc)
+            if state != self.state:
+                log.warning("upstream " + self.state, why=str(exc))
+            self.first_attempt.set()
+            return False
+        self._reactor.enter()
+        self._begin(stream, replies)
+        self._reactor.flush()
+        self.first_attempt.set()
+        return True
+
+    async def _hello(self) -> tuple[Stream, list[Any]]:
+        """Connect; return the stream and what INFO, COMMAND and CLIENT ID said, decoded."""
+        more = [command("INFO", "server"), command("COMMAND"), command("CLIENT", "ID")]
+        try:
+            stream, raw = await open_stream(self._upstream, self._identity, 0, 3, "respite-control", *more)
+        except HandshakeError as exc:
+            if not exc.reply.lower().startswith(b"-err unknown command"):
+                raise
+            # No HELLO: a server before 6, which cannot track. Its commands are still worth knowing.
+            stream, raw = await open_stream(self._upstream, self._identity, 0, 2, "respite-control", *more)
+            raw[2] = b":0\r\n"
+        reader = hiredis.Reader(protocolError=RemoteError, replyError=RemoteError)
+        reader.feed(b"".join(raw))
+        replies = [reader.gets() for _ in raw]
+        refused = next((reply for reply in replies[:2] if isinstance(reply, RemoteError)), None)
+        if refused is not None:
+            stream.close()
+            raise HandshakeError(b"-" + str(refused).encode() + b"\r\n")
+        return stream, replies
+
+    def _begin(self, stream: Stream, replies: list[Any]) -> None:
+        info, rows, client_id = replies
+        found = _VERSION.findall(bytes(info))
+        self.server, version = (found[-1][0].decode(), found[-1][1].decode()) if found else ("unknown", "0")
+        redis_version = next((text.decode() for name, text in found if name == b"redis"), version)
+        self.version = tuple(int(part) for part in redis_version.split(".") if part)
+        self.server += " " + version
+        self.table = CommandTable.from_reply(rows)
+        self.table_is_builtin = False
+        self._stream = stream
+        self._reader = hiredis.Reader()
+        self._outbox = Outbox()
+        self._mask = READ
+        self._ended = trio.Event()
+        self._expected.clear()
+        self._acl_digest = b""
+        self._heard_at = self._engine.now
+        self._reactor.add(stream.fileno(), self)
+        has_id = isinstance(client_id, int) and client_id > 0
+        mode = self._tracking.choose(resp3=has_id, version=self.version, redirect_refused=self._redirect_refused)
+        self._client_id = client_id if has_id else 0
+        if mode == "broadcast":  # L1 begins when it is granted: a read before it would not be tracked
+            self._send(command("CLIENT", "TRACKING", "ON", "BCAST"), "track")
+        else:
+            self._tracking.begin(self._client_id, self._engine.now)
+        self.state, self.why = "up", ""
+        log.info("upstream up", server=self.server, tracking=mode, reason=self._tracking.reason)
+        self._ping()
+        self.on_up()
+
+    def tick(self, now: float, response_timeout_s: float) -> None:
+        """Ping when it is time; end a link that has been silent for too long."""
+        if self._stream is None:
+            return
+        if self._expected and now - self._heard_at > max(response_timeout_s, self._tracking.max_staleness_s):
+            self.lose("no answer from the upstream")
+        elif now - self._pinged_at >= self._tracking.ping_every_s:
+            self._ping()
+
+    def _ping(self) -> None:
+        now = self._engine.now
+        self._pinged_at = now
+        if not self._expected:
+            self._heard_at = now
+        self._tracking.ping(now)
+        self._send(PING, "ping")
+        if now - self._acl_at >= ACL_EVERY_S:
+            self._acl_at = now
+            self._send(ACL_LIST, "acl")
+
+    def _send(self, raw: bytes, expect: str) -> None:
+        self._expected.append(expect)
+        self._outbox.put([raw], len(raw))
+        self._pump()
+
+    def _pump(self) -> None:
+        if self._stream is None:
+            return
+        try:
+            empty = self._outbox.pump(self._stream.send)
+        except OSError as exc:
+            self.lose(str(exc))
+            return
+        mask = READ if empty else READ | WRITE
+        if mask != self._mask:
+            self._mask = mask
+            self._reactor.modify(self._stream.fileno(), mask)
+
+    def on_event(self, mask: int) -> None:
+        """Read pushes and replies."""
+        if mask & WRITE:
+            self._pump()
+        if self._stream is None or not mask & ~WRITE:
+            return
+        try:
+            data = self._stream.recv(65536)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError as exc:
+            self.lose(str(exc))
+            return
+        if not data:
+            self.lose("the upstream closed the connection")
+            return
+        self._heard_at = self._engine.now
+        self._reader.feed(data)
+        try:
+            while (frame := self._reader.gets()) is not False:
+                self._take(frame)
+                if self._stream is None:
+                    return
+        except hiredis.ProtocolError as exc:
+            self.lose(str(exc))
+
+    def _take(self, frame: Any) -> None:
+        if isinstance(frame, hiredis.PushNotification):
+            if frame[0] == b"invalidate":
+                if frame[1] is None:
+                    self._engine.flush()  # FLUSHALL, FLUSHDB: the null means everything
+                else:
+                    self._engine.drop_pushed(frame[1])
+            return
+        if not self._expected:
+            self.lose("the upstream sent a reply to nothing")
+            return
+        expected = self._expected.pop(0)
+        if expected == "ping":
+            self._tracking.pong()
+        elif expected == "track" and isinstance(frame, hiredis.ReplyError):
+            log.warning("tracking refused", reply=str(frame))
+            self._tracking.refuse(str(frame))
+        elif expected == "track":
+            self._tracking.begin(self._client_id, self._engine.now)
+        elif expected == "table" and not isinstance(frame, hiredis.ReplyError):
+            self.table = CommandTable.from_reply(frame)
+        elif expected == "acl" and not isinstance(frame, hiredis.ReplyError):
+            digest = hashlib.sha256(repr(frame).encode()).digest()
+            if self._acl_digest and digest != self._acl_digest:
+                log.info("ACLs changed, L1 is dropped")
+                self._engine.flush()
+            self._acl_digest = digest
+
+    def on_crash(self) -> None:
+        """End: a push that is not understood may be one that is missed."""
+        self.lose("internal error")
+
+    def lose(self, why: str) -> None:
+        """End the link: L1 stops and is flushed."""
+        if self._stream is None:
+            return
+        self._reactor.remove(self._stream.fileno())
+        self._stream.close()
+        self._stream = None
+        self.state, self.why = "unreachable", why
+        if why != "stopping":
+            log.warning("invalidation link lost", why=why)
+        self._tracking.lose()
+        self._ended.set()
+        self.on_down()

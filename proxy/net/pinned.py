@@ -1,0 +1,313 @@
+"""Pinned links: connections that one session at a time has to itself.
+
+    idle --take--> held by a session --give back--> idle (clean) or closed
+      ^                                   |
+      +---- opened when none is idle      +--> the first of those who wait at the limit
+
+Owns how many there are (`upstream.pinned_connections`), who waits for one, and which idle ones may be used again.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Final, Protocol
+
+import attrs
+import trio
+
+from proxy.core.pinning import MESSAGES, Pinning, push_kind
+from proxy.core.session import Identity, Session
+from proxy.core.slots import Client, Slot
+from proxy.core.stats import Stats
+from proxy.errors import PINNED_EXHAUSTED, UPSTREAM_UNAVAILABLE, HandshakeError, RemoteError
+from proxy.net.dial import Upstream, open_stream
+from proxy.net.link import Link
+from proxy.net.reactor import Reactor
+from proxy.wire.encode import command
+from proxy.wire.reply import ReplyError
+from proxy.wire.request import Raw
+
+IDLE_S: Final = 30.0
+IDLE_MAX: Final = 32  # kept warm; more are closed when given back
+
+
+@attrs.frozen
+class Place:
+    """Who a pinned link is and what it speaks: it serves sessions of the same place only."""
+
+    identity: Identity
+    db: int
+    protocol: int
+
+
+class Holder(Protocol):
+    """The client a pinned link belongs to."""
+
+    def out_of_band(self, frame: bytes) -> None:
+        """Send a frame that is no reply."""
+
+    def acknowledged(self, frame: bytes) -> None:
+        """Send a subscription's acknowledgement."""
+
+    def pin_quiet(self) -> None:
+        """Note that no reply is owed any more."""
+
+    def pin_lost(self, why: str) -> None:
+        """Note that the link is gone; its slots are answered after this."""
+
+
+class SubscribeSlot(Slot):
+    """What a (UN)SUBSCRIBE is owed: acknowledgements, which are no replies in RESP3, or one error."""
+
+    __slots__ = ("acks",)
+
+    def __init__(self, client: Client, acks: int) -> None:
+        super().__init__(client)
+        self.acks = acks
+
+
+class PinnedLink(Link):
+    """A link with one holder. Frames nobody asked for are the holder's too."""
+
+    __slots__ = ("holder", "idle_since", "patient", "place", "state", "upstream_id")
+
+    def __init__(self, reactor: Reactor, stats: Stats, place: Place, on_lost: Callable[[Link, str], None]) -> None:
+        super().__init__(reactor, stats, "pinned", on_lost)
+        self.place = place
+        self.holder: Holder | None = None
+        self.state = Pinning()
+        self.upstream_id = 0
+        self.idle_since = 0.0
+        self.patient = False  # a blocking command runs: no reply is late
+
+    def receive(self, data: bytes) -> None:
+        """Land replies; hand over what is out of band."""
+        if self.state.stream and not self.fifo:
+            if self.holder is not None:
+                self.holder.out_of_band(data)
+            return
+        if self.place.protocol == 2 and (self.state.subscribed or self._awaits_acks() or self._push_parts is not None):
+            self._receive_subscribed(data)
+        else:
+            super().receive(data)
+        if not self.fifo and self.holder is not None and self.open:
+            self.patient = False
+            self.holder.pin_quiet()
+
+    def send_raw(self, raw: Raw) -> None:
+        """Forward bytes whose replies nobody matches."""
+        self._out.append(raw)
+        self._given += len(raw)
+        self.flush()
+
+    def subscribe(self, client: Client, raw: Raw, acks: int) -> None:
+        """Submit a (UN)SUBSCRIBE that gets so many acknowledgements."""
+        slot = SubscribeSlot(client, acks)
+        client.owe(slot)
+        self.submit(raw, slot)
+
+    def move(self, session: Session) -> None:
+        """Note that the link now is who, and speaks what, its session does."""
+        self.place = Place(session.identity, session.db, session.protocol)
+
+    def _awaits_acks(self) -> bool:
+        return any(isinstance(slot, SubscribeSlot) for slot in self.fifo)
+
+    def _receive_subscribed(self, data: bytes) -> None:
+        """In RESP2, messages and acknowledgements look like replies: look at every frame."""
+        scanner = self._scanner
+        pos = self._continue(data) if scanner.busy and self._push_parts is None else 0
+        while pos < len(data):
+            end = scanner.scan(data, pos)
+            if end < 0:
+                self._push_parts = [*(self._push_parts or ()), data[pos:]]
+                return
+            frame = data[pos:end]
+            if self._push_parts is not None:
+                frame = b"".join([*self._push_parts, frame])
+                self._push_parts = None
+            pos = end
+            self._take_frame(frame)
+
+    def _take_frame(self, frame: bytes) -> None:
+        if frame[0] == 0x2A and self._is_out_of_band(frame):
+            return
+        if not self.fifo:
+            raise ReplyError("the upstream sent a reply to nothing")
+        slot = self.fifo[0]
+        if slot.left > 1:
+            slot.keep(frame, 1)
+        else:
+            self.fifo.popleft()
+            slot.land(frame)
+
+    def on_push(self, frame: bytes) -> None:
+        """Take a RESP3 push."""
+        if self.holder is not None and not self._is_out_of_band(frame):
+            self.holder.out_of_band(frame)
+
+    def _is_out_of_band(self, frame: bytes) -> bool:
+        """Hand over a message or an acknowledgement; return False for any other frame."""
+        holder = self.holder
+        if holder is None:
+            return False
+        head = self.fifo[0] if self.fifo else None
+        if isinstance(head, SubscribeSlot) or self.state.subscribed:
+            if self.state.acknowledged(frame):
+                holder.acknowledged(frame)
+                if isinstance(head, SubscribeSlot):
+                    head.acks -= 1
+                    if not head.acks:
+                        self.fifo.popleft()
+                        head.fill(b"")
+                return True
+            if push_kind(frame) in MESSAGES:
+                holder.out_of_band(frame)
+                return True
+        return False
+
+
+@attrs.define
+class _Waiting:
+    place: Place
+    then: Callable[[PinnedLink | None, bytes], None]
+    since: float
+
+
+class PinnedPool:
+    """Hand out pinned links, `limit` at most."""
+
+    def __init__(self, reactor: Reactor, stats: Stats, upstream: Upstream, limit: int) -> None:
+        self.links: set[PinnedLink] = set()
+        self.limit = limit
+        self.upstream = upstream
+        self._reactor = reactor
+        self._stats = stats
+        self._idle: dict[Place, deque[PinnedLink]] = {}
+        self._idle_count = 0
+        self._waiting: deque[_Waiting] = deque()
+        self._opening = 0
+        self._nursery: trio.Nursery | None = None
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Serve until cancelled; every link is ended on the way out."""
+        try:
+            async with trio.open_nursery() as nursery:
+                self._nursery = nursery
+                task_status.started()
+                await trio.sleep_forever()
+        finally:
+            self._reactor.enter()
+            for waiting in self._waiting:
+                waiting.then(None, UPSTREAM_UNAVAILABLE)
+            self._waiting.clear()
+            for link in list(self.links):
+                link.lose("stopping")
+            self._reactor.flush()
+
+    def take_nowait(self, place: Place) -> PinnedLink | None:
+        """Return an idle link of the place, None when there is none."""
+        idle = self._idle.get(place)
+        while idle:
+            link = idle.pop()
+            self._idle_count -= 1
+            if link.open:
+                return link
+        return None
+
+    def take(self, place: Place, then: Callable[[PinnedLink | None, bytes], None]) -> None:
+        """Open a link, or wait for one at the limit; `then` gets it inside the reactor."""
+        assert self._nursery is not None
+        if len(self.links) + self._opening >= self.limit and not self._close_one_idle():
+            self._waiting.append(_Waiting(place, then, self._reactor.engine.now))
+            return
+        self._opening += 1
+        self._nursery.start_soon(self._open, place, then)
+
+    def give_back(self, link: PinnedLink) -> None:
+        """Take a link back; a clean one is used again."""
+        link.holder = None
+        if not link.open:
+            return
+        if link.state.used or link.fifo or not link.state.is_free or self._idle_count >= IDLE_MAX:
+            link.lose("given back")
+            return
+        link.state = Pinning()
+        if self._waiting and self._waiting[0].place == link.place:
+            self._waiting.popleft().then(link, b"")
+            return
+        link.idle_since = self._reactor.engine.now
+        self._idle.setdefault(link.place, deque()).append(link)
+        self._idle_count += 1
+        if self._waiting:
+            self._serve_waiting()
+
+    def tick(self, now: float, wait_s: float) -> None:
+        """Close what has been idle for long; answer those who waited too long."""
+        for place, idle in list(self._idle.items()):
+            while idle and (not idle[0].open or now - idle[0].idle_since > IDLE_S):
+                link = idle.popleft()
+                self._idle_count -= 1
+                link.lose("idle")
+            if not idle:
+                del self._idle[place]
+        while self._waiting and now - self._waiting[0].since > wait_s:
+            self._waiting.popleft().then(None, PINNED_EXHAUSTED)
+
+    async def _open(self, place: Place, then: Callable[[PinnedLink | None, bytes], None]) -> None:
+        try:
+            stream, replies = await open_stream(
+                self.upstream,
+                place.identity,
+                place.db,
+                place.protocol,
+                "respite-pinned",
+                command("CLIENT", "SETNAME", ""),
+                command("CLIENT", "ID"),
+            )
+        except RemoteError as exc:
+            self._opening -= 1
+            self._reactor.enter()
+            then(None, exc.reply if isinstance(exc, HandshakeError) else UPSTREAM_UNAVAILABLE)
+            self._serve_waiting()
+            self._reactor.flush()
+            return
+        except BaseException:
+            self._opening -= 1
+            raise
+        self._opening -= 1
+        self._reactor.enter()
+        link = PinnedLink(self._reactor, self._stats, place, self._on_lost)
+        link.upstream_id = int(replies[1][1:-2]) if replies[1][:1] == b":" else 0
+        self.links.add(link)
+        link.attach(stream)
+        then(link, b"")
+        self._reactor.flush()
+
+    def _on_lost(self, link: Link, why: str) -> None:
+        assert isinstance(link, PinnedLink)
+        self.links.discard(link)
+        holder, link.holder = link.holder, None
+        if holder is not None:
+            holder.pin_lost(why)
+        self._serve_waiting()
+
+    def _serve_waiting(self) -> None:
+        while self._waiting and self._nursery is not None:
+            if len(self.links) + self._opening >= self.limit and not self._close_one_idle():
+                return
+            waiting = self._waiting.popleft()
+            self._opening += 1
+            self._nursery.start_soon(self._open, waiting.place, waiting.then)
+
+    def _close_one_idle(self) -> bool:
+        """Make room: end the idle link that is oldest in its place."""
+        for idle in self._idle.values():
+            if idle:
+                self._idle_count -= 1
+                link = idle.popleft()
+                self.links.discard(link)
+                link.lose("making room")
+                return True
+        return False

@@ -1,0 +1,187 @@
+"""The reactor: one trio task, one poller, every client and upstream socket.
+
+    trio epoll -> our poller readable -> for each ready socket: owner.on_event(mask)
+                                      -> flush links   (one send each: what this wake-up collected)
+                                      -> flush clients (one send each)
+
+Owns the poller and the lists of who has something to send. A wake-up is synchronous from end to end, so whatever it
+decides needs no lock. Code outside a wake-up (timers, connects, the admin port) calls `enter` first and `flush` last.
+"""
+
+from __future__ import annotations
+
+import select
+import selectors
+import time
+from collections.abc import Callable
+from typing import Final, Protocol
+
+import trio
+
+from proxy.core.engine import Engine
+from proxy.core.tracking import Tracking
+from proxy.log import get_logger
+
+READ: Final = 0x001  # EPOLLIN, under the same numbers with every poller
+WRITE: Final = 0x004
+ERROR: Final = 0x008
+HANGUP: Final = 0x010
+PEER_CLOSED: Final = 0x2000  # EPOLLRDHUP: the peer will send no more, seen even while we do not read
+
+TURN_S: Final = 0.002  # how long ready sockets may keep other trio tasks waiting
+EVENTS_MAX: Final = 512
+
+log = get_logger("reactor")
+
+
+class Owner(Protocol):
+    """Whoever a socket belongs to."""
+
+    def on_event(self, mask: int) -> None:
+        """Handle readiness; must not block and must not raise for what the peer did."""
+
+    def on_crash(self) -> None:
+        """Close: `on_event` raised, which is a bug of ours, and the others must live."""
+
+
+class Flushable(Protocol):
+    """Whoever collects bytes during a wake-up."""
+
+    def flush(self) -> None:
+        """Send them."""
+
+
+class Poller(Protocol):
+    """The part of `select.epoll` the reactor needs."""
+
+    def register(self, fd: int, eventmask: int, /) -> None: ...  # noqa: D102
+    def modify(self, fd: int, eventmask: int, /) -> None: ...  # noqa: D102
+    def unregister(self, fd: int, /) -> None: ...  # noqa: D102
+    def poll(self, timeout: float, maxevents: int, /) -> list[tuple[int, int]]: ...  # noqa: D102
+    def fileno(self) -> int: ...  # noqa: D102
+    def close(self) -> None: ...  # noqa: D102
+
+
+class SelectorPoller:
+    """`selectors.DefaultSelector` with epoll's face, for systems without epoll."""
+
+    def __init__(self) -> None:
+        self._selector = selectors.DefaultSelector()
+
+    def register(self, fd: int, eventmask: int, /) -> None:
+        """Watch a descriptor; with no event of interest it is watched for reading, as a selector cannot do less."""
+        self._selector.register(fd, self._events(eventmask))
+
+    def modify(self, fd: int, eventmask: int, /) -> None:
+        """Change what is watched."""
+        self._selector.modify(fd, self._events(eventmask))
+
+    def unregister(self, fd: int, /) -> None:
+        """Watch no more."""
+        self._selector.unregister(fd)
+
+    def poll(self, timeout: float, maxevents: int, /) -> list[tuple[int, int]]:
+        """Return (descriptor, mask) of what is ready."""
+        ready = self._selector.select(timeout)[:maxevents]
+        return [
+            (key.fd, READ * bool(events & selectors.EVENT_READ) | WRITE * bool(events & selectors.EVENT_WRITE))
+            for key, events in ready
+        ]
+
+    def fileno(self) -> int:
+        """Return the descriptor trio waits on."""
+        return self._selector.fileno()  # epoll's and kqueue's have one
+
+    def close(self) -> None:
+        """Give the descriptor back."""
+        self._selector.close()
+
+    @staticmethod
+    def _events(mask: int) -> int:
+        events = selectors.EVENT_READ * bool(mask & READ) | selectors.EVENT_WRITE * bool(mask & WRITE)
+        return events or selectors.EVENT_READ
+
+
+def make_poller() -> Poller:
+    """Return the best poller of this system."""
+    return select.epoll() if hasattr(select, "epoll") else SelectorPoller()
+
+
+class Reactor:
+    """Wake owners of ready sockets, then flush what they collected."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        tracking: Tracking,
+        *,
+        poller: Poller | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.engine = engine
+        self.tracking = tracking
+        self.clock = clock
+        self.dirty_links: list[Flushable] = []
+        self.dirty_clients: list[Flushable] = []
+        self._owners: dict[int, Owner] = {}
+        self._poller = poller or make_poller()
+        engine.now = clock()
+
+    def add(self, fd: int, owner: Owner, mask: int = READ) -> None:
+        """Watch a socket for its owner."""
+        self._owners[fd] = owner
+        self._poller.register(fd, mask)
+
+    def modify(self, fd: int, mask: int) -> None:
+        """Change what a socket is watched for."""
+        self._poller.modify(fd, mask)
+
+    def remove(self, fd: int) -> None:
+        """Watch a socket no more; must be called before it is closed."""
+        if self._owners.pop(fd, None) is not None:
+            self._poller.unregister(fd)
+
+    def enter(self) -> float:
+        """Begin a decision outside a wake-up: read the clock, stop serving L1 if it is no longer proven."""
+        now = self.clock()
+        self.engine.now = now
+        if now >= self.tracking.serve_until:
+            self.engine.suspend()
+        return now
+
+    def flush(self) -> None:
+        """Send what was collected: links first, so that Redis works while clients are served."""
+        while self.dirty_links or self.dirty_clients:
+            links, self.dirty_links = self.dirty_links, []
+            for link in links:
+                link.flush()
+            clients, self.dirty_clients = self.dirty_clients, []
+            for client in clients:
+                client.flush()
+
+    async def run(self) -> None:
+        """Serve until cancelled. A cancellation lands only between wake-ups: nothing is half decided."""
+        poll = self._poller.poll
+        fd = self._poller.fileno()
+        owners = self._owners
+        while True:
+            await trio.lowlevel.wait_readable(fd)
+            began = self.enter()
+            while events := poll(0, EVENTS_MAX):
+                for ready, mask in events:
+                    owner = owners.get(ready)
+                    if owner is not None:
+                        try:
+                            owner.on_event(mask)
+                        except Exception:
+                            log.exception("bug", owner=type(owner).__name__)
+                            owner.on_crash()
+                if self.dirty_links or self.dirty_clients:
+                    self.flush()
+                if self.enter() - began > TURN_S:
+                    await trio.lowlevel.checkpoint()
+                    began = self.enter()
+
+    def close(self) -> None:
+        """Give the poller back, when no socket is left."""
+        self._poller.close()

@@ -1,0 +1,115 @@
+"""TLS: contexts from settings, and a socket that reads like a plain one."""
+
+from __future__ import annotations
+
+import ssl
+from pathlib import Path
+from socket import socket
+
+import trio
+
+from proxy.config.model import TlsClient, TlsServer
+from proxy.errors import ListenError, RemoteError
+from proxy.wire.request import Raw
+
+
+def server_context(settings: TlsServer) -> ssl.SSLContext:
+    """Return the context for `rediss://` listeners. Raises ListenError when the files cannot be used."""
+    if not settings.cert or not settings.key:
+        raise ListenError("a rediss:// listener needs listen.tls.cert and listen.tls.key")
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    try:
+        context.load_cert_chain(settings.cert, settings.key)
+        if settings.ca:
+            context.load_verify_locations(settings.ca)
+            context.verify_mode = ssl.CERT_REQUIRED if settings.require_client_cert else ssl.CERT_OPTIONAL
+    except (OSError, ssl.SSLError) as exc:
+        raise ListenError(f"listen.tls cannot be used: {exc}") from exc
+    return context
+
+
+def client_context(settings: TlsClient) -> ssl.SSLContext:
+    """Return the context for a `rediss://` upstream. Raises RemoteError when the files cannot be used."""
+    try:
+        context = ssl.create_default_context(cafile=settings.ca or None)
+        if not settings.verify:
+            context.check_hostname = False
+            context.verify_mode = ssl.CERT_NONE
+        if settings.cert:
+            context.load_cert_chain(settings.cert, settings.key or None)
+    except (OSError, ssl.SSLError) as exc:
+        raise RemoteError(f"upstream.tls cannot be used: {exc}") from exc
+    return context
+
+
+def readable_files(*paths: str) -> list[str]:
+    """Return those of the named files that cannot be read."""
+    return [path for path in paths if path and not Path(path).is_file()]
+
+
+class TlsSocket:
+    """A non-blocking TLS socket with `recv` and `send` as a plain one has them.
+
+    `recv` empties what OpenSSL has decrypted already: the poller sees the socket, not OpenSSL's buffer.
+    """
+
+    __slots__ = ("_tls", "fileno")
+
+    def __init__(self, tls: ssl.SSLSocket) -> None:
+        self._tls = tls
+        self.fileno = tls.fileno
+
+    def recv(self, size: int, /) -> bytes:
+        """Return what has come, b"" at the end. Raises BlockingIOError when nothing has, OSError when it broke."""
+        tls = self._tls
+        try:
+            data = tls.recv(size)
+            if not tls.pending():
+                return data
+            parts = [data]
+            while pending := tls.pending():
+                parts.append(tls.recv(pending))
+            return b"".join(parts)
+        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            raise BlockingIOError from None
+        except ssl.SSLZeroReturnError:
+            return b""
+
+    def send(self, data: Raw, /) -> int:
+        """Send what the socket takes; return how much. Raises BlockingIOError when it takes nothing."""
+        try:
+            return self._tls.send(data)
+        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            raise BlockingIOError from None
+
+    def close(self) -> None:
+        """Close without a farewell: the peer may not be reading."""
+        self._tls.close()
+
+
+async def handshake(
+    sock: socket, context: ssl.SSLContext, *, server_side: bool, server_hostname: str | None = None
+) -> TlsSocket:
+    """Do the TLS handshake on a connected non-blocking socket.
+
+    Raises OSError (ssl.SSLError among them); the socket is closed then, and when cancelled.
+    """
+    try:
+        tls = context.wrap_socket(
+            sock, server_side=server_side, server_hostname=server_hostname, do_handshake_on_connect=False
+        )
+    except BaseException:
+        sock.close()
+        raise
+    try:
+        while True:
+            try:
+                tls.do_handshake()
+                return TlsSocket(tls)
+            except ssl.SSLWantReadError:
+                await trio.lowlevel.wait_readable(tls)
+            except ssl.SSLWantWriteError:
+                await trio.lowlevel.wait_writable(tls)
+    except BaseException:
+        tls.close()
+        raise

@@ -1,0 +1,238 @@
+"""Data links: one group for each (user, database, protocol) that clients use.
+
+    Group   ---- link        all commands of its clients, in their order
+            ---- link        a second one while a slow client's reply stalls the first
+
+Owns when links are opened, kept and given up. While Redis is away a group fails commands at once and knocks again
+with a growing, jittered delay; the first commands after a loss wait for the first new attempt.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import trio
+
+from proxy.cache.entry import Namespace, Scope
+from proxy.core.engine import Engine
+from proxy.core.session import Identity
+from proxy.core.slots import CallSlot
+from proxy.core.stats import Stats
+from proxy.core.tracking import Tracking
+from proxy.errors import UPSTREAM_UNAVAILABLE, HandshakeError, RemoteError
+from proxy.log import get_logger
+from proxy.net.backoff import Backoff
+from proxy.net.dial import Stream, Upstream, open_stream
+from proxy.net.link import Link
+from proxy.net.reactor import Reactor
+from proxy.wire.encode import command
+
+LINKS_MAX: Final = 4  # a group's links: one, and what slow readers of large replies hold up
+IDLE_S: Final = 60.0  # a group without clients is kept so long
+log = get_logger("upstream")
+
+
+class Group:
+    """The data links of one scope. `failures` above 0: Redis is away, commands fail at once."""
+
+    def __init__(self, links: DataLinks, scope: Scope, identity: Identity, namespace: Namespace) -> None:
+        self.scope = scope
+        self.identity = identity  # the credentials seen last for this user
+        self.namespace = namespace
+        self.clients = 0
+        self.idle_since = 0.0
+        self.failures = 0
+        self.closed = False  # given up: clients that still hold it join anew
+        self.refusal = b""  # what Redis said when it refused the link itself
+        self.cancel: trio.CancelScope | None = None
+        self.links: list[Link] = [links.make(self)]
+        self.lost = trio.Event()
+        self._owner = links
+
+    @property
+    def is_known_good(self) -> bool:
+        """Return whether Redis has accepted this user, database and protocol."""
+        return any(link.connected for link in self.links)
+
+    @property
+    def is_unauthenticated(self) -> bool:
+        """Return whether Redis answers this link only with NOAUTH."""
+        return self.refusal.startswith(b"-NOAUTH")
+
+    def pick(self) -> Link | None:
+        """Return the link new commands go to; None when they must fail now, with `refusal` or as unavailable."""
+        for link in self.links:
+            if link.open and not link.paused and (link.connected or not self.failures):
+                return link
+        if len(self.links) < LINKS_MAX and any(link.paused for link in self.links):
+            return self._owner.open_extra(self)
+        return next((link for link in self.links if link.connected), None)
+
+    def why_not(self) -> bytes:
+        """Return the error for commands that cannot be sent."""
+        return self.refusal or UPSTREAM_UNAVAILABLE
+
+
+class DataLinks:
+    """All groups. Knows the upstream's address; `run` keeps their links open."""
+
+    def __init__(self, reactor: Reactor, engine: Engine, tracking: Tracking, stats: Stats, upstream: Upstream) -> None:
+        self.groups: dict[Scope, Group] = {}
+        self.upstream = upstream
+        self.redirect_refused = trio.Event()
+        self._reactor = reactor
+        self._engine = engine
+        self._tracking = tracking
+        self._stats = stats
+        self._nursery: trio.Nursery | None = None
+
+    def group(self, scope: Scope, identity: Identity) -> Group:
+        """Return the group of a scope, opened on first need."""
+        found = self.groups.get(scope)
+        if found is not None:
+            found.identity = identity
+            return found
+        assert self._nursery is not None, "groups are opened while running"
+        found = self.groups[scope] = Group(self, scope, identity, self._engine.l1.namespace(scope))
+        self._nursery.start_soon(self._keep, found)
+        return found
+
+    def make(self, group: Group) -> Link:
+        """Return a link of a group that has no connection yet."""
+        return Link(self._reactor, self._stats, "data", lambda link, why: self._on_lost(group, link, why))
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Keep every group's links open until cancelled; on the way out they are ended and their waiters answered."""
+        try:
+            async with trio.open_nursery() as nursery:
+                self._nursery = nursery
+                task_status.started()
+                await trio.sleep_forever()
+        finally:
+            self._reactor.enter()
+            for group in self.groups.values():
+                for link in list(group.links):
+                    link.lose("stopping")
+            self._reactor.flush()
+
+    def open_extra(self, group: Group) -> Link:
+        """Add a link to a group whose others are held up."""
+        assert self._nursery is not None
+        link = self.make(group)
+        group.links.append(link)
+        self._nursery.start_soon(self._connect, group, link)
+        return link
+
+    def retrack(self) -> None:
+        """Ask for tracking on every open link: the invalidation link is a new one."""
+        for group in self.groups.values():
+            for link in group.links:
+                if link.connected:
+                    self._track(link)
+
+    def sweep(self, now: float) -> None:
+        """Give up groups that no client has used for a while."""
+        for group in list(self.groups.values()):
+            if group.clients or now - group.idle_since < IDLE_S or any(link.fifo for link in group.links):
+                continue
+            del self.groups[group.scope]
+            group.closed = True
+            if group.cancel is not None:
+                group.cancel.cancel()
+            for link in list(group.links):
+                link.lose("idle")
+            self._engine.flush_namespace(group.namespace)
+            self._engine.l1.forget_namespace(group.namespace)
+
+    def _track(self, link: Link) -> None:
+        link.tracked = False
+        if self._tracking.mode != "redirect":
+            link.tracked = self._tracking.may_cache
+            return
+        redirect_id = self._tracking.redirect_id
+        if not redirect_id:
+            return
+
+        def then(reply: bytes) -> bytes:
+            self._tracked(link, redirect_id, reply)
+            return b""
+
+        link.submit(command("CLIENT", "TRACKING", "ON", "REDIRECT", redirect_id), CallSlot(None, then))
+
+    def _tracked(self, link: Link, redirect_id: int, reply: bytes) -> None:
+        """Take the reply to CLIENT TRACKING: leases may be opened if it still is about the present link."""
+        if reply[:1] == b"+":
+            link.tracked = link.open and redirect_id == self._tracking.redirect_id
+        elif not reply.startswith((b"-NOPERM", b"-NOAUTH")):
+            log.warning("tracking refused", reply=reply.decode("utf-8", "replace").strip())
+            self.redirect_refused.set()
+
+    async def _keep(self, group: Group) -> None:
+        """Keep a group's first link connected."""
+        backoff = Backoff()
+        with trio.CancelScope() as group.cancel:
+            while True:
+                link = group.links[0]
+                group.lost = lost = trio.Event()
+                if await self._connect(group, link):
+                    backoff.reset()
+                    await lost.wait()
+                else:
+                    await trio.sleep(backoff.next_s())
+
+    async def _connect(self, group: Group, link: Link) -> bool:
+        """Connect one link; on failure it is ended and its waiters answered."""
+        scope = group.scope
+        redirect_id = self._tracking.redirect_id if self._tracking.mode == "redirect" else 0
+        more = [command("PING")]
+        if redirect_id:
+            more.append(command("CLIENT", "TRACKING", "ON", "REDIRECT", redirect_id))
+        try:
+            stream, replies = await open_stream(
+                self.upstream, group.identity, scope.db, scope.protocol, "respite-data", *more
+            )
+        except RemoteError as exc:
+            self._reactor.enter()
+            group.refusal = exc.reply if isinstance(exc, HandshakeError) else b""
+            group.failures += 1
+            if group.failures == 1:
+                log.warning("link failed", db=scope.db, protocol=scope.protocol, why=str(exc))
+            self._answer(link, group)
+            link.lose(str(exc))
+            self._reactor.flush()
+            return False
+        self._attach(group, link, stream)
+        group.refusal = replies[0] if replies[0].startswith(b"-NOAUTH") else b""
+        if redirect_id and redirect_id == self._tracking.redirect_id:
+            self._tracked(link, redirect_id, replies[1])
+        else:  # the invalidation link came, or changed, in the meantime
+            self._track(link)
+        self._reactor.flush()
+        return True
+
+    def _attach(self, group: Group, link: Link, stream: Stream) -> None:
+        self._reactor.enter()
+        group.failures = 0
+        link.attach(stream)
+
+    @staticmethod
+    def _answer(link: Link, group: Group) -> None:
+        """Give those who waited for the handshake Redis' own refusal."""
+        if group.refusal:
+            while link.fifo:
+                slot = link.fifo.popleft()
+                slot.refuse(group.refusal)
+
+    def _on_lost(self, group: Group, link: Link, why: str) -> None:
+        """Drop what the link fed: in redirect mode Redis forgets with it what was to be pushed."""
+        if self._tracking.mode == "redirect" or self._tracking.redirect_id == 0:
+            self._engine.flush_namespace(group.namespace)
+        else:
+            self._engine.flights.revoke_link(link)
+        if link is not group.links[0] and link in group.links:
+            group.links.remove(link)
+            return
+        if not group.failures and why not in ("stopping", "idle"):
+            log.warning("link lost", db=group.scope.db, user=group.scope.user.decode("utf-8", "replace"), why=why)
+        group.links[0] = self.make(group)
+        group.lost.set()

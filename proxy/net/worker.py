@@ -1,0 +1,351 @@
+"""A worker: everything one process needs to serve clients, wired together.
+
+Owns the clients, and the timers that no socket wakes: pings, late replies, stalled and idle clients, idle links.
+What the core asks of its surroundings (`core.downstream.Services`) is answered here.
+"""
+
+from __future__ import annotations
+
+import gc
+import socket
+import time
+from typing import Any, Final
+
+import trio
+
+from proxy.cache.entry import Scope
+from proxy.cache.l1 import L1
+from proxy.config.model import Endpoint, Settings
+from proxy.core.engine import Engine
+from proxy.core.pipeline import Pipeline
+from proxy.core.report import build_report, explain_key, gauges
+from proxy.core.session import Identity, Session, Sessions
+from proxy.core.slots import Failure
+from proxy.core.stats import MetricFamily, Stats
+from proxy.core.tracking import Tracking
+from proxy.errors import TOO_MANY_CLIENTS
+from proxy.log import get_logger
+from proxy.net.client import ClientConnection
+from proxy.net.control import ControlLink
+from proxy.net.dial import Stream, Upstream
+from proxy.net.listener import Listener
+from proxy.net.pinned import PinnedPool
+from proxy.net.reactor import Reactor
+from proxy.net.tls import client_context, server_context
+from proxy.net.upstream import DataLinks, Group
+from proxy.wire.commands import CommandTable
+from proxy.wire.request import Limits, RequestParser
+
+TICK_S: Final = 0.05
+STALL_S: Final = 1.0  # a client that takes nothing of a large reply for so long is closed: others wait behind it
+GC_EVERY: Final = (50_000, 20, 100)  # a full collection over 100,000 entries takes 13-30 ms; nothing here makes cycles
+log = get_logger("worker")
+
+
+class Worker:
+    """Serve clients of the given listeners from one upstream."""
+
+    def __init__(self, settings: Settings, upstream: Endpoint) -> None:
+        self.settings = settings
+        self.stats = Stats()
+        self.started_at = time.time()
+        l1 = L1(settings.l1.max_bytes)
+        self.engine = Engine(
+            l1,
+            self.stats,
+            enabled=settings.l1.enabled and settings.rollout.mode == "on",
+            max_age_s=settings.l1.max_age_s,
+            max_value_bytes=settings.l1.max_value_bytes,
+        )
+        self.tracking = Tracking(self.engine, wanted=settings.l1.tracking, max_staleness_s=settings.l1.max_staleness_s)
+        self.reactor = Reactor(self.engine, self.tracking)
+        self.endpoint = upstream
+        context = client_context(settings.upstream.tls) if upstream.scheme == "tls" else None
+        self.upstream = Upstream(
+            upstream, context, settings.upstream.connect_timeout_s, settings.upstream.response_timeout_s
+        )
+        self.initial_identity = Identity(upstream.username.encode(), upstream.password.encode())
+        self.initial_db = upstream.db
+        self.control = ControlLink(self.reactor, self.engine, self.tracking, self.upstream, self.initial_identity)
+        self.links = DataLinks(self.reactor, self.engine, self.tracking, self.stats, self.upstream)
+        self.pool = PinnedPool(self.reactor, self.stats, self.upstream, settings.upstream.pinned_connections)
+        self.sessions = Sessions()
+        self.hellos: dict[tuple[bytes, int], bytes] = {}
+        self.pipeline = Pipeline(self.engine, self.stats, self)
+        self.parser = RequestParser()
+        self.clients: set[ClientConnection] = set()
+        self.stalled: set[ClientConnection] = set()
+        self.paused_until = 0.0
+        self.draining = False
+        tls = server_context(settings.listen.tls) if any(u.scheme == "tls" for u in settings.listen.urls) else None
+        self.listeners = [
+            Listener(self.reactor, url, tls if url.scheme == "tls" else None, self.accept)
+            for url in settings.listen.urls
+        ]
+        self.control.on_up = self._control_up
+        self.control.on_down = self.hellos.clear
+        self.apply(settings)
+
+    def apply(self, settings: Settings) -> None:
+        """Take the settings that may change while running."""
+        self.settings = settings
+        listen = settings.listen
+        self.limits = Limits(listen.max_bulk_bytes, listen.max_request_bytes)
+        self.output_limit = listen.output_buffer_limit_bytes
+        self.max_pipeline = listen.max_pipeline
+        self.proxy_users = {user.name.encode(): user.password.encode() for user in listen.users}
+        self.pool.limit = settings.upstream.pinned_connections
+        self.engine.max_age_s = settings.l1.max_age_s
+        self.engine.max_value_bytes = settings.l1.max_value_bytes
+        self.engine.l1.resize(settings.l1.max_bytes, self.engine.now)
+        self.tracking.max_staleness_s = settings.l1.max_staleness_s
+        self.switch_l1(on=settings.l1.enabled and settings.rollout.mode == "on")
+
+    def switch_l1(self, *, on: bool) -> None:
+        """Use L1 or not. Off drops everything; on starts a new invalidation link, for what was untracked meanwhile."""
+        if on == self.engine.enabled:
+            return
+        self.engine.enabled = on
+        self.engine.flush()
+        self.control.lose("L1 was switched " + ("on" if on else "off"))
+        for client in self.clients:
+            client.rescope()
+
+    async def run(self, *, task_status: trio.TaskStatus[list[str]] = trio.TASK_STATUS_IGNORED) -> None:
+        """Serve until cancelled. `task_status` gets the addresses, once the upstream has been tried."""
+        gc.set_threshold(*GC_EVERY)
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self.reactor.run)
+                await nursery.start(self.links.run)
+                await nursery.start(self.pool.run)
+                nursery.start_soon(self.control.run)
+                nursery.start_soon(self._tick)
+                nursery.start_soon(self._watch_redirect)
+                await self.control.first_attempt.wait()
+                for listener in self.listeners:
+                    await nursery.start(listener.run)
+                gc.collect()
+                gc.freeze()
+                task_status.started([listener.url for listener in self.listeners])
+                await trio.sleep_forever()
+        finally:
+            for client in list(self.clients):
+                client.close()
+            self.reactor.close()
+
+    async def drain(self, timeout_s: float) -> None:
+        """Take no more clients, let those who wait for something get it, close the rest."""
+        self.draining = True
+        self.reactor.enter()
+        for listener in self.listeners:
+            listener.close()
+        with trio.move_on_after(timeout_s):
+            while self.clients:
+                for client in list(self.clients):
+                    if client.is_idle or (client.pin is not None and client.pin.state.outlives_drain):
+                        client.close()
+                await trio.sleep(0.01)
+
+    def accept(self, stream: Stream, sock: socket.socket) -> None:
+        """Take a new client, or refuse it at the limit."""
+        if len(self.clients) >= self.settings.listen.max_clients:
+            self.stats.rejected += 1
+            try:
+                stream.send(TOO_MANY_CLIENTS)
+            except OSError:
+                log.debug("refusal not read")
+            stream.close()
+            return
+        self.stats.accepted += 1
+        now = self.engine.now
+        session = Session(
+            id=self.sessions.next_id(),
+            address=_address(sock, peer=True),
+            local_address=_address(sock, peer=False),
+            created_at=now,
+            last_at=now,
+            identity=self.initial_identity,
+            db=self.initial_db,
+            close=lambda: None,
+            authenticated=not self.proxy_users,
+        )
+        client = ClientConnection(self, stream, session)
+        session.close = client.close
+        self.clients.add(client)
+        self.sessions.add(session)
+
+    def forget(self, client: ClientConnection) -> None:
+        """Let go of a client that has closed."""
+        self.clients.discard(client)
+        self.sessions.remove(client.session)
+
+    def join(self, scope: Scope, identity: Identity) -> Group:
+        """Return the group of a scope for one more client."""
+        group = self.links.group(scope, identity)
+        group.clients += 1
+        return group
+
+    def leave(self, group: Group) -> None:
+        """Note that a client uses a group no more."""
+        group.clients -= 1
+        group.idle_since = self.engine.now
+
+    def log_killed(self, session: Session, why: str) -> None:
+        """Say that a client broke a limit."""
+        log.warning("client closed", id=session.id, address=session.address, why=why)
+
+    def _control_up(self) -> None:
+        self.hellos.clear()
+        self.links.retrack()
+
+    async def _watch_redirect(self) -> None:
+        """Fall back to broadcast when the server will not redirect."""
+        while True:
+            await self.links.redirect_refused.wait()
+            self.links.redirect_refused = trio.Event()
+            if self.tracking.wanted == "auto" and self.tracking.mode == "redirect":
+                self.reactor.enter()
+                self.control.use_broadcast()
+                self.reactor.flush()
+
+    async def _tick(self) -> None:
+        while True:
+            await trio.sleep(min(TICK_S, self.tracking.max_staleness_s / 8))
+            now = self.reactor.enter()
+            self.tick(now)
+            self.reactor.flush()
+
+    def tick(self, now: float) -> None:
+        """Do what no socket wakes us for."""
+        timeout = self.settings.upstream.response_timeout_s
+        if now >= self.paused_until:
+            self.control.tick(now, timeout)
+            for group in list(self.links.groups.values()):
+                for link in list(group.links):
+                    if link.connected and link.fifo and not link.paused and now - link.waiting_since > timeout:
+                        link.lose("no reply in upstream.response_timeout", Failure.TIMED_OUT)
+            for pinned in list(self.pool.links):
+                late = now - pinned.waiting_since > timeout
+                if late and pinned.fifo and not pinned.patient and not pinned.paused:
+                    pinned.lose("no reply in upstream.response_timeout", Failure.TIMED_OUT)
+        for client in list(self.stalled):
+            if now - client.drained_at > STALL_S:
+                client.kill("it stopped reading a large reply")
+        self.pool.tick(now, self.settings.upstream.response_timeout_s)
+        self.links.sweep(now)
+        idle = self.settings.listen.idle_timeout_s
+        if idle:
+            for client in list(self.clients):
+                if client.is_idle and now - client.session.last_at > idle:
+                    client.close()
+
+    # -- core.report.Reported ----------------------------------------------------------------------------------------
+
+    def upstream_facts(self) -> dict[str, Any]:
+        """Return url, state, server and why it is not up."""
+        control = self.control
+        return {"url": self.endpoint.display, "state": control.state, "server": control.server, "why": control.why}
+
+    def link_facts(self) -> list[dict[str, Any]]:
+        """Return one row a link to Redis."""
+        rows = [
+            {
+                "id": f"data-{number}",
+                "kind": "data",
+                "db": scope.db,
+                "user": scope.user.decode("utf-8", "replace"),
+                "protocol": scope.protocol,
+                "state": "up" if link.connected else "down",
+                "tracked": link.tracked,
+                "outstanding": len(link.fifo),
+                "outbox_bytes": link.unsent_bytes,
+            }
+            for scope, group in self.links.groups.items()
+            for number, link in enumerate(group.links)
+        ]
+        rows += [
+            {
+                "id": f"pinned-{link.upstream_id}",
+                "kind": "pinned",
+                "db": link.place.db,
+                "user": link.place.identity.user.decode("utf-8", "replace"),
+                "protocol": link.place.protocol,
+                "state": "idle" if link.holder is None else "held",
+                "tracked": False,
+                "outstanding": len(link.fifo),
+                "outbox_bytes": link.unsent_bytes,
+            }
+            for link in self.pool.links
+        ]
+        return rows
+
+    def client_count(self) -> int:
+        """Return how many clients are connected."""
+        return len(self.clients)
+
+    # -- core.downstream.Services ------------------------------------------------------------------------------------
+
+    @property
+    def table(self) -> CommandTable:
+        """The command table of the upstream as it is now."""
+        return self.control.table
+
+    @property
+    def table_is_builtin(self) -> bool:
+        """Whether the upstream has not told its commands yet."""
+        return self.control.table_is_builtin
+
+    def now(self) -> float:
+        """Return the clock of this wake-up, in seconds."""
+        return self.engine.now
+
+    def is_known_good(self, scope: Scope) -> bool:
+        """Return whether Redis has accepted this user, database and protocol, and still does."""
+        group = self.links.groups.get(scope)
+        return group is not None and group.is_known_good
+
+    def adopt(self, identity: Identity) -> None:
+        """Take note of credentials that Redis has accepted."""
+        self.control.adopt(identity)
+
+    def pause(self, seconds: float) -> None:
+        """Take no reply for late during CLIENT PAUSE."""
+        self.paused_until = max(self.paused_until, self.engine.now + seconds)
+
+    def refresh_table(self) -> None:
+        """Ask the upstream for its commands again."""
+        self.control.refresh()
+
+    def report(self, section: str) -> dict[str, Any]:
+        """Return the figures of `stats.json`, or one section of them (empty when there is no such)."""
+        report = build_report(self)
+        if not section:
+            return report
+        part = report.get(section, {})
+        return part if isinstance(part, dict) else {}
+
+    def explain(self, key: bytes) -> dict[str, Any]:
+        """Return what is known about a key."""
+        return explain_key(self.engine, key)
+
+    def clear_l1(self) -> int:
+        """Drop everything in L1; return how many entries went."""
+        entries = len(self.engine.l1)
+        self.engine.flush()
+        return entries
+
+    def families(self) -> list[MetricFamily]:
+        """Return all metrics."""
+        return [*self.stats.families(), *gauges(build_report(self))]
+
+
+def _address(sock: socket.socket, *, peer: bool) -> str:
+    try:
+        address = sock.getpeername() if peer else sock.getsockname()
+    except OSError:
+        return "?:0"
+    if isinstance(address, tuple):
+        host = f"[{address[0]}]" if ":" in address[0] else address[0]
+        return f"{host}:{address[1]}"
+    return f"{sock.getsockname() or address}:0"

@@ -1,0 +1,1 @@
+"""RESP bytes: requests, replies, the command table. Plain functions of bytes, no sockets."""

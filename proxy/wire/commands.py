@@ -1,0 +1,271 @@
+"""The command table: what each command is, which keys it writes, and where it may travel.
+
+Arity, flags and key positions come from the upstream's own COMMAND reply (modules and new versions included); the
+refinements add what no server says: which commands change the state of their connection. Nothing here looks at a
+session.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from enum import IntEnum
+from typing import Any, Final
+
+import attrs
+
+KeyFinder = Callable[[Sequence[bytes]], Sequence[bytes]]
+"""From the words of a command to the keys it may write."""
+
+
+class Kind(IntEnum):
+    """Where a command goes. The order is that of the checks on the hot path: the common ones first."""
+
+    READ = 0  # shared link, changes nothing
+    WRITE = 1  # shared link, changes the keys its finder names
+    GET = 2  # may be answered from L1
+    MGET = 3
+    WRITE_ALL = 4  # shared link, may change any key
+    SESSION = 5  # HELLO AUTH SELECT CLIENT RESET QUIT: the session's own
+    RESPITE = 6
+    ONCE = 7  # a pinned link for this one command: it may hang behind what it is meant to end, or push
+    BLOCKING = 8  # a pinned link until the reply, however long
+    MULTI = 9  # a pinned link until EXEC or DISCARD
+    WATCH = 10
+    SUBSCRIBE = 11  # a pinned link until the last subscription ends
+    STICKY = 12  # a pinned link until RESET or the end
+    STREAM = 13  # MONITOR, PSYNC: a pinned link, bytes forwarded as they are, until the end
+    UNKNOWN = 14  # not in the table
+
+
+@attrs.frozen(slots=True)
+class CommandSpec:
+    """One command (or subcommand). `keys` is None when it writes no key that can be named."""
+
+    name: bytes
+    kind: Kind
+    arity: int = -1
+    is_write: bool = False  # its effect may have been applied although no reply came
+    blocks_if: bytes = b""  # it blocks only when this word is among its arguments
+    keys: KeyFinder | None = None
+    subcommands: Mapping[bytes, CommandSpec] = attrs.field(factory=dict)
+
+
+def _first_argument(args: Sequence[bytes]) -> Sequence[bytes]:
+    return args[1:2]
+
+
+def _every_argument(args: Sequence[bytes]) -> Sequence[bytes]:
+    return args[1:]
+
+
+_REFINED: Final[Mapping[bytes, Kind]] = {
+    **dict.fromkeys((b"HELLO", b"AUTH", b"SELECT", b"CLIENT", b"RESET", b"QUIT"), Kind.SESSION),
+    **dict.fromkeys((b"SUBSCRIBE", b"PSUBSCRIBE", b"SSUBSCRIBE"), Kind.SUBSCRIBE),
+    **dict.fromkeys((b"UNSUBSCRIBE", b"PUNSUBSCRIBE", b"SUNSUBSCRIBE"), Kind.SUBSCRIBE),
+    **dict.fromkeys((b"BLPOP", b"BRPOP", b"BLMOVE", b"BRPOPLPUSH", b"BZPOPMIN", b"BZPOPMAX"), Kind.BLOCKING),
+    **dict.fromkeys((b"BLMPOP", b"BZMPOP", b"WAIT", b"WAITAOF"), Kind.BLOCKING),
+    **dict.fromkeys((b"MONITOR", b"SYNC", b"PSYNC", b"REPLCONF"), Kind.STREAM),
+    **dict.fromkeys((b"READONLY", b"READWRITE", b"ASKING"), Kind.STICKY),
+    **dict.fromkeys((b"FLUSHALL", b"FLUSHDB", b"SWAPDB"), Kind.WRITE_ALL),
+    **dict.fromkeys((b"DEBUG", b"SHUTDOWN", b"FAILOVER"), Kind.ONCE),
+    b"MULTI": Kind.MULTI,
+    b"WATCH": Kind.WATCH,
+    b"GET": Kind.GET,
+    b"MGET": Kind.MGET,
+    b"RESPITE": Kind.RESPITE,
+}
+_REFINED_SUBCOMMANDS: Final[Mapping[bytes, Kind]] = {
+    b"SCRIPT|KILL": Kind.ONCE,  # on a shared link it would wait behind the script it is to kill
+    b"FUNCTION|KILL": Kind.ONCE,
+    b"SCRIPT|DEBUG": Kind.STICKY,
+    b"ACL|SETUSER": Kind.WRITE_ALL,  # what a user may read has changed: L1 starts again
+    b"ACL|DELUSER": Kind.WRITE_ALL,
+    b"ACL|LOAD": Kind.WRITE_ALL,
+    b"CONFIG|SET": Kind.WRITE_ALL,
+}
+_SCRIPTS: Final = frozenset([b"EVAL", b"EVALSHA", b"FCALL"])  # their key specs say which, no flag says that they write
+_BLOCKS_IF: Final = {b"XREAD": b"BLOCK", b"XREADGROUP": b"BLOCK"}
+_WRITE_FLAGS: Final = frozenset(["RW", "OW", "RM"])
+UNKNOWN: Final = CommandSpec(b"", Kind.UNKNOWN, is_write=True, keys=_every_argument)
+
+
+class CommandTable:
+    """Look commands up by the words a client sent, in any case."""
+
+    __slots__ = ("_by_word", "_specs")
+
+    CACHED_WORDS: Final = 4096  # spellings remembered; clients use a handful
+
+    def __init__(self, specs: Iterable[CommandSpec]) -> None:
+        self._specs = {spec.name: spec for spec in specs}
+        self._by_word: dict[bytes, CommandSpec] = {}
+
+    def __len__(self) -> int:
+        return len(self._specs)
+
+    def find(self, args: Sequence[bytes]) -> CommandSpec:
+        """Return the spec of a command, or of its subcommand where it has some; `UNKNOWN` when there is none."""
+        word = args[0]
+        spec = self._by_word.get(word)
+        if spec is None:
+            spec = self._specs.get(bytes(word).upper())
+            if spec is None:
+                return UNKNOWN
+            if len(self._by_word) < self.CACHED_WORDS:
+                self._by_word[word] = spec
+        if spec.subcommands and len(args) > 1:
+            return spec.subcommands.get(bytes(args[1]).upper(), spec)
+        return spec
+
+    @classmethod
+    def builtin(cls) -> CommandTable:
+        """Return what is known with no upstream: enough to keep a shared link clean until COMMAND has answered."""
+        specs = [CommandSpec(name, kind, keys=_every_argument) for name, kind in _REFINED.items()]
+        return cls([*specs, CommandSpec(b"EXEC", Kind.READ), CommandSpec(b"DISCARD", Kind.READ)])
+
+    @classmethod
+    def from_reply(cls, rows: Sequence[Sequence[Any]]) -> CommandTable:
+        """Build from a decoded COMMAND reply (RESP2 or RESP3, six columns or ten).
+
+        Source: Redis documentation, COMMAND.
+        """
+        specs = {spec.name: spec for spec in map(_from_row, rows)}
+        specs[b"RESPITE"] = CommandSpec(b"RESPITE", Kind.RESPITE)
+        for name, kind in _REFINED.items():
+            if kind in (Kind.SESSION, Kind.STREAM):  # a renamed or hidden one is still dangerous on a shared link
+                specs.setdefault(name, CommandSpec(name, kind))
+        return cls(specs.values())
+
+
+def _from_row(row: Sequence[Any]) -> CommandSpec:
+    name = _bytes(row[0]).upper()
+    flags = {_text(flag) for flag in row[2]}
+    subcommands = {spec.name.partition(b"|")[2]: spec for spec in map(_from_row, row[9])} if len(row) > 9 else {}
+    if _REFINED.get(name) is Kind.SESSION:
+        subcommands = {word: attrs.evolve(spec, kind=Kind.SESSION) for word, spec in subcommands.items()}
+    finder = _finder(row, flags)
+    writes = bool(flags & {"write", "may_replicate"}) or name in _SCRIPTS
+    return CommandSpec(
+        name=name,
+        kind=_kind(name, flags, finder),
+        arity=int(row[1]),
+        is_write=writes,
+        blocks_if=_BLOCKS_IF.get(name, b""),
+        keys=finder,
+        subcommands=subcommands,
+    )
+
+
+def _kind(name: bytes, flags: set[str], finder: KeyFinder | None) -> Kind:
+    refined = _REFINED.get(name) or _REFINED_SUBCOMMANDS.get(name)
+    if refined is not None:
+        return refined
+    if "blocking" in flags and name not in _BLOCKS_IF:
+        return Kind.BLOCKING
+    if finder is not None:
+        return Kind.WRITE
+    if "write" in flags and not name.startswith(b"FUNCTION|"):
+        return Kind.WRITE_ALL
+    return Kind.READ
+
+
+def _finder(row: Sequence[Any], flags: set[str]) -> KeyFinder | None:
+    """Return how to find the keys this command may write, None when it names none."""
+    name = _bytes(row[0]).upper()
+    may_write = bool(flags & {"write", "may_replicate"}) or name in _SCRIPTS
+    if len(row) > 8:
+        specs = [_mapping(spec) for spec in row[8]]
+        writing = [spec for spec in specs if _WRITE_FLAGS & {_text(flag) for flag in spec.get("flags", ())}]
+        specs = writing or (specs if may_write else [])  # XREADGROUP writes, and its keys are called read-only
+        if not specs:
+            return None
+        finders = [_spec_finder(spec) for spec in specs]
+        if any(finder is None for finder in finders):
+            return _every_argument
+        known = [finder for finder in finders if finder is not None]
+        return known[0] if len(known) == 1 else lambda args: [key for finder in known for key in finder(args)]
+    if not may_write:
+        return None
+    first, last, step = int(row[3]), int(row[4]), int(row[5])
+    if "movablekeys" in flags:
+        return _every_argument
+    return _range(first, last - first if last >= 0 else last, step, 0) if first else None
+
+
+def _spec_finder(spec: Mapping[str, Any]) -> KeyFinder | None:
+    """Return the finder of one key specification; None where the server says it is incomplete.
+
+    Source: Redis documentation, key specifications.
+    """
+    begin, find = _mapping(spec["begin_search"]), _mapping(spec["find_keys"])
+    begin_spec, find_spec = _mapping(begin.get("spec", ())), _mapping(find.get("spec", ()))
+    flags = {_text(flag) for flag in spec.get("flags", ())}
+    begin_type, find_type = _text(begin["type"]), _text(find["type"])
+    if "incomplete" in flags or "unknown" in (begin_type, find_type):
+        return None
+    if begin_type == "index" and find_type == "range":
+        index = int(begin_spec["index"])
+        return _range(index, int(find_spec["lastkey"]), int(find_spec["keystep"]), int(find_spec["limit"]))
+    locate = _locator(begin_type, begin_spec)
+    if find_type == "range":
+        last, step, limit = int(find_spec["lastkey"]), int(find_spec["keystep"]), int(find_spec["limit"])
+
+        def by_range(args: Sequence[bytes]) -> Sequence[bytes]:
+            at = locate(args)
+            return _range(at, last, step, limit)(args) if at else ()
+
+        return by_range
+    number_at, first, step = int(find_spec["keynumidx"]), int(find_spec["firstkey"]), int(find_spec["keystep"])
+
+    def by_number(args: Sequence[bytes]) -> Sequence[bytes]:
+        at = locate(args)
+        try:
+            count = int(bytes(args[at + number_at])) if at else 0
+        except (ValueError, IndexError):
+            return ()  # Redis will refuse it
+        return args[at + first : at + first + max(count, 0) * step : step]
+
+    return by_number
+
+
+def _locator(kind: str, spec: Mapping[str, Any]) -> Callable[[Sequence[bytes]], int]:
+    if kind == "index":
+        index = int(spec["index"])
+        return lambda args: index if index < len(args) else 0
+    keyword, start = _bytes(spec["keyword"]).upper(), int(spec["startfrom"])
+
+    def by_keyword(args: Sequence[bytes]) -> int:
+        places = range(start, len(args)) if start > 0 else range(len(args) + start, 0, -1)
+        return next((at + 1 for at in places if at < len(args) and bytes(args[at]).upper() == keyword), 0)
+
+    return by_keyword
+
+
+def _range(first: int, last: int, step: int, limit: int) -> KeyFinder:
+    """Return a finder of every `step`-th word from `first`; `last` counts from `first`, below 0 from the end."""
+    if first == 1 and last == 0:
+        return _first_argument
+
+    def by_range(args: Sequence[bytes]) -> Sequence[bytes]:
+        if last >= 0:
+            return args[first : first + last + 1 : step]
+        end = len(args) + last + 1
+        if limit > 1:
+            end = first + (end - first) // limit
+        return args[first:end:step]
+
+    return by_range
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    """Return a RESP3 map, or RESP2's flat list, with text keys."""
+    pairs = value.items() if isinstance(value, dict) else zip(value[::2], value[1::2], strict=True)
+    return {_text(key): item for key, item in pairs}
+
+
+def _text(value: bytes | str) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)
+
+
+def _bytes(value: bytes | str) -> bytes:
+    return value if isinstance(value, bytes) else value.encode()

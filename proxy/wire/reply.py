@@ -1,0 +1,124 @@
+"""Replies: find where each frame ends, without decoding it.
+
+Owns the splitter. A reply is forwarded as the bytes it came in: decoding and encoding again would lose what RESP3 says
+(`_` or `$-1`, sets, doubles, verbatim strings, attributes). `frame_end` is for frames that lie whole in one chunk, the
+`FrameScanner` goes on where a chunk ended, at any byte, with no second look at what it has seen.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from proxy.errors import RemoteError
+
+_LINE: Final = frozenset(b"+-:_#,(")  # the frame is one line
+_BLOB: Final = frozenset(b"$=!")  # a length, then so many bytes
+_AGGREGATE: Final = {0x2A: 1, 0x7E: 1, 0x3E: 1, 0x25: 2}  # a count, then count x factor frames
+_ATTRIBUTE: Final = 0x7C  # a count of pairs, then the frame they belong to
+
+HEADER_MAX: Final = 64 * 1024  # longest header or simple line we wait for; Redis' own errors stay far below
+
+
+class ReplyError(RemoteError):
+    """The upstream sent bytes that are no RESP: the link cannot be trusted any more."""
+
+
+class FrameScanner:
+    """Find the end of one frame over any number of chunks.
+
+    `busy` is true between the first byte of a frame and its last. Source: RESP3 specification (aggregates, attributes).
+    """
+
+    __slots__ = ("_frames", "_line", "_skip", "busy")
+
+    def __init__(self) -> None:
+        self.busy = False
+        self._frames = 0  # frames still to come before the outermost one ends
+        self._skip = 0  # bytes of a blob (and its CRLF) still to come
+        self._line = b""  # a header line cut by the end of a chunk
+
+    def scan(self, data: bytes, pos: int) -> int:
+        """Return the offset just past the frame that begins (or goes on) at `pos`; -1 when the chunk ends first.
+
+        Raises ReplyError for what is no RESP.
+        """
+        if not self.busy:
+            self.busy = True
+            self._frames = 1
+        size = len(data)
+        frames = self._frames
+        if self._skip:
+            if self._skip > size - pos:
+                self._skip -= size - pos
+                return -1
+            pos += self._skip
+            self._skip = 0
+            frames -= 1
+        find = data.find
+        while frames:
+            end = find(b"\n", pos)
+            if end < 0:
+                self._line += data[pos:]
+                if len(self._line) > HEADER_MAX and self._line[0] not in _LINE:
+                    raise ReplyError("the upstream sent a header without an end")
+                self._frames = frames
+                return -1
+            line = data[pos : end + 1]
+            if self._line:
+                line = self._line + line
+                self._line = b""
+            pos = end + 1
+            kind = line[0]
+            if kind == 0x24 or kind in _BLOB:
+                length = _number(line)
+                if length >= 0:
+                    if length + 2 > size - pos:
+                        self._skip = length + 2 - (size - pos)
+                        self._frames = frames
+                        return -1
+                    pos += length + 2
+                frames -= 1
+            elif kind in _LINE:
+                frames -= 1
+            elif kind in _AGGREGATE:
+                count = _number(line)
+                frames += count * _AGGREGATE[kind] - 1 if count > 0 else -1
+            elif kind == _ATTRIBUTE:
+                frames += 2 * _number(line)
+            else:
+                raise ReplyError(f"the upstream sent {line[:16]!r}, which is no RESP")
+        self.busy = False
+        self._frames = 0
+        return pos
+
+
+def _number(line: bytes) -> int:
+    try:
+        return int(line[1:])
+    except ValueError:
+        raise ReplyError(f"the upstream sent {line[:24]!r}, which is no RESP") from None
+
+
+def frame_end(data: bytes, pos: int) -> int:
+    """Return the offset just past the frame at `pos`, -1 when `data` ends before it. Raises ReplyError."""
+    return FrameScanner().scan(data, pos)
+
+
+def elements(frame: bytes) -> list[bytes]:
+    """Split a whole array, set or push into the raw frames it holds (a map gives keys and values in turn)."""
+    pos = frame.index(b"\n") + 1
+    scanner = FrameScanner()
+    parts: list[bytes] = []
+    while pos < len(frame):
+        end = scanner.scan(frame, pos)
+        parts.append(frame[pos:end])
+        pos = end
+    return parts
+
+
+def text(frame: bytes) -> bytes:
+    """Return what a simple line or a blob says, without its RESP dress; b"" for a nil."""
+    if frame[0] in _LINE:
+        return frame[1:-2]
+    head = frame.index(b"\n") + 1
+    return frame[head:-2]

@@ -1,0 +1,1 @@
+"""Tests of Respite; the folders mirror `proxy/`."""

@@ -1,0 +1,130 @@
+"""The commands that ask a running proxy: what is printed, and the exit code."""
+
+from __future__ import annotations
+
+import json
+import threading
+from typing import Any
+
+import pytest
+
+from ..admin.fakes import STATS, FakeSource
+from .conftest import Serve
+from .typing_in import type_in
+
+_NOWHERE = "http://127.0.0.1:1"
+_DEADLINE_S = 20.0
+
+
+def test_stats_draws_the_figures_of_the_running_proxy(serve: Serve) -> None:
+    """Without flags the figures are drawn for people, 80 columns wide."""
+    url = serve(FakeSource())
+
+    result = type_in("stats", "--admin", url)
+
+    assert (result.exit_code, result.stderr) == (0, "")
+    for words in ("hit rate", "87.4 %", "41.2 MiB", url, "redirect", "invalidation"):
+        assert words in result.stdout
+    assert max(len(line) for line in result.stdout.splitlines()) == 80
+
+
+def test_stats_json_is_what_the_proxy_says(serve: Serve) -> None:
+    """--json changes nothing about the figures."""
+    result = type_in("stats", "--json", "--admin", serve(FakeSource()))
+
+    assert json.loads(result.stdout) == STATS
+
+
+def test_commands_find_the_admin_port_and_token_in_the_environment(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """RESPITE_ADMIN and RESPITE_ADMIN_TOKEN stand for the flags."""
+    monkeypatch.setenv("RESPITE_ADMIN", serve(FakeSource(), "t0k"))
+    assert type_in("stats", "--json").exit_code == 1
+    monkeypatch.setenv("RESPITE_ADMIN_TOKEN", "t0k")
+
+    assert type_in("stats", "--json").exit_code == 0
+    assert type_in("stats", "--json", "--token", "other").exit_code == 1
+
+
+def test_explain_shows_what_is_known_about_the_key(serve: Serve) -> None:
+    """The answer is readable, and the key reaches the proxy as it was typed."""
+    source = FakeSource()
+
+    result = type_in("explain", "a b%c", "--admin", serve(source))
+
+    assert source.asked == [b"a b%c"]
+    assert result.exit_code == 0
+    for words in ("a b%c", "state", "absent", "never read"):
+        assert words in result.stdout
+
+
+def test_explain_json_is_the_answer_itself(serve: Serve) -> None:
+    """--json prints the object."""
+    result = type_in("explain", "k", "--json", "--admin", serve(FakeSource()))
+
+    assert json.loads(result.stdout)["l1"] == {"state": "absent", "bytes": None}
+
+
+@pytest.mark.parametrize(
+    ("outcome", "stdout"),
+    [
+        ({"applied": [], "needs_restart": [], "problems": []}, "applied: nothing has changed\n"),
+        (
+            {"applied": ["l1.max_bytes", "log.level"], "needs_restart": ["listen.url"], "problems": []},
+            "applied: l1.max_bytes, log.level\nneeds a restart: listen.url\n",
+        ),
+    ],
+)
+def test_reload_says_what_applies_and_what_waits(serve: Serve, outcome: dict[str, Any], stdout: str) -> None:
+    """A reload that worked says what it did, exit code 0."""
+    result = type_in("reload", "--admin", serve(FakeSource(reloaded=outcome)))
+
+    assert (result.exit_code, result.stdout, result.stderr) == (0, stdout, "")
+
+
+@pytest.mark.parametrize(
+    "problem",
+    [
+        "listen.prt = 3: no such key",
+        {"path": "listen.prt", "value": "3", "allowed": "no such key", "nearest": "listen.url"},
+    ],
+)
+def test_reload_of_a_wrong_file_is_exit_code_2(serve: Serve, problem: object) -> None:
+    """A file with problems changes nothing, and says so; in JSON as well."""
+    url = serve(FakeSource(reloaded={"applied": [], "needs_restart": [], "problems": [problem]}))
+
+    result = type_in("reload", "--admin", url)
+    as_json = type_in("reload", "--json", "--admin", url)
+
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "nothing was changed" in result.stderr
+    assert "listen.prt = 3: no such key" in result.stderr
+    assert as_json.exit_code == 2
+    assert json.loads(as_json.stdout)["problems"] == [problem]
+
+
+def test_drain_begins_the_end(serve: Serve) -> None:
+    """A drain is passed on, and answered before it is over."""
+    drained = threading.Event()
+    url = serve(FakeSource(on_drain=drained.set))
+
+    result = type_in("drain", "--admin", url)
+
+    assert result.exit_code == 0
+    assert url in result.stdout
+    assert drained.wait(_DEADLINE_S)
+    assert json.loads(type_in("drain", "--json", "--admin", url).stdout) == {"draining": True}
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["stats", "stats --json", "stats --watch", "stats --watch --json", "explain k", "reload", "drain --json"],
+)
+def test_commands_without_a_proxy_say_so_in_one_line(words: str) -> None:
+    """Where no proxy runs: one line with what was tried and what to do, exit code 1."""
+    result = type_in(*words.split(), "--admin", _NOWHERE)
+
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr.count("\n") == 1
+    assert result.stderr.startswith(f"respite: no proxy answers at {_NOWHERE}")

@@ -1,0 +1,94 @@
+"""The files of `conf/` say the truth about the table of keys."""
+
+from __future__ import annotations
+
+import itertools
+import re
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from proxy.config.keys import KEYS
+from proxy.config.load import default_settings, load_settings
+from proxy.errors import ConfigError
+
+CONF = Path(__file__).parents[2] / "conf"
+README = (CONF / "README.md").read_text(encoding="utf-8")
+
+
+def _leaf(document: dict[str, Any], path: str) -> object:
+    node: Any = document
+    for name in path.split("."):
+        node = node[name]
+    return node
+
+
+def _count_leaves(node: object) -> int:
+    return sum(map(_count_leaves, node.values())) if isinstance(node, dict) else 1
+
+
+def test_sample_file_parses_to_exactly_the_defaults() -> None:
+    """Running with the sample is running with no file."""
+    assert default_settings() == load_settings(CONF / "respite.toml", env={}, overrides={})
+
+
+def test_sample_file_names_every_key_with_its_default() -> None:
+    """Each key stands in the sample, written as the table writes its default, and no other does."""
+    document = tomllib.loads((CONF / "respite.toml").read_text(encoding="utf-8"))
+
+    assert {key.path: key.default for key in KEYS} == {key.path: _leaf(document, key.path) for key in KEYS}
+    assert len(KEYS) == _count_leaves(document)
+
+
+def test_sample_file_says_above_each_key_when_to_change_it() -> None:
+    """The comment above a key is the help of the table, so that the two cannot drift apart."""
+    table = ""
+    comments = {}
+    lines = (CONF / "respite.toml").read_text(encoding="utf-8").splitlines()
+    for above, line in itertools.pairwise(lines):
+        if header := re.fullmatch(r"\[(.+)\]", line):
+            table = header[1]
+        elif (assignment := re.match(r"([a-z0-9_.]+) = ", line)) and above.startswith("# "):
+            comments[f"{table}.{assignment[1]}"] = above.removeprefix("# ")
+
+    assert {key.path: key.help for key in KEYS} == comments
+
+
+def test_minimal_file_needs_nothing_but_the_upstream() -> None:
+    """The smallest file is the defaults and an upstream."""
+    settings = load_settings(CONF / "minimal.toml", env={}, overrides={})
+
+    assert settings.upstream.endpoint is not None
+    assert settings == load_settings(None, env={}, overrides={"upstream.url": settings.upstream.endpoint.display})
+
+
+def test_container_file_listens_on_every_address() -> None:
+    """The configuration inside the image is valid, and other containers reach the proxy."""
+    settings = load_settings(CONF.parent / "docker" / "respite.toml", env={}, overrides={})
+
+    assert [(url.host, url.port) for url in settings.listen.urls] == [("0.0.0.0", 6380)]
+
+
+def test_readme_table_of_live_keys_is_the_one_of_the_code() -> None:
+    """What the page promises to apply at once is what a reload applies."""
+    rows = README.partition("| at once | after a restart |\n| --- | --- |\n")[2].partition("\n\n")[0].splitlines()
+    cells = [[set(re.findall(r"`(.+?)`", cell)) for cell in row.strip("|").split("|")] for row in rows]
+
+    assert {key.path for key in KEYS if key.live} == set().union(*(cell[0] for cell in cells))
+    assert {key.path for key in KEYS if not key.live} == set().union(*(cell[1] for cell in cells))
+
+
+@pytest.mark.parametrize("example", re.findall(r"```toml\n(.+?)```", README, re.DOTALL))
+def test_readme_examples_are_valid(example: str, tmp_path: Path) -> None:
+    """An example can be copied: once its certificates are there, nothing is wrong with it."""
+    path = tmp_path / "respite.toml"
+    pem = tmp_path / "x.pem"
+    pem.write_text("")
+    path.write_text(re.sub(r'"/etc/respite/\w+\.pem"', f'"{pem}"', example), encoding="utf-8")
+
+    try:
+        load_settings(path, env={}, overrides={})
+    except ConfigError as exc:
+        pytest.fail(str(exc))

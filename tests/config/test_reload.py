@@ -1,0 +1,70 @@
+"""What a reload may change."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pytest
+
+from proxy.config.load import default_settings, load_settings
+from proxy.config.reload import Changes, compare, merge_live
+
+
+def _with(overrides: Mapping[str, object]) -> Changes:
+    return compare(default_settings(), load_settings(None, env={}, overrides=overrides))
+
+
+def test_compare_same_settings_names_nothing() -> None:
+    """A file that was saved without a change changes nothing."""
+    assert Changes((), ()) == compare(default_settings(), default_settings())
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        *(("listen.max_clients", 5), ("listen.idle_timeout", "1m"), ("listen.max_pipeline", 5)),
+        ("listen.output_buffer_limit", "1MiB"),
+        ("listen.users", [{"name": "a", "password": "p"}]),
+        *(("l1.enabled", False), ("l1.max_bytes", "1GiB"), ("l1.max_staleness", 1), ("rollout.mode", "off")),
+        ("log.level", "debug"),
+    ],
+)
+def test_compare_live_key_is_named_as_live(path: str, value: object) -> None:
+    """These keys apply to a running proxy, under the name they have in the file."""
+    assert Changes((path,), ()) == _with({path: value})
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        *(("listen.url", "redis://:1"), ("listen.admin", ""), ("listen.admin_token", "t")),
+        *(("upstream.url", "redis://h"), ("upstream.connect_timeout", 1), ("upstream.pinned_connections", 1)),
+        ("log.format", "json"),
+    ],
+)
+def test_compare_fixed_key_is_named_for_restart(path: str, value: object) -> None:
+    """These keys are bound at the start; a reload says so instead of pretending."""
+    assert Changes((), (path,)) == _with({path: value})
+
+
+def test_compare_new_password_of_the_upstream_is_a_change() -> None:
+    """A password is compared although it is never shown."""
+    old = load_settings(None, env={"REDIS_URL": "redis://:old@h"}, overrides={})
+    new = load_settings(None, env={"REDIS_URL": "redis://:new@h"}, overrides={})
+
+    assert Changes((), ("upstream.url",)) == compare(old, new)
+
+
+def test_merge_live_both_kinds_changed_takes_the_live_ones() -> None:
+    """After a reload the proxy runs with the new live values and the old fixed ones."""
+    old = default_settings()
+    new = load_settings(
+        None,
+        env={},
+        overrides={"l1.max_bytes": "1GiB", "log.level": "debug", "listen.url": "redis://:1", "log.format": "json"},
+    )
+
+    merged = merge_live(old, new)
+
+    assert Changes(("l1.max_bytes", "log.level"), ()) == compare(old, merged)
+    assert Changes((), ("listen.url", "log.format")) == compare(merged, new)

@@ -1,0 +1,77 @@
+"""Fixtures of the end-to-end tests: the server matrix, targets, certificates."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import trustme
+
+from .servers import OPTIONAL_KINDS, REQUIRED_KINDS, Kind, MissingServerError, Server, TlsFiles, find_kind
+from .targets import Target, is_direct_only, running_pair, running_respite
+
+
+def kind_or_skip(name: str) -> Kind:
+    """Find a kind; a missing optional one skips the test with the reason, a missing required one fails it."""
+    try:
+        return find_kind(name)
+    except MissingServerError as missing:
+        if name in REQUIRED_KINDS:
+            pytest.fail(str(missing))
+        pytest.skip(str(missing))
+
+
+@pytest.fixture(scope="module", params=(*REQUIRED_KINDS, *OPTIONAL_KINDS))
+def any_kind(request: pytest.FixtureRequest) -> Kind:
+    """Each kind of the whole matrix."""
+    return kind_or_skip(request.param)
+
+
+@pytest.fixture(scope="module", params=REQUIRED_KINDS)
+def kind(request: pytest.FixtureRequest) -> Kind:
+    """Each kind that is always there."""
+    return kind_or_skip(request.param)
+
+
+@pytest.fixture(scope="session")
+def redis7() -> Kind:
+    """Debian's Redis, for tests that need one server and not the matrix."""
+    return kind_or_skip("redis7")
+
+
+@pytest.fixture(scope="module")
+def any_pair(any_kind: Kind) -> Iterator[tuple[Target, Target]]:
+    """Two fresh servers of each kind of the whole matrix: direct, and behind Respite."""
+    with running_pair(any_kind) as pair:
+        yield pair
+
+
+@pytest.fixture(scope="module")
+def target(kind: Kind) -> Iterator[Target]:
+    """Run a server of each required kind behind Respite, L1 on; its data is whatever the tests before left."""
+    with Server(kind) as server:
+        if is_direct_only():
+            yield Target(server)
+            return
+        with running_respite({"upstream": {"url": server.url}}) as respite:
+            yield Target(server, respite)
+
+
+@pytest.fixture(scope="session")
+def tls_files(tmp_path_factory: pytest.TempPathFactory) -> TlsFiles:
+    """Certificates of an authority made for this run."""
+    directory = tmp_path_factory.mktemp("tls")
+    authority = trustme.CA()
+    server = authority.issue_cert("127.0.0.1", "localhost")
+    client = authority.issue_cert("client@example.org")
+    files = TlsFiles(*(directory / name for name in ("ca.pem", "cert.pem", "key.pem", "client.pem", "client-key.pem")))
+    authority.cert_pem.write_to_path(files.ca)
+    _write_pair(server, files.cert, files.key)
+    _write_pair(client, files.client_cert, files.client_key)
+    return files
+
+
+def _write_pair(leaf: trustme.LeafCert, cert: Path, key: Path) -> None:
+    cert.write_bytes(b"".join(blob.bytes() for blob in leaf.cert_chain_pems))
+    leaf.private_key_pem.write_to_path(key)

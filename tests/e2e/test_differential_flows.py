@@ -1,0 +1,40 @@
+"""What needs more than one command or one connection goes through Respite as it goes directly, byte for byte."""
+
+from __future__ import annotations
+
+import pytest
+
+from . import flows_connection, flows_protocol, flows_pubsub, flows_state
+from .flows import Flow, Run, differences
+from .targets import Target
+
+Pair = tuple[Target, Target]
+
+FLOWS: tuple[Flow, ...] = (
+    *flows_connection.FLOWS,
+    *flows_pubsub.FLOWS,
+    *flows_state.TRANSACTIONS,
+    *flows_state.BLOCKING,
+    *flows_state.SCRIPTS,
+    *flows_protocol.FLOWS,
+)
+
+
+def compare(flow: Flow, pair: Pair) -> list[str]:
+    """Run a flow on both targets in each of its protocols and list what differs."""
+    found = []
+    for protocol in flow.protocols[:1] if flow.is_raw else flow.protocols:
+        direct, proxied = (Run(flow, target, protocol).transcript() for target in pair)
+        found += [f"RESP{protocol} {line}" for line in differences(flow, direct, proxied)]
+    return found
+
+
+@pytest.mark.parametrize("flow", FLOWS, ids=[flow.name.replace(" ", "-") for flow in FLOWS])
+def test_flow_through_respite_is_as_direct(any_pair: Pair, flow: Flow) -> None:
+    """Every frame of every connection of the flow is the same as directly."""
+    if reason := flow.why_not(any_pair[0].server.kind):
+        pytest.skip(reason)
+
+    found = compare(flow, any_pair)
+
+    assert not found, "\n".join(found)

@@ -1,0 +1,19 @@
+#!/usr/bin/env bash
+# Sees to it that what the tests drive is on this machine: Debian's redis-server, and Node with the two Redis clients of
+# e2e/package.json. (The Valkey 9 of the matrix comes with the Python environment.) Costs nothing when all is there.
+set -euo pipefail
+cd "$(dirname "$0")"
+
+missing=()
+command -v redis-server >/dev/null || missing+=(redis-server)
+command -v node >/dev/null || missing+=(nodejs)
+command -v npm >/dev/null || missing+=(npm)
+if [ ${#missing[@]} -gt 0 ]; then
+  ./install-debian.sh "${missing[@]}"
+fi
+
+# npm writes the hidden lock file last: it is newer than ours exactly when an installation of ours was finished.
+if [ ! e2e/node_modules/.package-lock.json -nt e2e/package-lock.json ]; then
+  echo "installing ioredis and node-redis from npm" >&2
+  npm ci --prefix e2e --no-audit --no-fund --no-update-notifier --loglevel=error >&2
+fi
