@@ -24,8 +24,10 @@ import attrs
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "bench" / "results"
 
-Verdict = Literal["goal", "floor", "BELOW FLOOR"]
+Verdict = Literal["goal", "floor", "MISSED"]
 T = TypeVar("T")
+# Above it, a warning is printed: some daemon is always awake, a compiler or a test run is not.
+DISTURBED_SHARE = 0.03
 
 
 class BenchError(Exception):
@@ -85,13 +87,14 @@ def rotated(items: Sequence[T], by: int) -> list[T]:
     return [*items[start:], *items[:start]]
 
 
-def verdict(measured: float, floor: float, goal: float | None) -> Verdict:
-    """Judge a figure by its floor and goal; where the goal lies below the floor, less is better."""
-    target = floor if goal is None else goal
-    sign = -1.0 if target < floor else 1.0
+def verdict(measured: float, floor: float, goal: float | None, *, less_is_better: bool | None = None) -> Verdict:
+    """Judge a figure. Less is better where the goal lies below the floor; without a goal, say so."""
+    if less_is_better is None:
+        less_is_better = goal is not None and goal < floor
+    sign = -1.0 if less_is_better else 1.0
     if goal is not None and sign * measured >= sign * goal:
         return "goal"
-    return "floor" if sign * measured >= sign * floor else "BELOW FLOOR"
+    return "floor" if sign * measured >= sign * floor else "MISSED"
 
 
 class ZipfKeys:
@@ -141,6 +144,52 @@ def machine() -> dict[str, Any]:
         "python": f"{platform.python_implementation()} {platform.python_version()}",
         "load_before": os.getloadavg()[0],
     }
+
+
+class Disturbance:
+    """Tells how much of the machine other work took while a script ran, whose figures suffer from it."""
+
+    def __init__(self) -> None:
+        self._started = time.monotonic()
+        self._own_s = _own_cpu_s()
+        self._busy_s, self._stolen_s = _machine_cpu_s()
+
+    def shares(self) -> dict[str, float]:
+        """Return the share of all cores that others took since; ask once all our processes have ended and been reaped.
+
+        `stolen` is what the hypervisor gave to other machines.
+        """
+        capacity_s = (time.monotonic() - self._started) * (os.cpu_count() or 1)
+        busy_s, stolen_s = _machine_cpu_s()
+        others_s = busy_s - self._busy_s - (_own_cpu_s() - self._own_s)
+        return {
+            "others": round(max(0.0, others_s) / capacity_s, 3),
+            "stolen": round((stolen_s - self._stolen_s) / capacity_s, 3),
+        }
+
+    def report(self) -> dict[str, float]:
+        """Return the shares, and print a warning if they are not small."""
+        shares = self.shares()
+        if sum(shares.values()) > DISTURBED_SHARE:
+            others, stolen = shares["others"], shares["stolen"]
+            print(f"\nDisturbed: other work took {others:.0%} of the cores, other machines {stolen:.0%}; do not quote.")
+        return shares
+
+
+def _own_cpu_s() -> float:
+    times = os.times()
+    return times.user + times.system + times.children_user + times.children_system
+
+
+def _machine_cpu_s() -> tuple[float, float]:
+    """Return what the machine has worked (user, nice, system) and what was stolen from it; zeros where /proc is not."""
+    stat = Path("/proc/stat")
+    if not stat.exists():
+        return 0.0, 0.0
+    ticks = [
+        int(each) / os.sysconf("SC_CLK_TCK") for each in stat.read_text(encoding="ascii").split("\n", 1)[0].split()[1:]
+    ]
+    return ticks[0] + ticks[1] + ticks[2], ticks[7]
 
 
 def write_result(name: str, result: Mapping[str, Any], out: Path | None) -> Path:

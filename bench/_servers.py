@@ -14,7 +14,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -22,7 +22,7 @@ from typing import Any, Self
 import attrs
 import redis
 
-from bench._lib import ROOT, BenchError, find_program
+from bench._lib import ROOT, BenchError, find_program, say
 
 START_TIMEOUT_S = 15.0
 STOP_TIMEOUT_S = 5.0
@@ -59,13 +59,13 @@ class Server:
         return int(fields[1]) * PAGE_BYTES
 
     def client(self) -> "redis.Redis":
-        """Open a redis-py client to it; the caller closes it."""
-        return redis.Redis(host="127.0.0.1", port=self.port, socket_timeout=30)
+        """Open a redis-py client to it, speaking RESP2 as redis-benchmark does; the caller closes it."""
+        return redis.Redis(host="127.0.0.1", port=self.port, socket_timeout=30, protocol=2)
 
     def check_alive(self) -> None:
-        """Raise BenchError with the end of its log if the process is gone."""
+        """Raise BenchError if the process is gone; the rig shows what it wrote."""
         if self.process.poll() is not None:
-            raise BenchError(f"{self.name} ended with {self.process.returncode}:\n{self.log_tail()}")
+            raise BenchError(f"{self.name} ended with {self.process.returncode}")
 
     def log_tail(self) -> str:
         """Return the last lines it wrote."""
@@ -93,6 +93,10 @@ class Rig:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if isinstance(error, Exception):
+            for server in self._running:
+                if server.admin_port or server.process.poll() is not None:
+                    say(f"--- the last that {server.name} wrote:\n{server.log_tail()}")
         for server in self._running:
             if server.process.poll() is None:
                 server.process.terminate()
@@ -141,19 +145,22 @@ class Rig:
         upstream: Server,
         *,
         rollout: str = "on",
-        l1_max_bytes: str = "64MiB",
+        l1: Mapping[str, str] | None = None,
         max_clients: int = 10000,
         interpreter_flags: Sequence[str] = (),
     ) -> Server:
-        """Start Respite from this checkout in front of `upstream` and wait until /readyz says so."""
+        """Start Respite from this checkout in front of `upstream` and wait until /readyz says so.
+
+        `l1` holds the keys of [l1] that differ from the defaults.
+        """
         port, admin_port = free_port(), free_port()
         config = self._file(
             f"{name}.toml",
             f'[listen]\nurl = "redis://127.0.0.1:{port}"\nadmin = "http://127.0.0.1:{admin_port}"\n'
             f"max_clients = {max_clients}\n"
             f'[upstream]\nurl = "redis://127.0.0.1:{upstream.port}"\n'
-            f'[l1]\nmax_bytes = "{l1_max_bytes}"\n'
-            f'[rollout]\nmode = "{rollout}"\n',
+            f'[rollout]\nmode = "{rollout}"\n'
+            "[l1]\n" + "".join(f'{key} = "{value}"\n' for key, value in (l1 or {}).items()),
         )
         command = [sys.executable, *interpreter_flags, "-m", "proxy", "run", "-c", str(config)]
         return self._start(name, port, command, admin_port=admin_port)
@@ -206,7 +213,7 @@ def _wait_until_answering(server: Server) -> None:
     while not (_is_ready(server) if server.admin_port else _answers_ping(server.port)):
         server.check_alive()
         if time.monotonic() > deadline:
-            raise BenchError(f"{server.name} does not answer after {START_TIMEOUT_S:.0f} s:\n{server.log_tail()}")
+            raise BenchError(f"{server.name} does not answer after {START_TIMEOUT_S:.0f} s")
         time.sleep(0.02)
 
 

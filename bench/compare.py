@@ -32,15 +32,17 @@ from bench._cases import (
     print_tables,
 )
 from bench._chart import need_matplotlib
-from bench._lib import BenchError, machine, need_programs, rotated, run_main, say, size_text, write_result
+from bench._lib import BenchError, Disturbance, machine, need_programs, rotated, run_main, say, size_text, write_result
 from bench._servers import Rig, Server, versions
 
 RUN_TIMEOUT_S = 120
 # Enough for some 0.5 s on the fastest target: less, and 10 ms ticks blur the processor time.
 REQUESTS = {(100, 1): 80_000, (100, 16): 640_000, (10_240, 1): 50_000, (10_240, 16): 120_000}
-MISS_L1_BYTES = "512KiB"
+MISS_L1 = {"max_bytes": "512KiB", "max_value_bytes": "64KiB"}
 MAX_MISS_HIT_RATE = 0.02
 MIN_HIT_RATE = 0.99
+# What must reach Redis where nothing is to be hit. Not all: of 800 outstanding GETs some join the flight of another.
+MIN_REACHING = 0.95
 WARM_PASSES = 20
 FILL_SCRIPT = """
 local value = string.rep('x', ARGV[3])
@@ -67,10 +69,10 @@ class Bench:
             self._proxies["pass-through"] = rig.respite("respite-off", redis, rollout="off")
         if "l1-hit" in targets:
             self._redis["l1-hit"] = self._filled(rig, "redis-hot", HOT_KEYS[size_bytes])
-            self._proxies["l1-hit"] = rig.respite("respite-hit", self._redis["l1-hit"], l1_max_bytes="256MiB")
+            self._proxies["l1-hit"] = rig.respite("respite-hit", self._redis["l1-hit"], l1={"max_bytes": "256MiB"})
         if "l1-miss" in targets:
             self._redis["l1-miss"] = self._filled(rig, "redis-wide", WIDE_KEYS[size_bytes])
-            self._proxies["l1-miss"] = rig.respite("respite-miss", self._redis["l1-miss"], l1_max_bytes=MISS_L1_BYTES)
+            self._proxies["l1-miss"] = rig.respite("respite-miss", self._redis["l1-miss"], l1=MISS_L1)
 
     def run(self, number: int, target: str, case: Case, requests: int) -> Sample:
         """Run redis-benchmark once and check that it measured what it was meant to."""
@@ -99,9 +101,7 @@ class Bench:
 
     def _filled(self, rig: Rig, name: str, key_count: int) -> Server:
         server = rig.redis(name)
-        with server.client() as client:
-            for start in range(0, key_count, 10_000):
-                client.eval(FILL_SCRIPT, 0, start, min(start + 10_000, key_count), self._size_bytes)
+        fill(server, key_count, self._size_bytes)
         return server
 
     def _make_resident(self, key_count: int) -> None:
@@ -127,8 +127,15 @@ class Bench:
         if (target, case.command) == ("l1-hit", "GET"):
             if share > 1 - MIN_HIT_RATE or hit_rate < MIN_HIT_RATE:
                 raise BenchError(f"{what}: hit rate {hit_rate:.2%}, {share:.2%} of the GETs reached Redis")
-        elif share < 1 - MAX_MISS_HIT_RATE or hit_rate > MAX_MISS_HIT_RATE:
+        elif share < MIN_REACHING or hit_rate > MAX_MISS_HIT_RATE:
             raise BenchError(f"{what}: hit rate {hit_rate:.2%}, only {share:.2%} of the requests reached Redis")
+
+
+def fill(server: Server, key_count: int, size_bytes: int) -> None:
+    """Set the first `key_count` of redis-benchmark's keys, in Redis itself."""
+    with server.client() as client:
+        for start in range(0, key_count, 10_000):
+            client.eval(FILL_SCRIPT, 0, start, min(start + 10_000, key_count), size_bytes)
 
 
 def _counters(server: Server) -> dict[str, int]:
@@ -204,6 +211,7 @@ def main() -> None:
     if not options.no_chart:
         need_matplotlib()
     started = time.monotonic()
+    disturbance = Disturbance()
     about = {**machine(), "versions": versions(["redis-server", "redis-benchmark", "nutcracker", "haproxy"])}
     figures = Figures(measure(options))
     goals = goal_rows(figures)
@@ -211,6 +219,7 @@ def main() -> None:
     result = {
         "script": "compare",
         "machine": about,
+        "disturbance": disturbance.report(),
         "rounds": options.rounds,
         "quick": options.quick,
         "clients": CLIENTS,

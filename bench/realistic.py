@@ -23,6 +23,7 @@ import attrs
 from bench._chart import Panel, draw, need_matplotlib
 from bench._lib import (
     BenchError,
+    Disturbance,
     Spread,
     machine,
     markdown_table,
@@ -117,7 +118,7 @@ def start_sides(
             pipeline.execute()
         relay = rig.relay(redis, delay_ms)
         delays[name] = check_delay(redis, relay, delay_ms)
-        respite = rig.respite("respite", relay, l1_max_bytes=l1_max_bytes) if name == "respite" else None
+        respite = rig.respite("respite", relay, l1={"max_bytes": l1_max_bytes}) if name == "respite" else None
         sides.append(Side(name, redis, relay, respite))
     return [*sides, Side(CEILING, sides[0].redis, relay=None, respite=None)], delays
 
@@ -281,6 +282,7 @@ def main() -> None:
     need_programs(["redis-server"])
     if not options.no_chart:
         need_matplotlib()
+    disturbance = Disturbance()
     about = {**machine(), "versions": versions(["redis-server"])}
     workload = Workload(options.keys, options.theta, options.reads)
     with Clients(workload, processes=options.processes, threads=options.threads) as clients, Rig() as rig:
@@ -291,6 +293,7 @@ def main() -> None:
     result = {
         "script": "realistic",
         "machine": about,
+        "disturbance": disturbance.report(),
         "options": {name: str(value) for name, value in vars(options).items()},
         "delay": delay,
         "ratios": ratios,

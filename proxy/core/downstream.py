@@ -15,13 +15,6 @@ from proxy.wire.commands import CommandTable
 from proxy.wire.request import Raw, Request
 
 
-class SharedLink(Link, Protocol):
-    """A data link, as the pipeline uses it."""
-
-    def more(self, raw: Raw) -> None:
-        """Queue a command whose reply belongs to the slot submitted last."""
-
-
 class Downstream(Client, Protocol):
     """A client, as the pipeline uses it."""
 
@@ -37,7 +30,7 @@ class Downstream(Client, Protocol):
     def reply(self, raw: bytes) -> None:
         """Send a reply in its turn."""
 
-    def route(self) -> SharedLink | None:
+    def route(self) -> Link | None:
         """Return the shared link of its scope, None when commands must fail now."""
 
     def why_not(self) -> bytes:

@@ -13,7 +13,7 @@ from proxy.core.engine import Engine
 from proxy.core.pinning import Pinning
 from proxy.core.respite_commands import RespiteCommands
 from proxy.core.session_commands import SessionCommands
-from proxy.core.slots import CallSlot, Slot, WriteAllSlot, WriteSlot
+from proxy.core.slots import CallSlot, EffectSlot, Slot, WriteAllSlot, WriteSlot
 from proxy.wire.commands import CommandSpec, Kind
 from proxy.wire.encode import bulk, command
 from proxy.wire.reply import elements
@@ -26,14 +26,16 @@ class ExecSlot(Slot):
     """The reply of EXEC: what was queued has been applied, or nothing of it."""
 
     __slots__ = ("_client", "_engine", "_state")
+    is_write = True
+    needs_whole = True
 
     def __init__(self, client: Downstream, engine: Engine, state: Pinning) -> None:
-        super().__init__(client, is_write=True)
+        super().__init__(client)
         self._client = client
         self._engine = engine
         self._state = state
 
-    def may_stream(self) -> bool:
+    def may_stream(self, size: int) -> bool:
         """Stream unless the reply must be read for a SELECT in it."""
         return not self._state.queued_selects
 
@@ -169,7 +171,7 @@ class PinnedCommands:
                     self._services.refresh_table()
                 return reply
 
-            slot = CallSlot(client, learn, lambda: self._engine.end_write(keys), is_write=True)
+            slot = CallSlot(client, learn, lambda: self._engine.end_write(keys))
         client.owe(slot)
         link.submit(raw, slot)
 
@@ -197,7 +199,7 @@ class PinnedCommands:
             if state.multi:
                 state.queued_keys += keys
         else:
-            slot = Slot(client, is_write=spec.is_write)
+            slot = EffectSlot(client) if spec.is_write else Slot(client)
         if state.multi and kind is not Kind.MULTI:
             self._queue(state, args)
             state.queued_subscribe = state.queued_subscribe or kind is Kind.SUBSCRIBE

@@ -16,22 +16,16 @@ from typing import Final
 from proxy.cache.entry import Namespace
 from proxy.core.downstream import Downstream, Services
 from proxy.core.engine import Engine
+from proxy.core.fill_slots import FillSlot, JoinSlot, MgetSlot, PttlSlot
 from proxy.core.pinned_commands import PinnedCommands
 from proxy.core.session_commands import SessionCommands
-from proxy.core.slots import (
-    FillSlot,
-    JoinSlot,
-    MgetSlot,
-    PttlSlot,
-    Slot,
-    WriteAllSlot,
-    WriteSlot,
-)
+from proxy.core.slots import EffectSlot, Slot, WriteAllSlot, WriteSlot
 from proxy.core.stats import Stats
 from proxy.wire.commands import CommandSpec, Kind
 from proxy.wire.encode import bulk, command
 from proxy.wire.request import Raw, Request
 
+GET: Final = b"*2\r\n$3\r\nGET\r\n"
 PTTL: Final = b"*2\r\n$4\r\nPTTL\r\n"
 NOAUTH: Final = b"-NOAUTH Authentication required.\r\n"
 
@@ -48,89 +42,109 @@ class Pipeline:
 
     def run(self, client: Downstream, requests: list[Request]) -> None:
         """Route a client's requests in order; park the client when one must wait, the rest behind it."""
-        self.stats.commands += len(requests)
-        self.resume(client, requests)
-
-    def resume(self, client: Downstream, requests: list[Request]) -> None:
-        """Route requests that were counted when they came."""
-        session = client.session
-        engine = self.engine
-        find = self.services.table.find
-        batch: Slot | None = None  # the slot that may take one more reply of the same sort
         at = 0
-        for request in requests:
+        total = len(requests)
+        while at < total:
             if client.parked:
                 client.park(client.parked, requests[at:])
                 return
             if client.ended:
                 return
-            at += 1
-            args, raw = request
+            session = client.session
             if session.muted or session.skips or client.muting:
                 self._mute(client)
-                batch = None
             if client.pin is not None:
-                batch = None
+                args, raw = requests[at]
                 if not self.pinned_commands.take(client, args, raw):
-                    client.park("reply", requests[at - 1 :])
+                    client.park("reply", requests[at:])
                     return
+                at += 1
                 continue
-            spec = find(args)
-            kind = spec.kind
-            if kind is Kind.WRITE and not engine.enabled:
-                kind = Kind.READ
-            if not session.authenticated and kind is not Kind.SESSION:
+            if session.authenticated:
+                taken = self._plain(client, requests, at, 1 if client.muting else total)
+                if taken != at:
+                    at = taken
+                    continue
+            args, raw = requests[at]
+            spec = self.services.table.find(args)
+            if not session.authenticated and spec.kind is not Kind.SESSION:
                 client.reply(NOAUTH)
-                batch = None
-            elif kind is Kind.READ and not (spec.blocks_if and _has_word(args, spec.blocks_if)):
-                link = client.route()
-                if link is None:
-                    client.reply(client.why_not())
-                elif batch is not None and type(batch) is Slot and batch.is_write is spec.is_write:
-                    batch.left += 1
-                    link.more(raw)
-                    continue
-                else:
-                    batch = Slot(client, is_write=spec.is_write)
-                    client.owe(batch)
-                    link.submit(raw, batch)
-                    if not client.muting:
-                        continue
-                batch = None
-            elif kind is Kind.WRITE:
-                link = client.route()
-                keys = [b"$%d\r\n%b\r\n" % (len(key), key) for key in spec.keys(args)] if spec.keys else []
-                if link is None:
-                    client.reply(client.why_not())
-                elif batch is not None and type(batch) is WriteSlot:
-                    engine.begin_write(keys)
-                    batch.keys += keys
-                    batch.left += 1
-                    link.more(raw)
-                    continue
-                else:
-                    engine.begin_write(keys)
-                    batch = WriteSlot(client, engine, keys)
-                    client.owe(batch)
-                    link.submit(raw, batch)
-                    if not client.muting:
-                        continue
-                batch = None
-            else:
-                batch = None
-                if not self._special(client, spec, kind, args, raw):
-                    client.park(client.parked or "settle", requests[at - 1 :])
-                    return
+            elif not self._special(client, spec, args, raw):
+                client.park(client.parked or "settle", requests[at:])
+                return
+            at += 1
 
-    def _special(self, client: Downstream, spec: CommandSpec, kind: Kind, args: list[bytes], raw: Raw) -> bool:
+    def _plain(self, client: Downstream, requests: list[Request], at: int, most: int) -> int:
+        """Send the reads and writes that follow each other from `at` on, up to `most` of a sort in one slot.
+
+        Returns the place of the first request that is neither.
+        """
+        engine = self.engine
+        by_word = self.services.table.by_word
+        find = self.services.table.find
+        cached = client.namespace is not None
+        writes = engine.enabled
+        total = len(requests)
+        while at < total:
+            raws: list[Raw] = []
+            keys: list[bytes] = []
+            sort = 0  # 1 = reads, 2 = effects, 3 = writes of known keys
+            while at < total:
+                args, raw = requests[at]
+                spec = by_word.get(args[0]) or find(args)
+                kind = spec.kind
+                if kind is Kind.WRITE and writes:
+                    this = 3
+                elif kind is Kind.READ and not (spec.blocks_if and has_word(args, spec.blocks_if)):
+                    this = 2 if spec.is_write else 1
+                elif kind is Kind.WRITE:
+                    this = 2
+                elif (kind is Kind.GET or kind is Kind.MGET) and not cached:
+                    this = 1
+                else:
+                    break
+                if sort != this:
+                    if sort:
+                        break
+                    sort = this
+                if this == 3:
+                    finder = spec.keys
+                    assert finder is not None
+                    for key in finder(args):
+                        keys.append(b"$%d\r\n%b\r\n" % (len(key), key))  # most have one
+                raws.append(raw)
+                at += 1
+                if len(raws) >= most:
+                    break
+            if not sort:
+                return at
+            link = client.route()
+            if link is None:
+                for _ in raws:
+                    client.reply(client.why_not())
+            else:
+                if sort == 3:
+                    engine.begin_write(keys)
+                    slot: Slot = WriteSlot(client, engine, keys)
+                else:
+                    slot = Slot(client) if sort == 1 else EffectSlot(client)
+                slot.left = len(raws)
+                client.owe(slot)
+                link.submit(raws[0] if len(raws) == 1 else b"".join(raws), slot)
+            if most == 1:
+                return at
+        return at
+
+    def _special(self, client: Downstream, spec: CommandSpec, args: list[bytes], raw: Raw) -> bool:
         """Route what is neither a plain read nor a plain write; False = it must wait."""
+        kind = spec.kind
         if kind is Kind.GET and client.namespace is not None and len(args) == 2:
             self.get(client, client.namespace, bulk(args[1]))
             return True
         if kind is Kind.MGET and client.namespace is not None and len(args) > 1:
             self.mget(client, client.namespace, args[1:])
             return True
-        if kind in (Kind.GET, Kind.MGET):
+        if kind in (Kind.GET, Kind.MGET):  # of wrong arity: Redis has the words
             self._forward(client, raw, Slot(client))
             return True
         if kind is Kind.WRITE_ALL:
@@ -165,28 +179,31 @@ class Pipeline:
             entry.used_at = engine.now
             self.stats.hits += 1
             client.reply(entry.reply)
-            return
+        else:
+            self.miss(client, namespace, key)
+
+    def miss(self, client: Downstream, namespace: Namespace, key: bytes) -> None:
+        """Fetch what is not in L1: under a new lease, in another reader's flight, or for this client alone."""
+        engine = self.engine
         self.stats.misses += 1
         link = client.route()
         if link is None:
             client.reply(client.why_not())
             return
-        raw = b"*2\r\n$3\r\nGET\r\n%b" % key
         if not (link.tracked and engine.l1.serving and engine.can_lease(key)):
             slot = Slot(client)
             client.owe(slot)
-            link.submit(raw, slot)
+            link.submit(GET + key, slot)
             return
         flight = namespace.flights.get(key)
         if flight is None:
             flight = engine.open(namespace, key, link)
             fill = FillSlot(client, engine, flight)
             client.owe(fill)
-            link.submit(raw, fill)
-            link.submit(PTTL + key, PttlSlot(engine, flight))
+            link.submit(b"*2\r\n$3\r\nGET\r\n%b*2\r\n$4\r\nPTTL\r\n%b" % (key, key), fill)
         else:
             self.stats.joined += 1
-            join = JoinSlot(client, raw, engine.now)
+            join = JoinSlot(client, GET + key, engine.now)
             client.owe(join)
             if flight.joiners is None:
                 flight.joiners = [join]
@@ -239,10 +256,14 @@ class Pipeline:
     def _mute(client: Downstream) -> None:
         """Decide whether the command at hand gets a reply (CLIENT REPLY OFF, SKIP)."""
         session = client.session
+        was = client.muting
         client.muting = session.muted or session.skips == 1
         if session.skips:
             session.skips -= 1
+        elif was and not client.muting:
+            client.rescope()  # reads may be answered from L1 again
 
 
-def _has_word(args: list[bytes], word: bytes) -> bool:
+def has_word(args: list[bytes], word: bytes) -> bool:
+    """Return whether a word is among the arguments, in any case."""
     return any(len(arg) == len(word) and bytes(arg).upper() == word for arg in args)

@@ -11,12 +11,10 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from enum import Enum
+from enum import Enum, IntEnum
 from typing import TYPE_CHECKING, Final, Protocol
 
 from proxy import errors
-from proxy.cache.flights import Flight
-from proxy.wire.reply import elements
 
 if TYPE_CHECKING:
     from proxy.core.engine import Engine
@@ -64,59 +62,85 @@ class Link(Protocol):
         """Queue a command whose reply, or replies, the slot takes."""
 
 
+class Mode(IntEnum):
+    """How a slot treats what comes for it."""
+
+    WHOLE = 0  # kept until all is there
+    MUTED = 1  # CLIENT REPLY OFF or SKIP: awaited, and not sent
+    STREAMS = 2  # forwarded as it comes; nothing, or whole replies, have been
+    HALF = 3  # the last bytes forwarded end inside a reply
+
+
+class Parts:
+    """What has come for a slot so far: made only for replies that do not come in one piece."""
+
+    __slots__ = ("chunks", "size", "whole")
+
+    def __init__(self) -> None:
+        self.chunks: list[bytes] = []
+        self.whole = 0  # how many of the chunks are whole replies
+        self.size = 0
+
+
 class Slot:
-    """One or more replies owed to a client, forwarded as they are."""
+    """One or more replies owed to a client, forwarded as they are.
 
-    __slots__ = ("at", "client", "half", "is_write", "left", "muted", "parts", "reply", "size", "submitted_at", "whole")
+    `left` is how many replies are still to come, `reply` None until all are there. Few attributes on purpose: a slot
+    is made for every command that goes upstream, and each costs 35 ns.
+    """
 
-    def __init__(self, client: Client | None, *, is_write: bool = False) -> None:
+    __slots__ = ("at", "client", "left", "mode", "parts", "reply", "submitted_at")
+    is_write = False  # its effect may have been applied although no reply came
+    needs_whole = False  # the reply is read here, even if it is not sent
+
+    at: int  # how many bytes the link had been given before this wake-up's; set by the link
+    submitted_at: float  # set by the link
+
+    def __init__(self, client: Client | None) -> None:
         self.client = client
-        self.is_write = is_write
-        self.left = 1  # replies still to come
-        self.reply: bytes | None = None  # None until all are there
-        self.parts: list[bytes] | None = None  # what has come so far
-        self.whole = 0  # how many of the parts are whole replies
-        self.size = 0  # bytes of the parts; below 0 the slot streams
-        self.half = False  # the last bytes that came end inside a reply
-        self.muted = False  # CLIENT REPLY OFF or SKIP: the reply is awaited, and not sent
-        self.at = 0  # how many bytes the link had been given before this one's
-        self.submitted_at = 0.0
+        self.left = 1
+        self.reply: bytes | None = None
+        self.parts: Parts | None = None
+        self.mode = Mode.WHOLE
 
     def keep(self, raw: bytes, count: int) -> None:
         """Take bytes that end `count` replies; more replies are owed."""
         self.left -= count
-        self.half = False
         self._take(raw)
         if self.parts is not None:
-            self.whole = len(self.parts)
+            self.parts.whole = len(self.parts.chunks)
+        elif self.mode is Mode.HALF:
+            self.mode = Mode.STREAMS
 
     def partial(self, raw: bytes) -> None:
         """Take bytes that end inside a reply."""
-        self.half = True
         self._take(raw)
+        if self.mode is Mode.STREAMS:
+            self.mode = Mode.HALF
 
     def land(self, raw: bytes) -> None:
         """Take the bytes that end the last reply."""
-        if self.parts is not None:
-            self.parts.append(raw)
-            raw = b"".join(self.parts)
+        parts = self.parts
+        if parts is not None:
+            parts.chunks.append(raw)
+            raw = b"".join(parts.chunks)
             self.parts = None
         self.fill(raw)
 
     def fill(self, reply: bytes) -> None:
         """Give the client its reply."""
-        self.reply = b"" if self.muted else reply
+        self.reply = b"" if self.mode is Mode.MUTED else reply
         client = self.client
         if client is not None and client.queue and client.queue[0] is self:
             client.settle()
 
     def fail(self, failure: Failure) -> None:
         """Answer what is still owed with an error; a client that has half a reply is cut off."""
-        if self.size < 0 and self.half and self.client is not None and not self.muted:
+        if self.mode is Mode.HALF and self.client is not None:
             self.client.abort("upstream lost inside a reply")
             self.fill(b"")
             return
-        whole = b"".join(self.parts[: self.whole]) if self.parts is not None else b""
+        whole = b"".join(self.parts.chunks[: self.parts.whole]) if self.parts is not None else b""
         self.parts = None
         self.fill(whole + failure_line(failure, is_write=self.is_write) * self.left)
 
@@ -124,28 +148,46 @@ class Slot:
         """Answer with Redis' own refusal: the command was never sent, because its link was not let in."""
         self.fill(error * self.left)
 
-    def may_stream(self) -> bool:
-        """Return whether parts may reach the client before the whole reply is there."""
+    def may_stream(self, size: int) -> bool:
+        """Return whether parts of `size` bytes may reach the client before the whole reply is there."""
         return True
 
+    @property
+    def streams(self) -> bool:
+        """Return whether parts are forwarded as they come."""
+        return self.mode >= Mode.STREAMS
+
     def _take(self, raw: bytes) -> None:
-        client = self.client
-        if self.muted:
+        if self.mode is Mode.MUTED and not self.needs_whole:
             return
-        if self.size < 0:
+        client = self.client
+        if self.mode >= Mode.STREAMS:
             assert client is not None
             client.stream(raw)
             return
-        if self.parts is None:
-            self.parts = [raw]
-        else:
-            self.parts.append(raw)
-        self.size += len(raw)
-        if self.size > STREAM_BYTES and client is not None and client.queue[0] is self and self.may_stream():
-            for part in self.parts:
-                client.stream(part)
+        parts = self.parts
+        if parts is None:
+            parts = self.parts = Parts()
+        parts.chunks.append(raw)
+        parts.size += len(raw)
+        if (
+            parts.size > STREAM_BYTES
+            and self.mode is Mode.WHOLE
+            and client is not None
+            and client.queue[0] is self
+            and self.may_stream(parts.size)
+        ):
+            for chunk in parts.chunks:
+                client.stream(chunk)
             self.parts = None
-            self.size = -1
+            self.mode = Mode.STREAMS
+
+
+class EffectSlot(Slot):
+    """The reply of a command that changes something and names no key: PUBLISH, SCRIPT LOAD."""
+
+    __slots__ = ()
+    is_write = True
 
 
 def failure_line(failure: Failure, *, is_write: bool) -> bytes:
@@ -162,18 +204,19 @@ class FilledSlot(Slot):
 
     __slots__ = ()
 
-    def __init__(self, client: Client, reply: bytes, *, muted: bool = False) -> None:
+    def __init__(self, client: Client, reply: bytes) -> None:
         super().__init__(client)
-        self.reply = b"" if muted else reply
+        self.reply = reply
 
 
 class WriteSlot(Slot):
     """Replies of writes: their keys are dropped again when the last is in."""
 
     __slots__ = ("_engine", "keys")
+    is_write = True
 
     def __init__(self, client: Client, engine: Engine, keys: list[bytes]) -> None:
-        super().__init__(client, is_write=True)
+        super().__init__(client)
         self._engine = engine
         self.keys = keys  # as bulk strings
 
@@ -187,144 +230,16 @@ class WriteAllSlot(Slot):
     """The reply of a write that may have changed any key."""
 
     __slots__ = ("_engine",)
+    is_write = True
 
     def __init__(self, client: Client, engine: Engine) -> None:
-        super().__init__(client, is_write=True)
+        super().__init__(client)
         self._engine = engine
 
     def fill(self, reply: bytes) -> None:
         """End the write, then answer."""
         self._engine.end_write_all()
         super().fill(reply)
-
-
-class FillSlot(Slot):
-    """The read of a flight: its opener is answered when it lands, L1 when the PTTL behind it has."""
-
-    __slots__ = ("_engine", "flight")
-
-    def __init__(self, client: Client, engine: Engine, flight: Flight) -> None:
-        super().__init__(client)
-        self._engine = engine
-        self.flight = flight
-
-    def may_stream(self) -> bool:
-        """Stream what is too large for L1, and give its lease back."""
-        if self.flight.standing and self.size <= self._engine.max_value_bytes:
-            return False
-        self._engine.flights.revoke(self.flight)
-        return True
-
-    def fill(self, reply: bytes) -> None:
-        """Keep the reply for whoever joined, answer the opener."""
-        if self.size >= 0:
-            self.flight.reply = reply
-        super().fill(reply)
-
-    def fail(self, failure: Failure) -> None:
-        """Give the lease back; those who joined ask again when the PTTL fails."""
-        self._engine.flights.revoke(self.flight)
-        super().fail(failure)
-        self.flight.reply = None
-
-
-class JoinSlot(Slot):
-    """A later reader of a flight's key."""
-
-    __slots__ = ("_raw", "joined_at")
-
-    def __init__(self, client: Client, raw: bytes, now: float) -> None:
-        super().__init__(client)
-        self._raw = raw  # the read, for asking oneself
-        self.joined_at = now
-
-    def answer(self, reply: bytes | None, deadline: float) -> None:
-        """Take the flight's reply, or ask again when there is none or it had ended before this reader came."""
-        if reply is not None and self.joined_at < deadline:
-            self.fill(reply)
-        else:
-            assert self.client is not None
-            self.client.ask(self._raw, self)
-
-
-class PttlSlot(Slot):
-    """The PTTL behind a flight's read: ends the flight."""
-
-    __slots__ = ("_engine", "flight")
-
-    def __init__(self, engine: Engine, flight: Flight) -> None:
-        super().__init__(None)
-        self._engine = engine
-        self.flight = flight
-
-    def fill(self, reply: bytes) -> None:
-        """Publish if the lease stands, then answer those who joined."""
-        flight = self.flight
-        if reply[0] != 0x3A:  # a user who may GET but not PTTL: no deadline, no entry
-            self._engine.flights.revoke(flight)
-            pttl_ms = 0
-        else:
-            pttl_ms = int(reply[1:-2])
-        deadline = self._engine.finish(flight, pttl_ms)
-        if flight.joiners is not None:
-            joiners, flight.joiners = flight.joiners, None
-            for joiner in joiners:
-                joiner.answer(flight.reply, deadline)
-
-    def fail(self, failure: Failure) -> None:
-        """Give the lease back; those who joined ask for themselves."""
-        flight = self.flight
-        self._engine.flights.revoke(flight)
-        if flight.joiners is not None:
-            joiners, flight.joiners = flight.joiners, None
-            for joiner in joiners:
-                joiner.answer(None, 0.0)
-
-
-class MgetSlot(Slot):
-    """An MGET of which some keys were in L1: the rest is fetched and joined in order."""
-
-    __slots__ = ("_engine", "_flights", "_frames")
-
-    def __init__(
-        self, client: Client, engine: Engine, frames: list[bytes | None], flights: list[Flight | None]
-    ) -> None:
-        super().__init__(client)
-        self._engine = engine
-        self._frames = frames  # None where the key was fetched
-        self._flights = flights  # one a fetched key; None where no lease was open to us
-
-    def may_stream(self) -> bool:
-        """Stream only what was fetched whole."""
-        if any(frame is not None for frame in self._frames):
-            return False
-        self._revoke()
-        return True
-
-    def fill(self, reply: bytes) -> None:
-        """Join what was fetched with what was here; an error is passed on as it is."""
-        if self.size < 0 or reply[0] != 0x2A:
-            self._revoke()
-        else:
-            fetched = elements(reply)
-            for flight, frame in zip(self._flights, fetched, strict=True):
-                if flight is not None:
-                    flight.reply = frame
-            if len(fetched) < len(self._frames):
-                rest = iter(fetched)
-                frames = [next(rest) if frame is None else frame for frame in self._frames]
-                reply = b"*%d\r\n%b" % (len(frames), b"".join(frames))
-        super().fill(reply)
-
-    def fail(self, failure: Failure) -> None:
-        """Give the leases back."""
-        self._revoke()
-        super().fail(failure)
-
-    def _revoke(self) -> None:
-        for flight in self._flights:
-            if flight is not None:
-                self._engine.flights.revoke(flight)
 
 
 class CallSlot(Slot):
@@ -334,28 +249,29 @@ class CallSlot(Slot):
     """
 
     __slots__ = ("_failed", "_then")
+    is_write = True
+    needs_whole = True
 
     def __init__(
-        self,
-        client: Client | None,
-        then: Callable[[bytes], bytes],
-        failed: Callable[[], None] | None = None,
-        *,
-        is_write: bool = False,
+        self, client: Client | None, then: Callable[[bytes], bytes], failed: Callable[[], None] | None = None
     ) -> None:
-        super().__init__(client, is_write=is_write)
+        super().__init__(client)
         self._then = then
         self._failed = failed
 
-    def may_stream(self) -> bool:
+    def may_stream(self, size: int) -> bool:
         """Never: it must be read first."""
         return False
+
+    def keep(self, raw: bytes, count: int) -> None:
+        """Take one reply of one."""
+        raise AssertionError("a call is owed one reply")
 
     def land(self, raw: bytes) -> None:
         """Let `then` read the reply before the client gets it."""
         if self.parts is not None:
-            self.parts.append(raw)
-            raw = b"".join(self.parts)
+            self.parts.chunks.append(raw)
+            raw = b"".join(self.parts.chunks)
             self.parts = None
         self.fill(self._then(raw))
 

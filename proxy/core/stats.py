@@ -99,7 +99,7 @@ class Stats:
             MetricFamily(metric, "counter", text, (Sample("_total", {}, getattr(self, name)),))
             for name, (metric, text) in COUNTERS.items()
         ]
-        help_text = "Seconds from a command's arrival to its reply from Redis; hits of L1 are not in it."
+        help_text = "Seconds a command waited for Redis, sampled once a read of a link; hits of L1 are not in it."
         return [*counters, self.latency.family("respite_upstream_latency_seconds", help_text)]
 
 

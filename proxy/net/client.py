@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 from proxy.cache.entry import Namespace, Scope
 from proxy.core.session import Session
-from proxy.core.slots import FilledSlot, Slot
+from proxy.core.slots import FilledSlot, Mode, Slot
 from proxy.errors import ProtocolError
 from proxy.net.dial import Stream, reset_on_close
 from proxy.net.link import Link
@@ -24,7 +24,7 @@ from proxy.net.pinned import PinnedLink, Place
 from proxy.net.reactor import ERROR, HANGUP, PEER_CLOSED, READ, WRITE
 from proxy.net.upstream import Group
 from proxy.wire.encode import error
-from proxy.wire.request import Assembler, Raw, Request
+from proxy.wire.request import Assembler, Raw, Request, is_bulk
 
 if TYPE_CHECKING:
     from proxy.net.worker import Worker
@@ -33,6 +33,7 @@ RECV_MIN: Final = 2048  # a 64 KiB buffer a call is dear; grown for clients that
 RECV_MAX: Final = 128 * 1024  # RECV_MIN times a power of four
 TAIL_MAX: Final = 4096  # an incomplete command up to here is parsed again with what follows; above, assembled
 BACKLOG_MAX: Final = 1024  # commands kept for a parked client before it is read no further
+NEAR: Final = 64  # outstanding commands below which no limit is near
 STALL_BYTES: Final = 8 * 1024 * 1024  # unsent bytes at which the link that streams to a client is read no further
 LINK_HIGH: Final = 16 * 1024 * 1024  # unsent bytes of a link at which the clients that feed it are read no further
 _GETS: Final = (b"*2\r\n$3\r\nGET\r\n", b"*2\r\n$3\r\nget\r\n")
@@ -143,54 +144,66 @@ class ClientConnection:
         worker = self.worker
         namespace = self.namespace
         worker.stats.received_bytes += size
-        if namespace is not None and data.startswith(_GETS) and not self._tail:
+        if namespace is not None and data.startswith(_GETS) and not self._tail and self._assembler is None:
+            key = data[_GET_LENGTH:]
+            # The bytes after `GET` are the key as L1 knows it: a hit is one look-up, two attribute writes and a send.
+            entry = namespace.entries.get(key)
             engine = worker.engine
-            if not self.queue and not self._out:
-                # The bytes after `GET` are the key as L1 knows it: a hit is one look-up, two attribute writes, a send.
-                entry = namespace.entries.get(data[_GET_LENGTH:])
-                if entry is not None and entry.deadline > engine.now:
-                    entry.uses += 1
-                    entry.used_at = engine.now
-                    stats = worker.stats
-                    stats.commands += 1
-                    stats.hits += 1
-                    self._send_now(entry.reply)
-                    return
-            data = self._hits(namespace, data)
+            if entry is not None and entry.deadline > engine.now and not self.queue and not self._out:
+                entry.uses += 1
+                entry.used_at = engine.now
+                stats = worker.stats
+                stats.commands += 1
+                stats.hits += 1
+                self._send_now(entry.reply)
+                return
+            data = self._gets(namespace, data)
             if not data:
                 return
         self._parse(data)
 
-    def _hits(self, namespace: Namespace, data: bytes) -> bytes:
-        """Answer the GETs a chunk starts with, up to the first miss; return the bytes from there on.
+    def _gets(self, namespace: Namespace, data: bytes) -> bytes:
+        """Answer the GETs a chunk starts with, without a parser; return the bytes from the first other command on.
 
-        Between two heads lies exactly one bulk string, or nothing that L1 knows: its keys are well formed, so a piece
-        that is found there was framed as a parser would have framed it.
+        Between two heads lies exactly one bulk string, or something else: what is found in L1 was framed as a parser
+        would have framed it, for the keys of L1 are well formed; what is not found is looked at.
         """
-        engine = self.worker.engine
+        worker = self.worker
+        engine = worker.engine
         now = engine.now
         find = namespace.entries.get
         out: list[bytes] = []
-        taken = 0
+        taken = hits = misses = 0
         for key in data.split(data[:_GET_LENGTH])[1:]:
             entry = find(key)
-            if entry is None or entry.deadline <= now:
+            if entry is not None and entry.deadline > now:
+                entry.uses += 1
+                entry.used_at = now
+                out.append(entry.reply)
+                hits += 1
+            elif is_bulk(key):
+                if out:
+                    self.reply(b"".join(out))
+                    out = []
+                worker.pipeline.miss(self, namespace, key)
+                misses += 1
+            else:
                 break
-            entry.uses += 1
-            entry.used_at = now
-            out.append(entry.reply)
             taken += _GET_LENGTH + len(key)
-        if not out:
-            return data
-        stats = self.worker.stats
-        stats.commands += len(out)
-        stats.hits += len(out)
-        reply = out[0] if len(out) == 1 else b"".join(out)
-        if taken == len(data) and not self.queue and not self._out:
-            self._send_now(reply)
-            return b""
-        self.reply(reply)
-        return data[taken:]
+        stats = worker.stats
+        stats.commands += hits + misses
+        stats.hits += hits
+        if out:
+            reply = out[0] if len(out) == 1 else b"".join(out)
+            if self.queue or self._out or misses:
+                self.reply(reply)
+            else:
+                self._send_now(reply)
+        if misses:
+            self.session.last_at = now
+            self.session.last_command = b"get"
+            self._press_if_needed()
+        return b"" if taken == len(data) else data[taken:]
 
     def _parse(self, data: bytes) -> None:
         """Split a chunk into requests and run them; keep what is incomplete."""
@@ -218,14 +231,14 @@ class ClientConnection:
             session = self.session
             session.last_at = self.worker.engine.now
             session.last_command = requests[-1][0][0]
+            self.worker.stats.commands += len(requests)
             if self.parked:
-                self.worker.stats.commands += len(requests)
                 self.park(self.parked, requests)
             else:
                 if self.group is None and self.pin is None:
                     self._regroup()
                 self.worker.pipeline.run(self, requests)
-            self._press()
+            self._press_if_needed()
         if refused is not None and not self.closed:
             self.worker.stats.protocol_errors += 1
             self.reply(error(f"ERR {refused}"))
@@ -267,16 +280,18 @@ class ClientConnection:
 
     def reply(self, raw: bytes) -> None:
         """Send a reply in its turn."""
+        if self.muting:
+            return
         if self.queue:
-            self.queue.append(FilledSlot(self, raw, muted=self.muting))
-        elif not self.muting:
+            self.queue.append(FilledSlot(self, raw))
+        else:
             self._out.append(raw)
             self._mark()
 
     def owe(self, slot: Slot) -> None:
         """Add a slot to the queue."""
         if self.muting:
-            slot.muted = True
+            slot.mode = Mode.MUTED
         self.queue.append(slot)
 
     def settle(self) -> None:
@@ -328,7 +343,10 @@ class ClientConnection:
 
     def ask(self, raw: bytes, slot: Slot) -> None:
         """Submit a read for a slot that is in the queue already."""
-        link = self.route() if not self.closed else None
+        if self.closed:
+            slot.fill(b"")
+            return
+        link = self.route()
         if link is None:
             slot.refuse(self.why_not())
         else:
@@ -381,7 +399,7 @@ class ClientConnection:
         backlog, self._backlog = self._backlog, []
         self._expose()
         if backlog:
-            self.worker.pipeline.resume(self, backlog)
+            self.worker.pipeline.run(self, backlog)
         self._press()
 
     # -- a connection of one's own -----------------------------------------------------------------------------------
@@ -562,11 +580,23 @@ class ClientConnection:
 
     # -- limits ------------------------------------------------------------------------------------------------------
 
+    def _press_if_needed(self) -> None:
+        """Look at the limits only where one can be near: most clients have one command outstanding."""
+        link = self.link
+        queue = self.queue
+        if (
+            (queue and (len(queue) > NEAR or queue[-1].left > NEAR))
+            or self._backlog
+            or self._outbox is not None
+            or (link is not None and link.unsent_bytes)
+        ):
+            self._press()
+
     def _press(self) -> None:
         """Read on, or no further, as what is outstanding and unsent allows."""
         link = self.link
         too_much = (
-            len(self.queue) > self.worker.max_pipeline
+            sum(slot.left for slot in self.queue) > self.worker.max_pipeline
             or len(self._backlog) > BACKLOG_MAX
             or self.unsent_bytes > STALL_BYTES
         )
@@ -629,7 +659,7 @@ class ClientConnection:
         self._stream.close()
         self.unstall()
         for slot in self.queue:
-            slot.muted = True
+            slot.mode = Mode.MUTED  # links still await its reply
         self._out.clear()
         self._backlog.clear()
         self._assembler = None

@@ -98,7 +98,6 @@ class PinnedLink(Link):
     def send_raw(self, raw: Raw) -> None:
         """Forward bytes whose replies nobody matches."""
         self._out.append(raw)
-        self._given += len(raw)
         self.flush()
 
     def subscribe(self, client: Client, raw: Raw, acks: int) -> None:

@@ -92,29 +92,30 @@ UNKNOWN: Final = CommandSpec(b"", Kind.UNKNOWN, is_write=True, keys=_every_argum
 class CommandTable:
     """Look commands up by the words a client sent, in any case."""
 
-    __slots__ = ("_by_word", "_specs")
+    __slots__ = ("_specs", "by_word")
 
     CACHED_WORDS: Final = 4096  # spellings remembered; clients use a handful
 
     def __init__(self, specs: Iterable[CommandSpec]) -> None:
         self._specs = {spec.name: spec for spec in specs}
-        self._by_word: dict[bytes, CommandSpec] = {}
+        self.by_word: dict[bytes, CommandSpec] = {}  # as clients spell them; none that has subcommands
 
     def __len__(self) -> int:
         return len(self._specs)
 
     def find(self, args: Sequence[bytes]) -> CommandSpec:
         """Return the spec of a command, or of its subcommand where it has some; `UNKNOWN` when there is none."""
-        word = args[0]
-        spec = self._by_word.get(word)
+        word = bytes(args[0])
+        spec = self.by_word.get(word)
+        if spec is not None:
+            return spec
+        spec = self._specs.get(word.upper())
         if spec is None:
-            spec = self._specs.get(bytes(word).upper())
-            if spec is None:
-                return UNKNOWN
-            if len(self._by_word) < self.CACHED_WORDS:
-                self._by_word[word] = spec
-        if spec.subcommands and len(args) > 1:
-            return spec.subcommands.get(bytes(args[1]).upper(), spec)
+            return UNKNOWN
+        if spec.subcommands:
+            return spec.subcommands.get(bytes(args[1]).upper(), spec) if len(args) > 1 else spec
+        if len(self.by_word) < self.CACHED_WORDS:
+            self.by_word[word] = spec
         return spec
 
     @classmethod

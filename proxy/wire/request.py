@@ -40,6 +40,20 @@ _HEADS: Final = frozenset([b"*%d\r\n" % n for n in range(1, 10)] + [b"*%d\r" % n
 _NUMBER: Final = re.compile(rb"-?[1-9][0-9]{0,18}|0")
 
 
+def is_bulk(raw: bytes) -> bool:
+    """Return whether bytes are exactly one bulk string, of fewer than a million bytes, as a client should write it."""
+    end = raw.find(b"\r\n", 1, 8)
+    digits = raw[1:end]
+    return (
+        end > 0
+        and raw[0] == 0x24
+        and digits.isdigit()
+        and len(raw) == end + 4 + int(digits)
+        and raw.endswith(b"\r\n")
+        and (raw[1] != 0x30 or end == 2)
+    )
+
+
 class Limits(NamedTuple):
     """What a client may ask us to hold: one bulk string, one whole request, in bytes."""
 
@@ -213,7 +227,7 @@ class Assembler:
         return True
 
     def _word(self, end: int) -> bytes:
-        if self._bulk <= LARGE_BYTES:
+        if self._bulk <= LARGE_BYTES or not self._args:  # the command's name is looked up: never a view
             return bytes(self._buffer[self._pos : end])
         return memoryview(self._buffer)[self._pos : end]  # type: ignore[return-value]  # a copy saved, see Request
 

@@ -1,4 +1,4 @@
-"""The corpus of the differential test: what state a case starts from, its samples, and the wrong arguments made of them.
+"""The corpus of the differential test: the state a case starts from, its samples, the wrong arguments made of them.
 
 A case is one command of the server's own COMMAND list, or a sample of a command that this server lacks: then both
 sides answer that they do not know it. Everything is decided by the command list and a seed, nothing by the replies.
@@ -62,6 +62,9 @@ SAMPLES: Mapping[str, tuple[Line, ...]] = {
     **samples_server.CLUSTER,
 }
 
+CONTAINERS = frozenset({"acl", "client", "cluster", "command", "config", "memory", "object", "xinfo"})
+"""Commands whose unknown sub-commands are tried."""
+
 UNMUTATED = frozenset({"debug", "failover", "migrate", "replicaof", "shutdown", "slaveof"})
 """Commands whose wrong arguments might do what they say: their samples are all that is sent."""
 
@@ -89,7 +92,7 @@ class Case:
 
 
 def build(commands: Mapping[str, Command], *, only_in_flows: frozenset[str]) -> Iterator[Case]:
-    """Make the cases for a server. Of commands that change the connection (`only_in_flows`) only arity errors are made."""
+    """Make the cases for a server; of the commands `only_in_flows`, which change the connection, only arity errors."""
     for name in sorted({*SAMPLES, *commands}):
         command = commands.get(name, Command(name, 0, 0))
         samples = [words(line) for line in SAMPLES.get(name, ())]
@@ -107,7 +110,7 @@ def _bad_arity(command: Command) -> Iterator[Words]:
         yield spoken + (b"x",) * (count - len(spoken))
     if command.arity > 0:
         yield spoken + (b"x",) * (command.arity + 1 - len(spoken))
-    if len(spoken) == 1 and command.name in ("acl", "client", "cluster", "command", "config", "memory", "object", "xinfo"):
+    if len(spoken) == 1 and command.name in CONTAINERS:
         yield (spoken[0], b"NOSUCH")
         yield (spoken[0], b"NOSUCH", b"a", b"b")
 

@@ -1,4 +1,4 @@
-"""Where two honest servers answer differently, each with its reason, and how much of the reply is compared all the same.
+"""Where two honest servers answer differently, for what reason, and how much is compared all the same.
 
 Nothing stands here because Respite answers otherwise: every row was needed with both sides direct
 (RESPITE_E2E_DIRECT=1). A row loosens only replies that are no errors; errors are always compared byte for byte.
@@ -116,5 +116,3 @@ MASKED: Mapping[str, Masked] = {
 NOT_SENT: Mapping[str, str] = {
     "sync": "turns the connection into a replica's; a replica is attached to Redis itself",
 }
-
-IN_FLOWS_ONLY: Mapping[str, str] = {}

@@ -62,7 +62,6 @@ class Flow:
     since: tuple[int, int] = (6, 0)
     redis_only: str = ""
 
-
     def why_not(self, kind: Kind) -> str:
         """Say why the flow cannot run on a kind of server; "" when it can."""
         if kind.is_valkey:
@@ -83,14 +82,13 @@ class Run:
     def transcript(self) -> list[tuple[Step, bytes]]:
         """Run the steps. A step that fails ends it, with what went wrong in place of its reply."""
         done: list[tuple[Step, bytes]] = []
+        step: Step = ("setup", None)
         try:
             self._prepare()
             for step in self.flow.steps:
-                try:
-                    done.extend((step, reply) for reply in self._take(step))
-                except (ClosedError, NoFrameError, OSError, AssertionError) as error:
-                    done.append((step, FAILED + f"{type(error).__name__}: {error}>".encode()))
-                    break
+                done.extend((step, reply) for reply in self._take(step))
+        except (ClosedError, NoFrameError, OSError, AssertionError) as error:
+            done.append((step, FAILED + f"{type(error).__name__}: {error}>".encode()))
         finally:
             for client in self.clients.values():
                 client.close()
@@ -123,9 +121,7 @@ class Run:
         return self.clients[name]
 
     def _mentions(self, token: bytes) -> bool:
-        return any(
-            token in b" ".join(words(step[1])) for step in self.flow.steps if isinstance(step[1], str | tuple)
-        )
+        return any(token in b" ".join(words(step[1])) for step in self.flow.steps if isinstance(step[1], str | tuple))
 
     def _fill(self, command: tuple[bytes, ...]) -> list[bytes]:
         return [re.sub(rb"\{(id|addr):(\w+)\}", self._value, word) for word in command]
@@ -168,7 +164,9 @@ class Run:
 
 def differences(flow: Flow, direct: list[tuple[Step, bytes]], proxied: list[tuple[Step, bytes]]) -> list[str]:
     """List the steps whose replies differ, up to the first that failed on one side only."""
-    found = [f"{flow.name}: fails directly at {step!r:.300}: {reply!r}" for step, reply in direct if reply.startswith(FAILED)]
+    found = [
+        f"{flow.name}: fails directly at {step!r:.300}: {reply!r}" for step, reply in direct if reply.startswith(FAILED)
+    ]
     for (step, left), (other, right) in zip(direct, proxied, strict=False):
         if step is not other or not _is_equal(flow, left, right):
             found.append(f"{flow.name}: {step!r:.300}\n    direct  {left[:400]!r}\n    respite {right[:400]!r}")

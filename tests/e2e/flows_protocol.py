@@ -62,7 +62,7 @@ UNKNOWN: tuple[tuple[bytes | str, ...], ...] = (
     ("NOSUCH",),
     ("NOSUCH", "a", "b"),
     ("nosuch", "x" * 200, "y"),
-    ("NOSUCH", *("arg%d" % index for index in range(60))),
+    ("NOSUCH", *(f"arg{index}" for index in range(60))),
     ("N" * 300, "a"),
     ("NO\r\nSUCH", "a\r\nb"),
     (b"\x00\xff", b"\x00"),
@@ -79,10 +79,7 @@ FLOWS: tuple[Flow, ...] = (
         Flow(f"garbage after commands: {name}", (("a", GET + GET + GARBAGE[name], CLOSED), ("b", "GET str")))
         for name in ("count is no number", "element is a status", "size is negative", "unbalanced double quotes")
     ),
-    *(
-        Flow(f"accepted: {name}", (("a", sent, frames), ("a", "ECHO end")))
-        for name, (sent, frames) in ACCEPTED.items()
-    ),
+    *(Flow(f"accepted: {name}", (("a", sent, frames), ("a", "ECHO end"))) for name, (sent, frames) in ACCEPTED.items()),
     Flow(
         "garbage: text after a quote",
         (("a", b'SET "a"b c\r\n', CLOSED),),
@@ -94,6 +91,7 @@ FLOWS: tuple[Flow, ...] = (
         (("a", b"*1\r\n$4\r\nPINGxx*1\r\n$4\r\nPING\r\n", 2),),
         redis_only="Valkey closes the connection without a word",
     ),
+    Flow("the first words of HTTP as a command", (("a", "POST /", CLOSED), ("b", "HOST: x", CLOSED), ("c", "GET str"))),
     Flow("unknown commands", tuple(("a", command) for command in UNKNOWN)),
     Flow("unknown commands in a pipeline", (("a", encode_all([*UNKNOWN, ("GET", "str")]), len(UNKNOWN) + 1),)),
     Flow(
@@ -103,15 +101,24 @@ FLOWS: tuple[Flow, ...] = (
     ),
     Flow(
         "half a command waits for the rest",
-        (("a", b"*2\r\n$3\r\nGE", QUIET), ("a", b"T\r\n$3\r\nst", QUIET), ("a", b"r\r\n"), ("a", b"PI", QUIET), ("a", b"NG\r\n")),
+        (
+            ("a", b"*2\r\n$3\r\nGE", QUIET),
+            ("a", b"T\r\n$3\r\nst", QUIET),
+            ("a", b"r\r\n"),
+            ("a", b"PI", QUIET),
+            ("a", b"NG\r\n"),
+        ),
     ),
     Flow("replies of every type", tuple(("a", f"DEBUG PROTOCOL {name}") for name in DEBUG_TYPES)),
-    Flow("replies of every type in a transaction", (
-        ("a", "MULTI"),
-        *(("a", f"DEBUG PROTOCOL {name}") for name in DEBUG_TYPES),
-        ("a", "GET str"),
-        ("a", "EXEC"),
-    )),
+    Flow(
+        "replies of every type in a transaction",
+        (
+            ("a", "MULTI"),
+            *(("a", f"DEBUG PROTOCOL {name}") for name in DEBUG_TYPES),
+            ("a", "GET str"),
+            ("a", "EXEC"),
+        ),
+    ),
     Flow(
         "attributes",
         (("a", "DEBUG PROTOCOL attrib"), ("a", "GET str"), ("a", encode_all([("DEBUG", "PROTOCOL", "attrib")] * 3), 3)),
@@ -128,7 +135,13 @@ FLOWS: tuple[Flow, ...] = (
     Flow("pushes are refused in RESP2", (("a", "DEBUG PROTOCOL push"), ("a", "GET str")), protocols=(2,), since=(7, 0)),
     Flow(
         "a pipeline of ten thousand",
-        (("a", encode_all([("GET", "str"), ("SET", "num", "1"), ("GET", "num"), ("MGET", "str", "num")] * 2500), 10_000),),
+        (
+            (
+                "a",
+                encode_all([("GET", "str"), ("SET", "num", "1"), ("GET", "num"), ("MGET", "str", "num")] * 2500),
+                10_000,
+            ),
+        ),
     ),
     Flow(
         "values of megabytes",

@@ -127,7 +127,10 @@ class RawClient:
             return at if count < 0 else self._need(at + count + 2, deadline)
         if kind not in AGGREGATES:
             return at
-        for _ in range(max(count, 0) * (2 if kind in b"%|" else 1)):
+        wanted = max(count, 0) * (2 if kind in b"%|" else 1)
+        while wanted:
+            # Redis 7.0 writes a push in the middle of EXEC's array: it is no element of it.
+            wanted -= self._kind(at, deadline) != ord(">")
             at = self._end_of_frame(at, deadline)
         return self._end_of_frame(at, deadline) if kind == ord("|") else at
 
@@ -139,6 +142,10 @@ class RawClient:
         kind = self._buffer[start]
         is_counted = kind in BULKS or kind in AGGREGATES
         return kind, int(self._buffer[start + 1 : line_end]) if is_counted else 0, line_end + 2
+
+    def _kind(self, start: int, deadline: float) -> int:
+        self._need(start + 1, deadline)
+        return self._buffer[start]
 
     def _need(self, end: int, deadline: float) -> int:
         while len(self._buffer) < end:
@@ -211,10 +218,11 @@ def _node(frame: bytes, start: int) -> tuple[Node, int]:
     if kind[0] not in AGGREGATES:
         return Node(kind, frame[start:line_end]), line_end
     count = max(int(frame[start + 1 : line_end]), 0) * (2 if kind in (b"%", b"|") else 1) + (kind == b"|")
-    children = []
+    children: list[Node] = []
     at = line_end
-    for _ in range(count):
+    while count:
         child, at = _node(frame, at)
+        count -= child.kind != b">"
         children.append(child)
     return Node(kind, frame[start:line_end], tuple(children)), at
 

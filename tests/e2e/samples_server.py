@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from .words import Line
 
-LIBRARY = "#!lua name=lib\nredis.register_function('f', function(k, a) return redis.call('GET', k[1]) end)\nredis.register_function{function_name='g', callback=function(k, a) return #a end, flags={'no-writes'}}"
+LIBRARY = """#!lua name=lib
+redis.register_function('f', function(k, a) return redis.call('GET', k[1]) end)
+redis.register_function{function_name='g', callback=function(k, a) return #a end, flags={'no-writes'}}"""
 GET_SCRIPT = "return redis.call('GET', KEYS[1])"
 GET_SCRIPT_SHA = "d3c21d0c2b9ca22f82737626a27bcaf5d288f99f"
 UNKNOWN_SHA = "ffffffffffffffffffffffffffffffffffffffff"
@@ -21,7 +23,12 @@ CONNECTION: dict[str, tuple[Line, ...]] = {
     "client|id": ("CLIENT ID",),
     "client|import-source": ("CLIENT IMPORT-SOURCE OFF", "CLIENT IMPORT-SOURCE WHAT"),
     "client|info": ("CLIENT INFO",),
-    "client|list": ("CLIENT LIST TYPE replica", "CLIENT LIST ID 999999999", "CLIENT LIST TYPE nosuch", "CLIENT LIST WHAT"),
+    "client|list": (
+        "CLIENT LIST TYPE replica",
+        "CLIENT LIST ID 999999999",
+        "CLIENT LIST TYPE nosuch",
+        "CLIENT LIST WHAT",
+    ),
     "client|no-evict": ("CLIENT NO-EVICT ON", "CLIENT NO-EVICT OFF", "CLIENT NO-EVICT WHAT"),
     "client|no-touch": ("CLIENT NO-TOUCH ON", "CLIENT NO-TOUCH OFF", "CLIENT NO-TOUCH WHAT"),
     "client|setinfo": ("CLIENT SETINFO LIB-NAME lib", "CLIENT SETINFO LIB-VER 1", "CLIENT SETINFO LIB-NAME 'a b'"),
@@ -63,7 +70,11 @@ SCRIPTS: dict[str, tuple[Line, ...]] = {
         ("EVALSHA", GET_SCRIPT_SHA, "1", "list"),
         ("EVALSHA", "short", "0"),
     ),
-    "evalsha_ro": (("SCRIPT", "LOAD", GET_SCRIPT), ("EVALSHA_RO", GET_SCRIPT_SHA, "1", "str"), ("EVALSHA_RO", UNKNOWN_SHA, "0")),
+    "evalsha_ro": (
+        ("SCRIPT", "LOAD", GET_SCRIPT),
+        ("EVALSHA_RO", GET_SCRIPT_SHA, "1", "str"),
+        ("EVALSHA_RO", UNKNOWN_SHA, "0"),
+    ),
     "fcall": (("FUNCTION", "LOAD", LIBRARY), "FCALL f 1 str", "FCALL g 0 a b", "FCALL nosuch 0", "FCALL f x"),
     "fcall_ro": (("FUNCTION", "LOAD", LIBRARY), "FCALL_RO g 0 a b", "FCALL_RO f 1 str", "FCALL_RO nosuch 0"),
     "function|delete": (("FUNCTION", "LOAD", LIBRARY), "FUNCTION DELETE lib", "FUNCTION DELETE lib"),
@@ -72,7 +83,11 @@ SCRIPTS: dict[str, tuple[Line, ...]] = {
     "function|help": ("FUNCTION HELP",),
     "function|kill": ("FUNCTION KILL",),
     "function|list": (("FUNCTION", "LOAD", LIBRARY), "FUNCTION LIST LIBRARYNAME lib", "FUNCTION LIST LIBRARYNAME none"),
-    "function|load": (("FUNCTION", "LOAD", LIBRARY), ("FUNCTION", "LOAD", LIBRARY), ("FUNCTION", "LOAD", "REPLACE", LIBRARY)),
+    "function|load": (
+        ("FUNCTION", "LOAD", LIBRARY),
+        ("FUNCTION", "LOAD", LIBRARY),
+        ("FUNCTION", "LOAD", "REPLACE", LIBRARY),
+    ),
     "function|restore": ("FUNCTION RESTORE garbage", "FUNCTION RESTORE garbage WHAT"),
     "function|stats": ("FUNCTION STATS", ("FUNCTION", "LOAD", LIBRARY), "FUNCTION STATS"),
     "script|exists": (("SCRIPT", "LOAD", GET_SCRIPT), ("SCRIPT", "EXISTS", GET_SCRIPT_SHA, UNKNOWN_SHA)),
@@ -80,13 +95,22 @@ SCRIPTS: dict[str, tuple[Line, ...]] = {
     "script|help": ("SCRIPT HELP",),
     "script|kill": ("SCRIPT KILL",),
     "script|load": (("SCRIPT", "LOAD", GET_SCRIPT), ("SCRIPT", "LOAD", "syntax error")),
-    "script|show": (("SCRIPT", "LOAD", GET_SCRIPT), ("SCRIPT", "SHOW", GET_SCRIPT_SHA), ("SCRIPT", "SHOW", UNKNOWN_SHA)),
+    "script|show": (
+        ("SCRIPT", "LOAD", GET_SCRIPT),
+        ("SCRIPT", "SHOW", GET_SCRIPT_SHA),
+        ("SCRIPT", "SHOW", UNKNOWN_SHA),
+    ),
 }
 
 ADMIN: dict[str, tuple[Line, ...]] = {
     "acl|cat": ("ACL CAT", "ACL CAT nosuch"),
     "acl|deluser": ("ACL SETUSER bob on >pw ~b* +get", "ACL DELUSER bob nobody", "ACL DELUSER default"),
-    "acl|dryrun": ("ACL SETUSER bob on ~b* +get", "ACL DRYRUN bob GET bx", "ACL DRYRUN bob GET x", "ACL DRYRUN nobody GET x"),
+    "acl|dryrun": (
+        "ACL SETUSER bob on ~b* +get",
+        "ACL DRYRUN bob GET bx",
+        "ACL DRYRUN bob GET x",
+        "ACL DRYRUN nobody GET x",
+    ),
     "acl|genpass": ("ACL GENPASS", "ACL GENPASS 32", "ACL GENPASS x"),
     "acl|getuser": ("ACL SETUSER bob on >pw ~b* +get", "ACL GETUSER bob", "ACL GETUSER nobody", "ACL DELUSER bob"),
     "acl|help": ("ACL HELP",),

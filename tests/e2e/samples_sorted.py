@@ -44,7 +44,11 @@ ZSETS: dict[str, tuple[Line, ...]] = {
         "ZRANGE zset 0 1 BYLEX WITHSCORES",
     ),
     "zrangebylex": ("ZRANGEBYLEX lex - +", "ZRANGEBYLEX lex [a (c LIMIT 0 1", "ZRANGEBYLEX lex a b"),
-    "zrangebyscore": ("ZRANGEBYSCORE zset 1 2", "ZRANGEBYSCORE zset -inf +inf WITHSCORES LIMIT 1 1", "ZRANGEBYSCORE zset a b"),
+    "zrangebyscore": (
+        "ZRANGEBYSCORE zset 1 2",
+        "ZRANGEBYSCORE zset -inf +inf WITHSCORES LIMIT 1 1",
+        "ZRANGEBYSCORE zset a b",
+    ),
     "zrangestore": ("ZRANGESTORE dest zset 0 1", "ZRANGE dest 0 -1", "ZRANGESTORE dest none 0 1"),
     "zrank": ("ZRANK zset b", "ZRANK zset nope", "ZRANK zset b WITHSCORE", "ZRANK none a"),
     "zrem": ("ZREM zset a nope", "ZREM none a"),
@@ -57,16 +61,35 @@ ZSETS: dict[str, tuple[Line, ...]] = {
     "zrevrank": ("ZREVRANK zset b", "ZREVRANK zset nope"),
     "zscan": ("ZSCAN zset 0", "ZSCAN zset 0 MATCH a* COUNT 1", "ZSCAN none 0", "ZSCAN zset x"),
     "zscore": ("ZSCORE zset a", "ZSCORE zset nope", "ZSCORE none a", "ZADD zset 0.1 a", "ZSCORE zset a"),
-    "zunion": ("ZUNION 2 zset zset2", "ZUNION 2 zset zset2 WITHSCORES", "ZUNION 1 none", "ZUNION 2 zset iset WITHSCORES"),
+    "zunion": (
+        "ZUNION 2 zset zset2",
+        "ZUNION 2 zset zset2 WITHSCORES",
+        "ZUNION 1 none",
+        "ZUNION 2 zset iset WITHSCORES",
+    ),
     "zunionstore": ("ZUNIONSTORE dest 2 zset zset2 WEIGHTS 1 2", "ZRANGE dest 0 -1 WITHSCORES", "ZUNIONSTORE dest 0 x"),
 }
 
 GEO: dict[str, tuple[Line, ...]] = {
-    "geoadd": ("GEOADD geo 13.36 38.11 Palermo", "GEOADD geo CH 1 2 Roma", "GEOADD geo 999 1 x", "GEOADD geo NX 1 1 Roma"),
-    "geodist": ("GEODIST geo Roma Milano", "GEODIST geo Roma Milano km", "GEODIST geo Roma none", "GEODIST geo Roma Milano x"),
+    "geoadd": (
+        "GEOADD geo 13.36 38.11 Palermo",
+        "GEOADD geo CH 1 2 Roma",
+        "GEOADD geo 999 1 x",
+        "GEOADD geo NX 1 1 Roma",
+    ),
+    "geodist": (
+        "GEODIST geo Roma Milano",
+        "GEODIST geo Roma Milano km",
+        "GEODIST geo Roma none",
+        "GEODIST geo Roma Milano x",
+    ),
     "geohash": ("GEOHASH geo Roma nope", "GEOHASH none a"),
     "geopos": ("GEOPOS geo Roma nope", "GEOPOS none a"),
-    "georadius": ("GEORADIUS geo 12 42 900 km WITHDIST ASC", "GEORADIUS geo 12 42 900 km STORE dest", "GEORADIUS none 1 1 1 m"),
+    "georadius": (
+        "GEORADIUS geo 12 42 900 km WITHDIST ASC",
+        "GEORADIUS geo 12 42 900 km STORE dest",
+        "GEORADIUS none 1 1 1 m",
+    ),
     "georadius_ro": ("GEORADIUS_RO geo 12 42 900 km WITHCOORD WITHHASH ASC", "GEORADIUS_RO geo 12 42 9 km STORE x"),
     "georadiusbymember": ("GEORADIUSBYMEMBER geo Roma 900 km ASC", "GEORADIUSBYMEMBER geo nope 900 km"),
     "georadiusbymember_ro": ("GEORADIUSBYMEMBER_RO geo Roma 900 km COUNT 1 ASC", "GEORADIUSBYMEMBER_RO none a 1 m"),
@@ -80,7 +103,11 @@ GEO: dict[str, tuple[Line, ...]] = {
 
 STREAMS: dict[str, tuple[Line, ...]] = {
     "xack": ("XREADGROUP GROUP grp me COUNT 1 STREAMS stream >", "XACK stream grp 1-1 9-9", "XACK stream none 1-1"),
-    "xackdel": ("XREADGROUP GROUP grp me COUNT 1 STREAMS stream >", "XACKDEL stream grp ACKED IDS 1 1-1", "XLEN stream"),
+    "xackdel": (
+        "XREADGROUP GROUP grp me COUNT 1 STREAMS stream >",
+        "XACKDEL stream grp ACKED IDS 1 1-1",
+        "XLEN stream",
+    ),
     "xadd": (
         "XADD stream 9-1 f v",
         "XADD stream 1-1 f v",
@@ -119,7 +146,11 @@ STREAMS: dict[str, tuple[Line, ...]] = {
     "xgroup|destroy": ("XGROUP DESTROY stream grp", "XGROUP DESTROY stream grp", "XGROUP DESTROY none grp"),
     "xgroup|help": ("XGROUP HELP",),
     "xgroup|setid": ("XGROUP SETID stream grp 0", "XGROUP SETID stream none 0"),
-    "xinfo|consumers": ("XINFO CONSUMERS stream grp", "XGROUP CREATECONSUMER stream grp me", "XINFO CONSUMERS stream grp"),
+    "xinfo|consumers": (
+        "XINFO CONSUMERS stream grp",
+        "XGROUP CREATECONSUMER stream grp me",
+        "XINFO CONSUMERS stream grp",
+    ),
     "xinfo|groups": ("XINFO GROUPS stream", "XINFO GROUPS none"),
     "xinfo|help": ("XINFO HELP",),
     "xinfo|stream": ("XINFO STREAM stream", "XINFO STREAM stream FULL", "XINFO STREAM none"),
@@ -157,7 +188,12 @@ STREAMS: dict[str, tuple[Line, ...]] = {
 }
 
 VECTORS: dict[str, tuple[Line, ...]] = {
-    "vadd": ("VADD vec VALUES 3 1 0 0 e1", "VADD vec VALUES 3 0 1 0 e2", "VADD vec VALUES 2 0 1 e3", "VADD str VALUES 1 1 a"),
+    "vadd": (
+        "VADD vec VALUES 3 1 0 0 e1",
+        "VADD vec VALUES 3 0 1 0 e2",
+        "VADD vec VALUES 2 0 1 e3",
+        "VADD str VALUES 1 1 a",
+    ),
     "vcard": ("VADD vec VALUES 2 1 0 e1", "VCARD vec", "VCARD none"),
     "vdim": ("VADD vec VALUES 2 1 0 e1", "VDIM vec", "VDIM none"),
     "vemb": ("VADD vec VALUES 2 1 0 e1", "VEMB vec e1", "VEMB vec none"),

@@ -43,14 +43,25 @@ KEYS: dict[str, tuple[Line, ...]] = {
     "rename": ("RENAME str str9", "RENAME none x", "GET str9", "RENAME str9 num", "GET num", "RENAME num num"),
     "renamenx": ("RENAMENX str str9", "RENAMENX str9 num", "RENAMENX none x", "GET str9"),
     "restore": (
-        ("RESTORE", "new", "0", b"\n\x17\x17\x00\x00\x00\x12\x00\x00\x00\x03\x00\x00\xc0\x01\x00\x04\xc0\x02\x00\x04"
-         b"\xc0\x03\x00\xff\x04\x00u#<\xc0;.\xe9\xdd"),
+        (
+            "RESTORE",
+            "new",
+            "0",
+            b"\n\x17\x17\x00\x00\x00\x12\x00\x00\x00\x03\x00\x00\xc0\x01\x00\x04\xc0\x02\x00\x04"
+            b"\xc0\x03\x00\xff\x04\x00u#<\xc0;.\xe9\xdd",
+        ),
         "LRANGE new 0 -1",
         "RESTORE new 0 garbage",
         "RESTORE new2 -1 garbage",
         "RESTORE str 0 garbage REPLACE",
     ),
-    "scan": ("SCAN 0 COUNT 1000", "SCAN 0 MATCH str* COUNT 1000", "SCAN 0 COUNT 1000 TYPE zset", "SCAN x", "SCAN 0 X 1"),
+    "scan": (
+        "SCAN 0 COUNT 1000",
+        "SCAN 0 MATCH str* COUNT 1000",
+        "SCAN 0 COUNT 1000 TYPE zset",
+        "SCAN x",
+        "SCAN 0 X 1",
+    ),
     "sort": (
         "SORT list ALPHA",
         "SORT iset DESC LIMIT 1 2",
@@ -89,7 +100,13 @@ STRINGS: dict[str, tuple[Line, ...]] = {
     "getset": ("GETSET str new", "GET str", "GETSET none x", "GET none", "GETSET exp y", "PTTL none"),
     "incr": ("INCR num", "GET num", "INCR num", "GET num", "INCR new", "INCR str", "INCR big"),
     "incrby": ("INCRBY num 5", "GET num", "INCRBY new -5", "INCRBY str 1", "INCRBY big 1"),
-    "incrbyfloat": ("INCRBYFLOAT flt 0.25", "GET flt", "INCRBYFLOAT num 1e3", "INCRBYFLOAT str 1", "INCRBYFLOAT flt inf"),
+    "incrbyfloat": (
+        "INCRBYFLOAT flt 0.25",
+        "GET flt",
+        "INCRBYFLOAT num 1e3",
+        "INCRBYFLOAT str 1",
+        "INCRBYFLOAT flt inf",
+    ),
     "lcs": ("LCS str str2", "LCS str str2 LEN", "LCS str str2 IDX MINMATCHLEN 1 WITHMATCHLEN", "LCS str none"),
     "mget": (
         "MGET str",
@@ -100,7 +117,14 @@ STRINGS: dict[str, tuple[Line, ...]] = {
         "MGET bin empty",
     ),
     "mset": ("MSET a 1 b 2", "MGET a b", "MSET a 3 a 4", "GET a", "MSET str x list y", "MGET str list", "MSET a 1 b"),
-    "msetex": ("MSETEX 2 a 1 b 2", "MGET a b", "MSETEX 1 a 2 NX", "MSETEX 1 a 3 XX EX 1000", "MGET a b", "MSETEX 0 a 1"),
+    "msetex": (
+        "MSETEX 2 a 1 b 2",
+        "MGET a b",
+        "MSETEX 1 a 2 NX",
+        "MSETEX 1 a 3 XX EX 1000",
+        "MGET a b",
+        "MSETEX 0 a 1",
+    ),
     "msetnx": ("MSETNX a 1 b 2", "MSETNX b 3 c 4", "MGET a b c", "MSETNX str 1"),
     "psetex": ("PSETEX str 1000000 x", "GET str", "PSETEX str 0 x", "PSETEX str -1 x", "PSETEX list 99999 x"),
     "set": (
@@ -133,7 +157,14 @@ STRINGS: dict[str, tuple[Line, ...]] = {
     ),
     "setex": ("SETEX str 1000 x", "GET str", "SETEX str 0 x", "SETEX str -1 x", "SETEX str abc x", "SETEX list 9 x"),
     "setnx": ("SETNX str x", "SETNX new x", "GET new", "SETNX list x"),
-    "setrange": ("SETRANGE str 2 XY", "GET str", "SETRANGE new 3 z", "GET new", "SETRANGE str -1 x", "SETRANGE str 9 ''"),
+    "setrange": (
+        "SETRANGE str 2 XY",
+        "GET str",
+        "SETRANGE new 3 z",
+        "GET new",
+        "SETRANGE str -1 x",
+        "SETRANGE str 9 ''",
+    ),
     "stralgo": ("STRALGO LCS STRINGS ohmy mynewtext", "STRALGO LCS KEYS str str2 LEN", "STRALGO LCS KEYS str str2 IDX"),
     "strlen": ("STRLEN str", "STRLEN none", "STRLEN empty"),
     "substr": ("SUBSTR str 1 3", "SUBSTR none 0 1"),

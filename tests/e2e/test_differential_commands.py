@@ -14,7 +14,8 @@ import pytest
 
 from . import corpus
 from .corpus import Case, Command
-from .exceptions import IN_FLOWS_ONLY, MASKED, NOT_SENT
+from .exceptions import MASKED, NOT_SENT
+from .flow_list import spoken_commands
 from .raw import ClosedError, NoFrameError, RawClient, encode, encode_all, tree
 from .targets import Target
 from .words import Words, words
@@ -110,7 +111,7 @@ def is_equal(command: Words, left: bytes, right: bytes) -> bool:
 
 
 def name_of(command: Words) -> str:
-    """The row of the exceptions that a command falls under."""
+    """Give the row of the exceptions that a command falls under."""
     name = command[0].lower().decode("latin-1")
     inner = f"{name}|{command[1].lower().decode('latin-1')}" if len(command) > 1 else name
     return inner if inner in MASKED else name
@@ -130,7 +131,7 @@ def test_corpus_of_each_server_names_every_command(any_pair: Pair) -> None:
     missing = {
         name
         for name in commands
-        if name not in {*corpus.SAMPLES, *IN_FLOWS_ONLY, *NOT_SENT, *containers} and not name.startswith("cluster|")
+        if name not in {*corpus.SAMPLES, *spoken_commands(), *NOT_SENT, *containers} and not name.startswith("cluster|")
     }
 
     assert set() == missing
@@ -144,7 +145,7 @@ def test_command_through_respite_answers_as_redis(any_pair: Pair, protocol: int,
     differences: list[str] = []
     commands = {name: command for name, command in ask_commands(any_pair[0]).items() if name not in NOT_SENT}
 
-    for case in corpus.build(commands, only_in_flows=frozenset(IN_FLOWS_ONLY)):
+    for case in corpus.build(commands, only_in_flows=spoken_commands() - corpus.SAMPLES.keys()):
         replies = [side.run(case.commands, DELIVERIES[delivery]) for side in (direct, proxied)]
         found = compare(case, *replies)
         if not found and len({digest(target) for target in any_pair}) > 1:

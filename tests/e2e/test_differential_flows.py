@@ -4,20 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from . import flows_connection, flows_protocol, flows_pubsub, flows_state
+from .flow_list import ALL_FLOWS
 from .flows import Flow, Run, differences
 from .targets import Target
 
 Pair = tuple[Target, Target]
-
-FLOWS: tuple[Flow, ...] = (
-    *flows_connection.FLOWS,
-    *flows_pubsub.FLOWS,
-    *flows_state.TRANSACTIONS,
-    *flows_state.BLOCKING,
-    *flows_state.SCRIPTS,
-    *flows_protocol.FLOWS,
-)
 
 
 def compare(flow: Flow, pair: Pair) -> list[str]:
@@ -29,7 +20,7 @@ def compare(flow: Flow, pair: Pair) -> list[str]:
     return found
 
 
-@pytest.mark.parametrize("flow", FLOWS, ids=[flow.name.replace(" ", "-") for flow in FLOWS])
+@pytest.mark.parametrize("flow", ALL_FLOWS, ids=[flow.name.replace(" ", "-") for flow in ALL_FLOWS])
 def test_flow_through_respite_is_as_direct(any_pair: Pair, flow: Flow) -> None:
     """Every frame of every connection of the flow is the same as directly."""
     if reason := flow.why_not(any_pair[0].server.kind):

@@ -1,0 +1,182 @@
+"""Slots that fill L1: reads under a lease, those who joined them, and what ends a flight.
+
+opener   FillSlot   the value and the PTTL, two replies in one slot
+later    JoinSlot   answered when the flight ends, or asks again
+MGET     MgetSlot   the value of each key; a PttlSlot behind it for each lease
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from proxy.cache.flights import Flight
+from proxy.core.slots import Client, Failure, Mode, Slot
+from proxy.wire.reply import elements
+
+if TYPE_CHECKING:
+    from proxy.core.engine import Engine
+
+
+class JoinSlot(Slot):
+    """A later reader of a flight's key."""
+
+    __slots__ = ("_raw", "joined_at")
+
+    def __init__(self, client: Client, raw: bytes, now: float) -> None:
+        super().__init__(client)
+        self._raw = raw  # the read, for asking oneself
+        self.joined_at = now
+
+    def answer(self, reply: bytes | None, deadline: float) -> None:
+        """Take the flight's reply, or ask again when there is none or it had ended before this reader came."""
+        if reply is not None and self.joined_at < deadline:
+            self.fill(reply)
+        else:
+            assert self.client is not None
+            self.client.ask(self._raw, self)
+
+
+def end_flight(engine: Engine, flight: Flight, pttl: bytes) -> None:
+    """Publish what a flight fetched if its lease stands, then answer those who joined. `pttl` is PTTL's raw reply."""
+    if pttl[:1] != b":":  # a user who may GET but not PTTL: no deadline, no entry
+        engine.flights.revoke(flight)
+        deadline = engine.finish(flight, 0)
+    else:
+        deadline = engine.finish(flight, int(pttl[1:]))
+    if flight.joiners is not None:
+        joiners, flight.joiners = flight.joiners, None
+        for joiner in joiners:
+            joiner.answer(flight.reply, deadline)
+
+
+def abandon_flight(engine: Engine, flight: Flight) -> None:
+    """Give a lease back; those who joined ask for themselves."""
+    engine.flights.revoke(flight)
+    if flight.joiners is not None:
+        joiners, flight.joiners = flight.joiners, None
+        for joiner in joiners:
+            joiner.answer(None, 0.0)
+
+
+class FillSlot(Slot):
+    """The read of a flight and the PTTL behind it: two replies, of which the client is owed the first."""
+
+    __slots__ = ("_engine", "flight")
+    needs_whole = True
+
+    def __init__(self, client: Client, engine: Engine, flight: Flight) -> None:
+        super().__init__(client)
+        self.left = 2
+        self._engine = engine
+        self.flight = flight
+
+    def may_stream(self, size: int) -> bool:
+        """Stream what is too large for L1, and give its lease back."""
+        if self.left == 1 or (self.flight.standing and size <= self._engine.max_value_bytes):
+            return False
+        self._engine.flights.revoke(self.flight)
+        return True
+
+    def keep(self, raw: bytes, count: int) -> None:
+        """Take the end of the value; the PTTL comes later."""
+        super().keep(raw, count)
+        if self.streams:
+            self.mode = Mode.WHOLE  # what comes now is ours
+            super().fill(b"")
+
+    def land(self, raw: bytes) -> None:
+        """Take the PTTL, or both at once: publish if the lease stands, then answer."""
+        parts = self.parts
+        if parts is not None:
+            parts.chunks.append(raw)
+            raw = b"".join(parts.chunks)
+            self.parts = None
+        at = raw.rfind(b"\n", 0, len(raw) - 1) + 1  # PTTL's reply is one line, whatever it says
+        value = b""
+        if self.streams and self.client is not None:
+            self.client.stream(raw[:at])
+        elif self.reply is None:
+            value = self.flight.reply = raw[:at]
+        end_flight(self._engine, self.flight, raw[at:])
+        if self.reply is None:
+            super().fill(value)
+
+    def fail(self, failure: Failure) -> None:
+        """Give the lease back; answer the opener with the value if that came, else with the error."""
+        abandon_flight(self._engine, self.flight)
+        if self.reply is None and self.left == 1 and self.parts is not None:
+            super().fill(b"".join(self.parts.chunks[: self.parts.whole]))
+        elif self.reply is None:
+            self.left = 1
+            super().fail(failure)
+
+    def refuse(self, error: bytes) -> None:
+        """Give the lease back and answer."""
+        abandon_flight(self._engine, self.flight)
+        self.fill(error)
+
+
+class PttlSlot(Slot):
+    """The PTTL of a key that an MGET fetched: ends its flight."""
+
+    __slots__ = ("_engine", "flight")
+
+    def __init__(self, engine: Engine, flight: Flight) -> None:
+        super().__init__(None)
+        self._engine = engine
+        self.flight = flight
+
+    def fill(self, reply: bytes) -> None:
+        """Publish if the lease stands, then answer those who joined."""
+        end_flight(self._engine, self.flight, reply)
+
+    def fail(self, failure: Failure) -> None:
+        """Give the lease back."""
+        abandon_flight(self._engine, self.flight)
+
+
+class MgetSlot(Slot):
+    """An MGET of which some keys were in L1: the rest is fetched and joined in order."""
+
+    __slots__ = ("_engine", "_flights", "_frames")
+    needs_whole = True
+
+    def __init__(
+        self, client: Client, engine: Engine, frames: list[bytes | None], flights: list[Flight | None]
+    ) -> None:
+        super().__init__(client)
+        self._engine = engine
+        self._frames = frames  # None where the key was fetched
+        self._flights = flights  # one a fetched key; None where no lease was open to us
+
+    def may_stream(self, size: int) -> bool:
+        """Stream only what was fetched whole, and is too large for L1 anyway."""
+        if size <= self._engine.max_value_bytes or any(frame is not None for frame in self._frames):
+            return False
+        self._revoke()
+        return True
+
+    def fill(self, reply: bytes) -> None:
+        """Join what was fetched with what was here; an error is passed on as it is."""
+        if self.streams or reply[:1] != b"*":
+            self._revoke()
+        else:
+            fetched = elements(reply)
+            for flight, frame in zip(self._flights, fetched, strict=True):
+                if flight is not None:
+                    flight.reply = frame
+            if len(fetched) < len(self._frames):
+                rest = iter(fetched)
+                frames = [next(rest) if frame is None else frame for frame in self._frames]
+                reply = b"*%d\r\n%b" % (len(frames), b"".join(frames))
+        super().fill(reply)
+
+    def fail(self, failure: Failure) -> None:
+        """Give the leases back."""
+        self._revoke()
+        super().fail(failure)
+
+    def _revoke(self) -> None:
+        for flight in self._flights:
+            if flight is not None:
+                self._engine.flights.revoke(flight)
