@@ -140,4 +140,3 @@ async def _signals(
             else:
                 log.info("stopping", signal=signal.Signals(number).name)
                 app.stopping.set()
-

@@ -48,7 +48,7 @@ class ClientCommands:
                 else:
                     return False
                 client.reply(OK)
-            case [b"NO-EVICT", word] if word.upper() in (b"ON", b"OFF"):
+            case [b"NO-EVICT", word] if word.upper() in (b"ON", b"OFF") and self._knows(subcommand):
                 session.no_evict = word.upper() == b"ON"
                 client.reply(OK)
             case [b"NO-TOUCH", word] if word.upper() in (b"ON", b"OFF") and self._knows(subcommand):
@@ -87,11 +87,12 @@ class ClientCommands:
         if subcommand == b"LIST":
             return raw, lambda reply: reply if reply[:1] in b"-!" else self._list(client, words[1:])
         if subcommand == b"INFO" and len(words) == 1:
-            line = session.line(self._services.now()) + "\n"
+            line = self._services.line_of(session) + "\n"
             return raw, lambda reply: reply if reply[:1] in b"-!" else verbatim(line, session.protocol)
         if subcommand == b"KILL" and len(words) > 1:
-            probe = command("CLIENT", "KILL", "ID", _NOBODY)
-            return probe, lambda reply: reply if reply.startswith((b"-NO", b"-ERR unk")) else self._kill(client, words)
+            return self._probe(
+                words
+            ), lambda reply: reply if self._is_final(words, reply) else self._kill(client, words)
         if subcommand == b"UNBLOCK" and len(words) > 1 and words[1].isdigit():
             target = self._services.sessions.get(int(words[1]))
             unblocked = target.upstream_id if target is not None and target.upstream_id else _NOBODY
@@ -132,14 +133,32 @@ class ClientCommands:
 
         return command("CLIENT", *sent), tracked
 
+    @staticmethod
+    def _probe(words: list[bytes]) -> bytes:
+        """Return the same KILL with an id nobody has: Redis judges rights and filters, and kills none."""
+        if len(words) == 2:
+            return command("CLIENT", "KILL", "0.0.0.0:0")
+        probe: list[bytes] = []
+        is_id = False
+        for at, word in enumerate(words):
+            is_id = (word.upper() == b"ID" and at % 2 == 1) or (is_id and word.isdigit())
+            probe.append(b"%d" % _NOBODY if is_id and word.isdigit() and word != b"0" else word)
+        return command("CLIENT", *probe, "ID", _NOBODY)
+
+    @staticmethod
+    def _is_final(words: list[bytes], reply: bytes) -> bool:
+        """Return whether Redis' answer to the probe is the client's: any refusal but that nobody has that address."""
+        return reply[:1] == b"-" and not (len(words) == 2 and reply.startswith(b"-ERR No such client"))
+
     def _list(self, client: Downstream, words: list[bytes]) -> bytes:
         now = self._services.now()
         try:
             filters = Filters.parse(words, skip_me=False)
         except FilterError as exc:
             return error(str(exc))
-        lines = [session.line(now) for session in self._services.sessions.matching(filters, client.session, now)]
-        return verbatim("".join(line + "\n" for line in lines), client.session.protocol)
+        matching = self._services.sessions.matching(filters, client.session, now)
+        lines = "".join(self._services.line_of(session) + "\n" for session in matching)
+        return verbatim(lines, client.session.protocol)
 
     def _kill(self, client: Downstream, words: list[bytes]) -> bytes:
         """End sessions. The old form names one address, and wants one; the new one filters, and counts."""

@@ -71,6 +71,9 @@ class PinnedConnection(Link, Protocol):
     def subscribe(self, client: Client, raw: Raw, acks: int) -> None:
         """Submit a (UN)SUBSCRIBE that gets so many acknowledgements."""
 
+    def introduce(self, session: Session) -> None:
+        """Give the link the session's name, for commands that MULTI queues and Redis answers."""
+
     def move(self, session: Session) -> None:
         """Note that the link now is who, and speaks what, its session does."""
 
@@ -95,11 +98,17 @@ class Services(Protocol):
     def now(self) -> float:
         """Return the clock of this wake-up, in seconds."""
 
+    def line_of(self, session: Session) -> str:
+        """Return a session's line in CLIENT LIST, as this server would write it."""
+
     def is_known_good(self, scope: Scope) -> bool:
         """Return whether Redis has accepted this user, database and protocol, and still does."""
 
     def adopt(self, identity: Identity) -> None:
         """Take note of credentials that Redis has accepted."""
+
+    def check_acl(self) -> None:
+        """Look at the ACLs now: one of our users has changed them."""
 
     def pause(self, seconds: float) -> None:
         """Take no reply for late during CLIENT PAUSE."""

@@ -50,14 +50,16 @@ class Engine:
         """Land a flight whose read and PTTL are both in; publish if the lease still stands.
 
         Returns the deadline found for the key, counted from when the PTTL was sent: a reader who joined after it must
-        ask again.
+        ask again. 0.0 when value and PTTL contradict each other: every reader who joined must.
         """
         deadline = flight.sent_at + (pttl_ms / 1000 if pttl_ms >= 0 else self.max_age_s)
         reply = flight.reply
-        if not self.flights.land(flight):
+        if reply is not None and (reply in _NILS) != (pttl_ms == NO_KEY):
+            deadline = 0.0
+        if not self.flights.land(flight) or reply is None or len(reply) > self.max_value_bytes:
             self.stats.refused += 1
-        elif reply is None or (reply in _NILS) != (pttl_ms == NO_KEY) or len(reply) > self.max_value_bytes:
-            self.stats.refused += 1  # the key came or went between the two, or the value is too large
+        elif (reply in _NILS) != (pttl_ms == NO_KEY):
+            self.stats.refused += 1  # the key came or went between the two, or an MGET's nil hides another type
         elif reply[0] != 0x24 and reply != b"_\r\n":
             self.stats.refused += 1  # an error, or something that carries an attribute
         else:

@@ -27,6 +27,12 @@ class JoinSlot(Slot):
         self._raw = raw  # the read, for asking oneself
         self.joined_at = now
 
+    def fill(self, reply: bytes) -> None:
+        """Answer; what the client holds back until then may go on."""
+        if self.client is not None:
+            self.client.joins -= 1
+        super().fill(reply)
+
     def answer(self, reply: bytes | None, deadline: float) -> None:
         """Take the flight's reply, or ask again when there is none or it had ended before this reader came."""
         if reply is not None and self.joined_at < deadline:

@@ -36,8 +36,8 @@ class ExecSlot(Slot):
         self._state = state
 
     def may_stream(self, size: int) -> bool:
-        """Stream unless the reply must be read for a SELECT in it."""
-        return not self._state.queued_selects
+        """Stream unless the reply must be read for what it changed in the session."""
+        return not self._state.queued_changes
 
     def fill(self, reply: bytes) -> None:
         """End the writes that were queued, then answer."""
@@ -45,11 +45,11 @@ class ExecSlot(Slot):
         self._engine.end_write(state.queued_keys)
         if state.queued_all:
             self._engine.end_write_all()
-        if state.queued_selects and reply[:1] == b"*" and reply[:3] != b"*-1":
+        if state.queued_changes and reply[:1] == b"*" and reply[:3] != b"*-1":
             replies = elements(reply)
-            for at, db in state.queued_selects:
+            for at, attribute, value in state.queued_changes:
                 if replies[at] == b"+OK\r\n":
-                    self._client.session.db = db
+                    setattr(self._client.session, attribute, value)
             if self._client.pin is not None:
                 self._client.pin.move(self._client.session)
         if state.queued_subscribe and reply[:1] == b"*":
@@ -83,7 +83,9 @@ class PinnedCommands:
         name = bytes(args[0]).upper()
         if kind is Kind.SESSION and (name in (b"RESET", b"QUIT") or not self._is_redis_own(client, state)):
             return self._session(client, link, args, raw)
-        if name in (b"EXEC", b"DISCARD", b"UNWATCH"):
+        if kind is Kind.FORBIDDEN:
+            client.quit()
+        elif name in (b"EXEC", b"DISCARD", b"UNWATCH"):
             self._end(client, link, name, raw)
         elif kind is Kind.SUBSCRIBE and not state.multi:
             state.used = True
@@ -184,6 +186,7 @@ class PinnedCommands:
         if kind is Kind.MULTI and len(args) == 1 and not state.multi:
             state.multi = True
             client.session.multi = 0
+            link.introduce(client.session)
             slot: Slot = Slot(client)
         elif kind is Kind.WATCH and not state.multi:
             state.watching = True
@@ -211,12 +214,24 @@ class PinnedCommands:
                 link.submit(PING, Slot(None))
         if kind is Kind.STICKY:
             state.sticky = state.used = True
+            if spec.name == b"SCRIPT|DEBUG":
+                state.once = True
+                slot = CallSlot(client, lambda reply: self._debugging(state, args, reply))
         client.owe(slot)
         link.submit(raw, slot)
 
     @staticmethod
+    def _debugging(state: Pinning, args: list[bytes], reply: bytes) -> bytes:
+        """Match nothing more once the Lua debugger is on: a session of it answers as it likes, and then closes."""
+        state.stream = reply[:1] == b"+" and bytes(args[-1]).upper() != b"NO"
+        return reply
+
+    @staticmethod
     def _queue(state: Pinning, args: list[bytes]) -> None:
-        """Count what MULTI queues, and remember where a SELECT stands in it."""
-        if bytes(args[0]).upper() == b"SELECT" and len(args) == 2 and bytes(args[1]).isdigit():
-            state.queued_selects.append((state.queued, int(args[1])))
+        """Count what MULTI queues, and remember where a command stands in it that changes the session."""
+        match [bytes(word) for word in args[:4]]:
+            case [name, db] if name.upper() == b"SELECT" and db.isdigit():
+                state.queued_changes.append((state.queued, "db", int(db)))
+            case [name, word, value] if (name.upper(), word.upper()) == (b"CLIENT", b"SETNAME"):
+                state.queued_changes.append((state.queued, "name", value))
         state.queued += 1

@@ -33,7 +33,7 @@ class Pinning:
     queued_all: bool = False  # MULTI has queued a write whose keys are unknown
     queued_subscribe: bool = False  # MULTI has queued a SUBSCRIBE: after EXEC nothing can be matched any more
     queued: int = 0  # commands MULTI has queued
-    queued_selects: list[tuple[int, int]] = attrs.field(factory=list)  # where a SELECT stands among them, its database
+    queued_changes: list[tuple[int, str, object]] = attrs.field(factory=list)  # place, attribute of the session, value
 
     @property
     def subscribed(self) -> bool:
@@ -55,7 +55,7 @@ class Pinning:
         self.multi = self.watching = self.queued_all = self.queued_subscribe = False
         self.queued = 0
         self.queued_keys = []
-        self.queued_selects = []
+        self.queued_changes = []
 
     def acknowledged(self, frame: bytes) -> bytes:
         """Take a (un)subscribe acknowledgement; return its kind, b"" when the frame is none."""

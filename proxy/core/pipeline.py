@@ -60,6 +60,10 @@ class Pipeline:
                     return
                 at += 1
                 continue
+            if client.joins and self.services.table.find(requests[at][0]).kind not in (Kind.GET, Kind.MGET):
+                # A reader who joined may have to ask again: no write, SELECT .. of its own may overtake that.
+                client.park("settle", requests[at:])
+                return
             if session.authenticated:
                 taken = self._plain(client, requests, at, 1 if client.muting else total)
                 if taken != at:
@@ -93,9 +97,11 @@ class Pipeline:
                 args, raw = requests[at]
                 spec = by_word.get(args[0]) or find(args)
                 kind = spec.kind
+                if spec.blocks_if and has_word(args, spec.blocks_if):
+                    break
                 if kind is Kind.WRITE and writes:
                     this = 3
-                elif kind is Kind.READ and not (spec.blocks_if and has_word(args, spec.blocks_if)):
+                elif kind is Kind.READ:
                     this = 2 if spec.is_write else 1
                 elif kind is Kind.WRITE:
                     this = 2
@@ -152,7 +158,11 @@ class Pipeline:
                 client.reply(client.why_not())
             else:
                 self.engine.begin_write_all()
-                self._forward(client, raw, WriteAllSlot(client, self.engine))
+                after = self.services.check_acl if spec.name.startswith(b"ACL|") else None
+                self._forward(client, raw, WriteAllSlot(client, self.engine, after))
+            return True
+        if kind is Kind.FORBIDDEN:
+            client.quit()
             return True
         if kind is Kind.SESSION and self.session_commands.answer(client, args, raw):
             return True
@@ -203,6 +213,7 @@ class Pipeline:
             link.submit(b"*2\r\n$3\r\nGET\r\n%b*2\r\n$4\r\nPTTL\r\n%b" % (key, key), fill)
         else:
             self.stats.joined += 1
+            client.joins += 1
             join = JoinSlot(client, GET + key, engine.now)
             client.owe(join)
             if flight.joiners is None:

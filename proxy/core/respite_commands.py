@@ -65,8 +65,7 @@ class RespiteCommands:
             case [b"EXPLAIN", _]:
                 return verbatim(json.dumps(services.explain(words[1])), protocol)
             case [b"CLIENTS"]:
-                now = services.now()
-                return verbatim("".join(session.line(now) + "\n" for session in services.sessions), protocol)
+                return verbatim("".join(services.line_of(session) + "\n" for session in services.sessions), protocol)
             case [b"LINKS"]:
                 rows = services.report("")["links"]
                 lines = (" ".join(f"{key}={value}" for key, value in row.items()) for row in rows)

@@ -47,7 +47,7 @@ class Session:
     subscriptions: int = 0
     patterns: int = 0
     multi: int = -1  # commands queued in a MULTI, -1 = none
-    last_command: bytes = b""
+    last_words: list[bytes] = attrs.field(factory=list)  # of the last command: its name, and what may be a subcommand
     last_at: float = 0.0
     upstream_id: int = 0  # the client id of its pinned link, 0 = not pinned
 
@@ -56,14 +56,17 @@ class Session:
         """The TYPE of CLIENT LIST."""
         return "pubsub" if self.subscriptions or self.patterns else "normal"
 
-    def line(self, now: float) -> str:
-        """Return the session's line in CLIENT LIST. Source: Redis documentation, CLIENT LIST."""
+    def line(self, now: float, fields: Sequence[str], command: bytes) -> str:
+        """Return the session's line in CLIENT LIST, with the fields the server itself would show, in its order.
+
+        `command` is the full name of the last one. What only Redis could know is 0. Source: Redis documentation,
+        CLIENT LIST.
+        """
         flags = ("P" if self.kind == "pubsub" else "") + ("x" if self.multi >= 0 else "") or "N"
-        fields: Mapping[str, object] = {
+        known: Mapping[str, object] = {
             "id": self.id,
             "addr": self.address,
             "laddr": self.local_address,
-            "fd": 0,
             "name": _shown(self.name),
             "age": int(now - self.created_at),
             "idle": int(now - self.last_at),
@@ -71,25 +74,17 @@ class Session:
             "db": self.db,
             "sub": self.subscriptions,
             "psub": self.patterns,
-            "ssub": 0,
             "multi": self.multi,
-            "qbuf": 0,
-            "qbuf-free": 0,
-            "argv-mem": 0,
-            "multi-mem": 0,
-            "tot-mem": 0,
-            "obl": 0,
-            "oll": 0,
-            "omem": 0,
             "events": "r",
-            "cmd": _shown(self.last_command.lower()) or "NULL",
+            "cmd": _shown(command.lower()) or "NULL",
             "user": _shown(self.identity.user or b"default"),
             "redir": -1,
             "resp": self.protocol,
             "lib-name": _shown(self.lib_name),
             "lib-ver": _shown(self.lib_version),
+            "capa": "",
         }
-        return " ".join(f"{key}={value}" for key, value in fields.items())
+        return " ".join(f"{field}={known.get(field, 0)}" for field in fields)
 
 
 def _shown(value: bytes) -> str:

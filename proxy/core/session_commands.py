@@ -47,7 +47,7 @@ class SessionCommands:
             client.quit()
             return True
         if name == b"RESET":
-            return self._reset(client)
+            return len(args) == 1 and self._reset(client)
         if name == b"SELECT":
             return self._select(client, args)
         if name == b"AUTH":
@@ -69,6 +69,8 @@ class SessionCommands:
                 return reply
 
             return raw, selected
+        if name == b"RESET":
+            return raw, lambda reply: reply  # with arguments: Redis has the words
         if name == b"AUTH":
 
             def authenticated(reply: bytes) -> bytes:

@@ -36,6 +36,7 @@ class Client(Protocol):
     """What a slot knows of the client that waits."""
 
     queue: deque[Slot]
+    joins: int  # JoinSlots in the queue that are not answered
 
     def owe(self, slot: Slot) -> None:
         """Add a slot to the queue."""
@@ -152,6 +153,13 @@ class Slot:
         """Return whether parts of `size` bytes may reach the client before the whole reply is there."""
         return True
 
+    def orphan(self) -> None:
+        """Go on without the client, who has gone: the link still awaits the reply."""
+        if self.streams:
+            self.client = None
+        else:
+            self.mode = Mode.MUTED
+
     @property
     def streams(self) -> bool:
         """Return whether parts are forwarded as they come."""
@@ -162,8 +170,8 @@ class Slot:
             return
         client = self.client
         if self.mode >= Mode.STREAMS:
-            assert client is not None
-            client.stream(raw)
+            if client is not None:
+                client.stream(raw)
             return
         parts = self.parts
         if parts is None:
@@ -229,17 +237,20 @@ class WriteSlot(Slot):
 class WriteAllSlot(Slot):
     """The reply of a write that may have changed any key."""
 
-    __slots__ = ("_engine",)
+    __slots__ = ("_after", "_engine")
     is_write = True
 
-    def __init__(self, client: Client, engine: Engine) -> None:
+    def __init__(self, client: Client, engine: Engine, after: Callable[[], None] | None = None) -> None:
         super().__init__(client)
         self._engine = engine
+        self._after = after
 
     def fill(self, reply: bytes) -> None:
         """End the write, then answer."""
         self._engine.end_write_all()
         super().fill(reply)
+        if self._after is not None:
+            self._after()
 
 
 class CallSlot(Slot):

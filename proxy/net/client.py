@@ -62,6 +62,7 @@ class ClientConnection:
         "drained_at",
         "ended",
         "group",
+        "joins",
         "link",
         "muting",
         "namespace",
@@ -83,6 +84,7 @@ class ClientConnection:
         self.pin: PinnedLink | None = None
         self.parked = ""
         self.muting = False
+        self.joins = 0
         self.closed = False
         self.ended = False  # QUIT: no command is looked at any more
         self.stalls: Link | None = None  # the link read no further because of us
@@ -201,7 +203,7 @@ class ClientConnection:
                 self._send_now(reply)
         if misses:
             self.session.last_at = now
-            self.session.last_command = b"get"
+            self.session.last_words = [b"get"]
             self._press_if_needed()
         return b"" if taken == len(data) else data[taken:]
 
@@ -230,7 +232,7 @@ class ClientConnection:
         if requests:
             session = self.session
             session.last_at = self.worker.engine.now
-            session.last_command = requests[-1][0][0]
+            session.last_words = requests[-1][0][:2]
             self.worker.stats.commands += len(requests)
             if self.parked:
                 self.park(self.parked, requests)
@@ -659,7 +661,7 @@ class ClientConnection:
         self._stream.close()
         self.unstall()
         for slot in self.queue:
-            slot.mode = Mode.MUTED  # links still await its reply
+            slot.orphan()
         self._out.clear()
         self._backlog.clear()
         self._assembler = None

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import hiredis
@@ -29,6 +29,8 @@ from proxy.wire.encode import command
 PING: Final = command("PING")
 ACL_LIST: Final = command("ACL", "LIST")
 ACL_EVERY_S: Final = 1.0  # how long a change of ACLs made elsewhere may go unseen
+CLIENT_FIELDS: Final = ("id", "addr", "laddr", "fd", "name", "age", "idle", "flags", "db", "sub", "psub", "cmd", "user")
+"""What a line of CLIENT LIST shows until a server has shown its own."""
 _VERSION: Final = re.compile(rb"(redis|valkey)_version:([0-9.]+)")
 log = get_logger("control")
 
@@ -42,11 +44,13 @@ class ControlLink:
         self.table = CommandTable.builtin()
         self.table_is_builtin = True
         self.server = ""
+        self.client_fields: Sequence[str] = CLIENT_FIELDS
         self.version: tuple[int, ...] = ()
         self.state = "connecting"
         self.why = "not reached yet"
         self.first_attempt = trio.Event()
         self.on_up: Callable[[], None] = lambda: None
+        self.on_users: Callable[[set[bytes]], None] = lambda _: None
         self.on_down: Callable[[], None] = lambda: None
         self._reactor = reactor
         self._engine = engine
@@ -122,7 +126,7 @@ class ControlLink:
 
     async def _hello(self) -> tuple[Stream, list[Any]]:
         """Connect; return the stream and what INFO, COMMAND and CLIENT ID said, decoded."""
-        more = [command("INFO", "server"), command("COMMAND"), command("CLIENT", "ID")]
+        more = [command("INFO", "server"), command("COMMAND"), command("CLIENT", "ID"), command("CLIENT", "INFO")]
         try:
             stream, raw = await open_stream(self._upstream, self._identity, 0, 3, "respite-control", *more)
         except HandshakeError as exc:
@@ -141,7 +145,9 @@ class ControlLink:
         return stream, replies
 
     def _begin(self, stream: Stream, replies: list[Any]) -> None:
-        info, rows, client_id = replies
+        info, rows, client_id, client_info = replies
+        if isinstance(client_info, bytes):
+            self.client_fields = [field.partition("=")[0] for field in client_info.decode().split()]
         found = _VERSION.findall(bytes(info))
         self.server, version = (found[-1][0].decode(), found[-1][1].decode()) if found else ("unknown", "0")
         redis_version = next((text.decode() for name, text in found if name == b"redis"), version)
@@ -178,6 +184,11 @@ class ControlLink:
             self.lose("no answer from the upstream")
         elif now - self._pinged_at >= self._tracking.ping_every_s:
             self._ping()
+
+    def check_acl(self) -> None:
+        """Look at the ACLs now."""
+        if self._stream is not None:
+            self._send(ACL_LIST, "acl")
 
     def _ping(self) -> None:
         now = self._engine.now
@@ -260,6 +271,7 @@ class ControlLink:
             if self._acl_digest and digest != self._acl_digest:
                 log.info("ACLs changed, L1 is dropped")
                 self._engine.flush()
+                self.on_users({line.split()[1] for line in frame})
             self._acl_digest = digest
 
     def on_crash(self) -> None:

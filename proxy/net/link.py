@@ -290,9 +290,9 @@ class Link:
         return end if end >= 0 else len(data)
 
     def on_push(self, frame: bytes) -> None:
-        """Take an out-of-band frame. On a data link it is no client's: a redirection's loss is seen on its own link."""
+        """Take an out-of-band frame. On a data link it is no client's: at most it says that tracking has ended."""
         if b"tracking-redir-broken" in frame[:64]:
-            self.lose("its tracking was redirected to a client that is gone")
+            self.tracked = False
 
     def lose(self, why: str, failure: Failure = Failure.LOST) -> None:
         """End the link: every slot is answered, then the owner is told."""

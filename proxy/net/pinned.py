@@ -29,7 +29,6 @@ from proxy.wire.reply import ReplyError
 from proxy.wire.request import Raw
 
 IDLE_S: Final = 30.0
-IDLE_MAX: Final = 32  # kept warm; more are closed when given back
 
 
 @attrs.frozen
@@ -70,7 +69,7 @@ class SubscribeSlot(Slot):
 class PinnedLink(Link):
     """A link with one holder. Frames nobody asked for are the holder's too."""
 
-    __slots__ = ("holder", "idle_since", "patient", "place", "state", "upstream_id")
+    __slots__ = ("holder", "idle_since", "name", "patient", "place", "state", "upstream_id")
 
     def __init__(self, reactor: Reactor, stats: Stats, place: Place, on_lost: Callable[[Link, str], None]) -> None:
         super().__init__(reactor, stats, "pinned", on_lost)
@@ -79,6 +78,7 @@ class PinnedLink(Link):
         self.state = Pinning()
         self.upstream_id = 0
         self.idle_since = 0.0
+        self.name = b""  # what CLIENT GETNAME says on it
         self.patient = False  # a blocking command runs: no reply is late
 
     def receive(self, data: bytes) -> None:
@@ -105,6 +105,12 @@ class PinnedLink(Link):
         slot = SubscribeSlot(client, acks)
         client.owe(slot)
         self.submit(raw, slot)
+
+    def introduce(self, session: Session) -> None:
+        """Give the link the session's name, for commands that MULTI queues and Redis answers."""
+        if self.name != session.name:
+            self.name = session.name
+            self.submit(command("CLIENT", "SETNAME", session.name), Slot(None))
 
     def move(self, session: Session) -> None:
         """Note that the link now is who, and speaks what, its session does."""
@@ -229,7 +235,7 @@ class PinnedPool:
         link.holder = None
         if not link.open:
             return
-        if link.state.used or link.fifo or not link.state.is_free or self._idle_count >= IDLE_MAX:
+        if link.state.used or link.fifo or not link.state.is_free:
             link.lose("given back")
             return
         link.state = Pinning()

@@ -9,6 +9,7 @@ with a growing, jittered delay; the first commands after a loss wait for the fir
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
 import trio
@@ -80,6 +81,7 @@ class DataLinks:
         self.groups: dict[Scope, Group] = {}
         self.upstream = upstream
         self.redirect_refused = trio.Event()
+        self.on_refused: Callable[[Group], None] = lambda _: None
         self._reactor = reactor
         self._engine = engine
         self._tracking = tracking
@@ -199,6 +201,8 @@ class DataLinks:
                 log.warning("link failed", db=scope.db, protocol=scope.protocol, why=str(exc))
             self._answer(link, group)
             link.lose(str(exc))
+            if group.refusal.startswith(b"-WRONGPASS"):
+                self.on_refused(group)
             self._reactor.flush()
             return False
         self._attach(group, link, stream)

@@ -84,6 +84,8 @@ class Worker:
         ]
         self.control.on_up = self._control_up
         self.control.on_down = self.hellos.clear
+        self.control.on_users = self._users_changed
+        self.links.on_refused = self._refused
         self.apply(settings)
 
     def apply(self, settings: Settings) -> None:
@@ -195,6 +197,19 @@ class Worker:
         """Say that a client broke a limit."""
         log.warning("client closed", id=session.id, address=session.address, why=why)
 
+    def _users_changed(self, users: set[bytes]) -> None:
+        """Close the sessions of users that are no more, as Redis closes their connections."""
+        for client in list(self.clients):
+            user = client.session.identity.user
+            if user and user not in users:
+                client.kill("its user was deleted")
+
+    def _refused(self, group: Group) -> None:
+        """Close the sessions of a user whose password Redis does not take any more: they must log in again."""
+        for client in list(self.clients):
+            if client.group is group:
+                client.close_when_settled()
+
     def _control_up(self) -> None:
         self.hellos.clear()
         self.links.retrack()
@@ -219,8 +234,8 @@ class Worker:
     def tick(self, now: float) -> None:
         """Do what no socket wakes us for."""
         timeout = self.settings.upstream.response_timeout_s
+        self.control.tick(now, timeout + max(self.paused_until - now, 0.0))
         if now >= self.paused_until:
-            self.control.tick(now, timeout)
             for group in list(self.links.groups.values()):
                 for link in list(group.links):
                     if link.connected and link.fifo and not link.paused and now - link.waiting_since > timeout:
@@ -300,6 +315,12 @@ class Worker:
         """Return the clock of this wake-up, in seconds."""
         return self.engine.now
 
+    def line_of(self, session: Session) -> str:
+        """Return a session's line in CLIENT LIST, as this server would write it."""
+        words = session.last_words
+        name = (self.table.find(words).name or words[0]) if words else b""
+        return session.line(self.engine.now, self.control.client_fields, name)
+
     def is_known_good(self, scope: Scope) -> bool:
         """Return whether Redis has accepted this user, database and protocol, and still does."""
         group = self.links.groups.get(scope)
@@ -308,6 +329,10 @@ class Worker:
     def adopt(self, identity: Identity) -> None:
         """Take note of credentials that Redis has accepted."""
         self.control.adopt(identity)
+
+    def check_acl(self) -> None:
+        """Look at the ACLs now: one of our users has changed them."""
+        self.control.check_acl()
 
     def pause(self, seconds: float) -> None:
         """Take no reply for late during CLIENT PAUSE."""

@@ -35,6 +35,8 @@ class Kind(IntEnum):
     STICKY = 12  # a pinned link until RESET or the end
     STREAM = 13  # MONITOR, PSYNC: a pinned link, bytes forwarded as they are, until the end
     UNKNOWN = 14  # not in the table
+    SCRIPT = 15  # a pinned link while replies are owed: behind a script that does not end, only BUSY must wait
+    FORBIDDEN = 16  # POST, Host: a browser was made to talk to us; Redis closes the connection without a word
 
 
 @attrs.frozen(slots=True)
@@ -68,6 +70,8 @@ _REFINED: Final[Mapping[bytes, Kind]] = {
     **dict.fromkeys((b"READONLY", b"READWRITE", b"ASKING"), Kind.STICKY),
     **dict.fromkeys((b"FLUSHALL", b"FLUSHDB", b"SWAPDB"), Kind.WRITE_ALL),
     **dict.fromkeys((b"DEBUG", b"SHUTDOWN", b"FAILOVER"), Kind.ONCE),
+    **dict.fromkeys((b"POST", b"HOST:"), Kind.FORBIDDEN),
+    **dict.fromkeys((b"EVAL", b"EVALSHA", b"FCALL", b"EVAL_RO", b"EVALSHA_RO", b"FCALL_RO"), Kind.SCRIPT),
     b"MULTI": Kind.MULTI,
     b"WATCH": Kind.WATCH,
     b"GET": Kind.GET,
@@ -133,7 +137,11 @@ class CommandTable:
         specs = {spec.name: spec for spec in map(_from_row, rows)}
         specs[b"RESPITE"] = CommandSpec(b"RESPITE", Kind.RESPITE)
         for name, kind in _REFINED.items():
-            if kind in (Kind.SESSION, Kind.STREAM):  # a renamed or hidden one is still dangerous on a shared link
+            if kind in (
+                Kind.SESSION,
+                Kind.STREAM,
+                Kind.FORBIDDEN,
+            ):  # a renamed or hidden one is still dangerous on a shared link
                 specs.setdefault(name, CommandSpec(name, kind))
         return cls(specs.values())
 

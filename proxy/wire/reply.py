@@ -13,7 +13,8 @@ from proxy.errors import RemoteError
 
 _LINE: Final = frozenset(b"+-:_#,(")  # the frame is one line
 _BLOB: Final = frozenset(b"$=!")  # a length, then so many bytes
-_AGGREGATE: Final = {0x2A: 1, 0x7E: 1, 0x3E: 1, 0x25: 2}  # a count, then count x factor frames
+_PUSH: Final = 0x3E
+_AGGREGATE: Final = {0x2A: 1, 0x7E: 1, 0x25: 2}  # a count, then count x factor frames
 _ATTRIBUTE: Final = 0x7C  # a count of pairs, then the frame they belong to
 
 HEADER_MAX: Final = 64 * 1024  # longest header or simple line we wait for; Redis' own errors stay far below
@@ -29,11 +30,12 @@ class FrameScanner:
     `busy` is true between the first byte of a frame and its last. Source: RESP3 specification (aggregates, attributes).
     """
 
-    __slots__ = ("_frames", "_line", "_skip", "busy")
+    __slots__ = ("_frames", "_line", "_outermost", "_skip", "busy")
 
     def __init__(self) -> None:
         self.busy = False
         self._frames = 0  # frames still to come before the outermost one ends
+        self._outermost = True  # no header has been read yet
         self._skip = 0  # bytes of a blob (and its CRLF) still to come
         self._line = b""  # a header line cut by the end of a chunk
 
@@ -43,7 +45,7 @@ class FrameScanner:
         Raises ReplyError for what is no RESP.
         """
         if not self.busy:
-            self.busy = True
+            self.busy = self._outermost = True
             self._frames = 1
         size = len(data)
         frames = self._frames
@@ -80,7 +82,12 @@ class FrameScanner:
                 frames -= 1
             elif kind in _LINE:
                 frames -= 1
+            elif kind == _PUSH:
+                # Redis writes a push that comes during EXEC into its array, where it is no element.
+                frames += _number(line) - 1 if self._outermost else _number(line)
+                self._outermost = False
             elif kind in _AGGREGATE:
+                self._outermost = False
                 count = _number(line)
                 frames += count * _AGGREGATE[kind] - 1 if count > 0 else -1
             elif kind == _ATTRIBUTE:
@@ -105,13 +112,17 @@ def frame_end(data: bytes, pos: int) -> int:
 
 
 def elements(frame: bytes) -> list[bytes]:
-    """Split a whole array, set or push into the raw frames it holds (a map gives keys and values in turn)."""
+    """Split a whole array, set or push into the raw frames it holds (a map gives keys and values in turn).
+
+    A push that lies inside an array is no element of it, and is left out.
+    """
     pos = frame.index(b"\n") + 1
     scanner = FrameScanner()
     parts: list[bytes] = []
     while pos < len(frame):
         end = scanner.scan(frame, pos)
-        parts.append(frame[pos:end])
+        if frame[pos] != _PUSH:
+            parts.append(frame[pos:end])
         pos = end
     return parts
 

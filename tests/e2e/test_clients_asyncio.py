@@ -25,7 +25,9 @@ def run(request: pytest.FixtureRequest, target: Target) -> Run:
     name, protocol = request.param
 
     def make() -> Any:
-        return LIBRARIES[name](port=target.port, protocol=protocol, decode_responses=True, socket_timeout=10)
+        return LIBRARIES[name](
+            port=target.port, protocol=protocol, decode_responses=True, socket_timeout=10, max_connections=300
+        )
 
     async def main(work: Work) -> None:
         client, other = make(), make()
