@@ -109,7 +109,7 @@ class Stage:
         for number, stream in enumerate(self.streams):
             session = Session(number, "", "", 0.0, worker.initial_identity, lambda: None)
             client = ClientConnection(worker, stream, session)
-            client._regroup()
+            client.regroup()
             self.clients.append(client)
 
     def wake_up(self, replies: bytes) -> None:

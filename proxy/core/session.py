@@ -194,6 +194,6 @@ class Filters:
 
 
 def _id(value: str) -> int:
-    if not value.isdigit() or int(value) < 1:
+    if not value.isdigit():
         raise FilterError("ERR client-id should be greater than 0")
     return int(value)

@@ -212,8 +212,8 @@ class FilledSlot(Slot):
 
     __slots__ = ()
 
-    def __init__(self, client: Client, reply: bytes) -> None:
-        super().__init__(client)
+    def __init__(self, reply: bytes) -> None:
+        super().__init__(None)
         self.reply = reply
 
 

@@ -31,6 +31,7 @@ from proxy.net.dial import Stream, Upstream
 from proxy.net.listener import Listener
 from proxy.net.pinned import PinnedPool
 from proxy.net.reactor import Reactor
+from proxy.net.sender import Sender
 from proxy.net.tls import client_context, server_context
 from proxy.net.upstream import DataLinks, Group
 from proxy.wire.commands import CommandTable
@@ -74,7 +75,7 @@ class Worker:
         self.pipeline = Pipeline(self.engine, self.stats, self)
         self.parser = RequestParser()
         self.clients: set[ClientConnection] = set()
-        self.stalled: set[ClientConnection] = set()
+        self.stalled: set[Sender] = set()
         self.paused_until = 0.0
         self.draining = False
         tls = server_context(settings.listen.tls) if any(u.scheme == "tls" for u in settings.listen.urls) else None

@@ -150,6 +150,12 @@ def _from_row(row: Sequence[Any]) -> CommandSpec:
     name = _bytes(row[0]).upper()
     flags = {_text(flag) for flag in row[2]}
     subcommands = {spec.name.partition(b"|")[2]: spec for spec in map(_from_row, row[9])} if len(row) > 9 else {}
+    if not subcommands:  # a server before 7 does not list them
+        subcommands = {
+            word.partition(b"|")[2]: CommandSpec(word, kind)
+            for word, kind in _REFINED_SUBCOMMANDS.items()
+            if word.startswith(name + b"|")
+        }
     if _REFINED.get(name) is Kind.SESSION:
         subcommands = {word: attrs.evolve(spec, kind=Kind.SESSION) for word, spec in subcommands.items()}
     finder = _finder(row, flags)

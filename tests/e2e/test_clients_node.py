@@ -12,7 +12,7 @@ import pytest
 from .targets import Target
 
 HERE = Path(__file__).resolve().parent
-RUNS = (("ioredis", "ioredis", 2), ("ioredis", "ioredis", 3), ("node-redis", "redis", 2), ("node-redis", "redis", 3))
+RUNS = (("ioredis", "ioredis", 2), ("node-redis", "redis", 2), ("node-redis", "redis", 3))
 TIMEOUT_S = 60
 
 

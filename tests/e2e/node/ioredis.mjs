@@ -1,9 +1,9 @@
 // The everyday work of an app with ioredis.
 import assert from "node:assert/strict";
 import Redis from "ioredis";
-import { port, protocol, run, until } from "./runner.mjs";
+import { port, run, until } from "./runner.mjs";
 
-const open = (options = {}) => new Redis({ port, host: "127.0.0.1", protocol, ...options });
+const open = (options = {}) => new Redis({ port, host: "127.0.0.1", ...options });
 const client = open();
 const other = open();
 

@@ -98,8 +98,8 @@ const scenarios = {
     const from = { key: "events", id: ">" };
     const first = await client.xReadGroup("workers", "one", from, { COUNT: 4 });
     const second = await other.xReadGroup("workers", "two", from, { BLOCK: 1000 });
-    const entries = (reply) => (Array.isArray(reply) ? reply[0].messages : reply.events);
-    assert.deepEqual([...entries(first), ...entries(second)].map((entry) => entry.id), ids);
+    // The shape of these replies differs between versions and protocols of the library; the ids do not.
+    assert.deepEqual(JSON.stringify([first, second]).match(/\d{13}-\d+/g), ids);
     assert.equal(await client.xAck("events", "workers", ids), 6);
   },
 

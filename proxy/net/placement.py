@@ -1,0 +1,199 @@
+"""Where a client's commands go: the shared links of its user, database and protocol, or a pinned link of its own.
+
+Owns the client's place: it follows the session when that logs in, selects or switches protocol, and decides whether
+reads may be answered from L1 at all.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from proxy.cache.entry import Namespace, Scope
+from proxy.core.session import Session
+from proxy.core.slots import Slot
+from proxy.net.dial import Stream
+from proxy.net.link import Link
+from proxy.net.pinned import PinnedLink, Place
+from proxy.net.sender import Sender
+from proxy.net.upstream import Group
+from proxy.wire.request import Request
+
+if TYPE_CHECKING:
+    from proxy.net.worker import Worker
+
+
+class PlacedClient(Sender):
+    """A sender with a place. Subclasses read."""
+
+    __slots__ = ("_backlog", "_closing", "group", "joins", "link", "namespace", "parked", "pin")
+
+    def __init__(self, worker: Worker, stream: Stream, session: Session) -> None:
+        super().__init__(worker, stream, session)
+        self.group: Group | None = None
+        self.link: Link | None = None
+        self.namespace: Namespace | None = None
+        self.pin: PinnedLink | None = None
+        self.parked = ""  # why its commands wait: "settle", "reply" or "link"
+        self.joins = 0
+        self._backlog: list[Request] = []  # requests of a parked client
+        self._closing = False  # close once everything owed has been sent
+
+    def unpark(self) -> None:
+        """Run what was kept."""
+        raise NotImplementedError
+
+    def close_when_settled(self) -> None:
+        """Close once everything owed has been sent."""
+        raise NotImplementedError
+
+    @property
+    def unproven(self) -> bool:
+        """Whether Redis has not yet let this user in."""
+        return not self.session.authenticated or (self.group is not None and self.group.is_unauthenticated)
+
+    def acknowledged(self, frame: bytes) -> None:
+        """Send a subscription's acknowledgement."""
+        if not self.session.muted:
+            self.out_of_band(frame)
+        if self.pin is not None:
+            names = self.pin.state.subscriptions
+            self.session.subscriptions = len(names.get(b"", ())) + len(names.get(b"s", ()))
+            self.session.patterns = len(names.get(b"p", ()))
+
+    def route(self) -> Link | None:
+        """Return the shared link for the next command: the one that owes us replies, else the best of the group."""
+        link = self.link
+        if link is not None and link.open and (self.queue or (link.connected and not link.paused)):
+            return link
+        group = self.group
+        if group is None or group.closed:
+            group = self.regroup()
+        link = self.link = group.pick()
+        return link
+
+    def why_not(self) -> bytes:
+        """Return the error for a command that has no link."""
+        self.worker.stats.failed += 1
+        return self.regroup().why_not() if self.group is None else self.group.why_not()
+
+    def ask(self, raw: bytes, slot: Slot) -> None:
+        """Submit a read for a slot that is in the queue already."""
+        if self.closed:
+            slot.fill(b"")
+            return
+        link = self.route()
+        if link is None:
+            slot.refuse(self.why_not())
+        else:
+            link.submit(raw, slot)
+
+    def rescope(self) -> None:
+        """Follow the session: its links and its namespace are those of its user, database and protocol."""
+        self.link = None
+        if self.group is not None:
+            self.worker.leave(self.group)
+            self.group = None
+        self._expose()
+
+    def regroup(self) -> Group:
+        """Join the group of the session's present scope."""
+        session = self.session
+        scope = Scope(session.identity.user, session.db, session.protocol)
+        self.group = self.worker.join(scope, session.identity)
+        self._expose()
+        return self.group
+
+    def _expose(self) -> None:
+        """Let reads be answered from L1, or not: never while pinned, muted, parked or not let in."""
+        session = self.session
+        if (
+            self.group is None
+            or self.pin is not None
+            or self.parked
+            or self._closing
+            or session.muted
+            or session.skips
+            or self.muting
+            or not session.authenticated
+            or not self.worker.engine.enabled
+        ):
+            self.namespace = None
+        else:
+            self.namespace = self.group.namespace
+
+    def pin_down(self) -> bool:
+        """Get a connection of its own; False = one is being opened, and the client must be parked."""
+        session = self.session
+        place = Place(session.identity, session.db, session.protocol)
+        link = self.worker.pool.take_nowait(place)
+        if link is None:
+            self.parked = "link"
+            self.worker.pool.take(place, self._pinned)
+            return False
+        self._hold(link)
+        return True
+
+    def _hold(self, link: PinnedLink) -> None:
+        link.holder = self
+        self.pin = link
+        self.namespace = None
+        self.session.upstream_id = link.upstream_id
+
+    def _pinned(self, link: PinnedLink | None, refusal: bytes) -> None:
+        """Go on with the link that was opened, or answer the command that needed it."""
+        if self.closed:
+            if link is not None:
+                self.worker.pool.give_back(link)
+            return
+        if link is not None:
+            self._hold(link)
+        else:
+            self._backlog.pop(0)
+            self.worker.stats.failed += 1
+            self.reply(refusal)
+        self.unpark()
+
+    def pin_quiet(self) -> None:
+        """Give the link back if nothing holds it any more, and run what waited for its replies."""
+        link = self.pin
+        if link is None:
+            return
+        link.state.once = False
+        if link.state.is_free:
+            self.pin = None
+            self.session.upstream_id = 0
+            if self._is_place_of(link):
+                self._expose()
+            else:
+                self.rescope()
+            self.worker.pool.give_back(link)
+        self._mark()
+
+    def _is_place_of(self, link: PinnedLink) -> bool:
+        """Return whether what was done on the link has left the session where it was."""
+        scope = self.group.scope if self.group is not None else None
+        place = link.place
+        return scope == Scope(place.identity.user, place.db, place.protocol) and (
+            self.group is not None and self.group.identity == place.identity
+        )
+
+    def pin_lost(self, why: str) -> None:
+        """Go on without the link if it held nothing; else close, as the session's state is gone with it."""
+        link, self.pin = self.pin, None
+        self.session.upstream_id = 0
+        if link is not None and not link.state.is_free:
+            self.close_when_settled()
+        self.rescope()
+        self._mark()
+
+    def unpin(self) -> None:
+        """End the pinned link, if there is one, with whatever state it holds."""
+        link, self.pin = self.pin, None
+        self.session.upstream_id = 0
+        if link is not None:
+            link.holder = None
+            link.lose("reset")
+
+    def streaming_link(self) -> Link | None:
+        """Return the link a large reply comes from."""
+        return self.pin or self.link

@@ -1,0 +1,211 @@
+"""The sending half of a client connection: replies in order, one send a wake-up, and what the client is slow to take.
+
+    slots land -> queue [slot][slot] --settle--> out --flush--> socket, or outbox when it takes less
+
+Owns the client's queue and its unsent bytes, and the limit on them. A client that stops reading in the middle of a
+reply that streams holds up a link others use: the link is read no further, and the client closed soon after.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final
+
+from proxy.core.session import Session
+from proxy.core.slots import FilledSlot, Mode, Slot
+from proxy.net.dial import Stream
+from proxy.net.link import Link
+from proxy.net.outbox import Outbox
+from proxy.net.reactor import PEER_CLOSED, READ, WRITE
+from proxy.wire.request import Raw
+
+if TYPE_CHECKING:
+    from proxy.net.worker import Worker
+
+STALL_BYTES: Final = 8 * 1024 * 1024  # unsent bytes at which the link that streams to a client is read no further
+
+
+class Sender:
+    """Collect and send. Subclasses read, and know where replies come from."""
+
+    __slots__ = (
+        "_dirty",
+        "_fd",
+        "_mask",
+        "_out",
+        "_outbox",
+        "_send",
+        "_stream",
+        "closed",
+        "drained_at",
+        "muting",
+        "queue",
+        "session",
+        "stalls",
+        "worker",
+    )
+
+    def __init__(self, worker: Worker, stream: Stream, session: Session) -> None:
+        self.worker = worker
+        self.session = session
+        self.queue: deque[Slot] = deque()
+        self.muting = False
+        self.closed = False
+        self.stalls: Link | None = None  # the link read no further because of us
+        self.drained_at = 0.0  # when this client last took some of what it has to be sent
+        self._stream = stream
+        self._fd = stream.fileno()
+        self._send = stream.send
+        self._out: list[bytes] = []
+        self._outbox: Outbox | None = None  # made when the socket first takes less than it is given
+        self._dirty = False
+        self._mask = READ | PEER_CLOSED
+
+    def flush(self) -> None:
+        """Send what has been collected."""
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Close at once."""
+        raise NotImplementedError
+
+    def kill(self, why: str) -> None:
+        """Close a client that broke a limit."""
+        raise NotImplementedError
+
+    def streaming_link(self) -> Link | None:
+        """Return the link a large reply comes from."""
+        raise NotImplementedError
+
+    def reply(self, raw: bytes) -> None:
+        """Send a reply in its turn."""
+        if self.muting:
+            return
+        if self.queue:
+            self.queue.append(FilledSlot(raw))
+        else:
+            self._out.append(raw)
+            self._mark()
+
+    def owe(self, slot: Slot) -> None:
+        """Add a slot to the queue."""
+        if self.muting:
+            slot.mode = Mode.MUTED
+        self.queue.append(slot)
+
+    def settle(self) -> None:
+        """Take the filled prefix of the queue."""
+        queue = self.queue
+        out = self._out
+        while queue and (reply := queue[0].reply) is not None:
+            queue.popleft()
+            if reply:
+                out.append(reply)
+        if not self._dirty:
+            self._dirty = True
+            self.worker.reactor.dirty_clients.append(self)
+
+    def stream(self, part: bytes) -> None:
+        """Take a part of the reply of the slot at the head of the queue."""
+        self._out.append(part)
+        self._mark()
+
+    def out_of_band(self, frame: bytes) -> None:
+        """Send a frame that is no reply."""
+        self._out.append(frame)
+        self._mark()
+
+    def _mark(self) -> None:
+        if not self._dirty:
+            self._dirty = True
+            self.worker.reactor.dirty_clients.append(self)
+
+    def _send_now(self, data: bytes) -> None:
+        """Send without waiting for the end of the wake-up."""
+        if self._outbox is not None and self._outbox.size:
+            self._out.append(data)
+            self._mark()
+            return
+        try:
+            sent = self._send(data)
+        except (BlockingIOError, InterruptedError):
+            sent = 0
+        except OSError:
+            self.close()
+            return
+        self.worker.stats.sent_bytes += sent
+        if sent < len(data):
+            self._keep([memoryview(data)[sent:]], len(data) - sent)
+
+    def _send_collected(self) -> None:
+        """Send what has been collected since the last time, behind what is still unsent."""
+        out = self._out
+        outbox = self._outbox
+        if outbox is not None and outbox.size:
+            if out:
+                self._out = []
+                self._keep(out, sum(map(len, out)))
+            if not self.closed:
+                self._pump()
+        elif out:
+            data = out[0] if len(out) == 1 else b"".join(out)
+            out.clear()
+            self._send_now(data)
+
+    @property
+    def unsent_bytes(self) -> int:
+        """Bytes this client has not taken yet."""
+        return 0 if self._outbox is None else self._outbox.size
+
+    def _keep(self, parts: Sequence[Raw], size: int) -> None:
+        """Hold what the socket did not take, up to the limit."""
+        outbox = self._outbox
+        if outbox is None:
+            outbox = self._outbox = Outbox()
+        if not outbox.size:
+            self.drained_at = self.worker.engine.now
+        outbox.put(list(parts), size)
+        if outbox.size > self.worker.output_limit:
+            self.kill("output buffer limit")
+            return
+        self._watch(self._mask | WRITE)
+        if outbox.size > min(STALL_BYTES, self.worker.output_limit // 2):
+            self._stall()
+
+    def _pump(self) -> None:
+        outbox = self._outbox
+        assert outbox is not None
+        before = outbox.size
+        try:
+            empty = outbox.pump(self._send)
+        except OSError:
+            self.close()
+            return
+        if outbox.size < before:
+            self.drained_at = self.worker.engine.now
+            self.worker.stats.sent_bytes += before - outbox.size
+        if empty:
+            self._watch(self._mask & ~WRITE)
+        if self.stalls is not None and outbox.size < STALL_BYTES // 4:
+            self.unstall()
+
+    def _stall(self) -> None:
+        """Read the link no further that streams a large reply to us: others get another one meanwhile."""
+        link = self.streaming_link()
+        if self.stalls is None and link is not None and link.streams_to(self):
+            self.stalls = link
+            self.worker.stalled.add(self)
+            link.pause()
+
+    def unstall(self) -> None:
+        """Let the link be read again."""
+        link, self.stalls = self.stalls, None
+        self.worker.stalled.discard(self)
+        if link is not None and link.open:
+            link.resume()
+
+    def _watch(self, mask: int) -> None:
+        if mask != self._mask and not self.closed:
+            self._mask = mask
+            self.worker.reactor.modify(self._fd, mask)
