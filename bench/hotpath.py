@@ -73,6 +73,14 @@ class FakeStream:
         """Return the number it was given."""
         return self.fd
 
+    def getpeername(self) -> str:
+        """Return nothing."""
+        return ""
+
+    def getsockname(self) -> str:
+        """Return nothing."""
+        return ""
+
     def close(self) -> None:
         """Do nothing."""
 
@@ -107,7 +115,7 @@ class Stage:
         self.streams = [FakeStream(fd) for fd in range(2000, 2000 + CLIENTS)]
         self.clients = []
         for number, stream in enumerate(self.streams):
-            session = Session(number, "", "", 0.0, worker.initial_identity, lambda: None)
+            session = Session(number, "", "", 0.0, worker.initial_identity)
             client = ClientConnection(worker, stream, session)
             client.regroup()
             self.clients.append(client)

@@ -6,7 +6,7 @@ Owns what is resident and what is evicted. Knows no rule of consistency: who may
     namespaces[scope].entries                     the same dict while L1 is served, an empty one while it is not
     _ring                                         every entry once, in no order, for the sampled eviction
 
-Eviction looks at a roving slice of the ring and drops the entry with the smallest `uses / (idle time * size)`:
+Eviction looks at a roving slice of the ring and drops the entries with the smallest `uses / (idle time * size)`:
 by use, idle time and size, a relative of hyperbolic caching and GDSF.
 """
 
@@ -16,7 +16,10 @@ from typing import Final
 
 from proxy.cache.entry import Entry, Namespace, Scope
 
-SAMPLE: Final = 16  # entries looked at to evict one; 8 loses 0.6 points of hit ratio, 32 gains 0.2
+# An eviction looks at so many entries and drops so many. bench/eviction.py: 4 of 32 hits as often as 1 of 16 (54.70 and
+# 54.75 %), in two thirds of the time; 1 of 8 hits less often (54.29 %).
+SAMPLE: Final = 32
+BATCH: Final = 4
 
 
 class L1:
@@ -110,25 +113,21 @@ class L1:
             self._evict(now)
 
     def _evict(self, now: float) -> None:
-        ring = self._ring
-        size = len(ring)
-        hand = self._hand
-        if hand >= size:
-            hand = 0
-        worst: Entry | None = None
-        lowest = 0.0
-        for entry in ring[hand : hand + SAMPLE]:
+        """Drop the `BATCH` entries of the next slice that are worth least, the dead ones before all others."""
+
+        def worth(entry: Entry) -> float:
             if entry.deadline <= now:
-                worst = entry
-                break
-            # A little is added to the idle time: an entry of this very batch would divide by zero.
-            value = entry.uses / ((now - entry.used_at + 0.001) * entry.size_bytes)
-            if worst is None or value < lowest:
-                worst, lowest = entry, value
-        assert worst is not None, "nothing left to evict, yet over the bound"
+                return -1.0
+            # A little is added to the idle time: an entry of this very wake-up would divide by zero.
+            return entry.uses / ((now - entry.used_at + 0.001) * entry.size_bytes)
+
+        hand = self._hand if self._hand < len(self._ring) else 0
+        looked_at = self._ring[hand : hand + SAMPLE]
+        looked_at.sort(key=worth)
         self._hand = hand + SAMPLE
-        self.evictions += 1
-        self._forget(worst)
+        for entry in looked_at[:BATCH]:
+            self.evictions += 1
+            self._forget(entry)
 
     def _forget(self, entry: Entry) -> None:
         del entry.namespace.resident[entry.key]

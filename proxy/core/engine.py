@@ -54,19 +54,27 @@ class Engine:
         """
         deadline = flight.sent_at + (pttl_ms / 1000 if pttl_ms >= 0 else self.max_age_s)
         reply = flight.reply
-        if reply is not None and (reply in _NILS) != (pttl_ms == NO_KEY):
-            deadline = 0.0
-        if not self.flights.land(flight) or reply is None or len(reply) > self.max_value_bytes:
-            self.stats.refused += 1
-        elif (reply in _NILS) != (pttl_ms == NO_KEY):
-            self.stats.refused += 1  # the key came or went between the two, or an MGET's nil hides another type
-        elif reply[0] != 0x24 and reply != b"_\r\n":
-            self.stats.refused += 1  # an error, or something that carries an attribute
+        if reply is None:
+            is_fit = False
+        elif reply[0] == 0x24 and reply[1] != 0x2D:
+            # A value. PTTL knows no such key: it has expired between the two.
+            is_fit = pttl_ms != NO_KEY and len(reply) <= self.max_value_bytes
+            if pttl_ms == NO_KEY:
+                deadline = 0.0
+        elif reply in _NILS:
+            # No value. PTTL knows the key: it has come between the two, or MGET's nil hides another type.
+            is_fit = pttl_ms == NO_KEY
+            if not is_fit:
+                deadline = 0.0
         else:
+            is_fit = False  # an error, or something that carries an attribute
+        if self.flights.land(flight) and is_fit:
             until = min(deadline, flight.sent_at + self.max_age_s)
             if until > self.now:
-                self.l1.put(flight.namespace, flight.key, reply, until, self.now)
+                self.l1.put(flight.namespace, flight.key, reply, until, self.now)  # type: ignore[arg-type]
                 self.stats.published += 1
+                return deadline
+        self.stats.refused += 1
         return deadline
 
     def begin_write(self, keys: Iterable[bytes]) -> None:

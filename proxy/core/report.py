@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import resource
-import sys
-import time
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any, Final, Protocol
 
 from proxy import __version__
@@ -34,13 +30,18 @@ class Reported(Protocol):
     stats: Stats
     engine: Engine
     tracking: Tracking
-    started_at: float
 
     def upstream_facts(self) -> dict[str, Any]:
         """Return url, state, server and why."""
 
     def link_facts(self) -> list[dict[str, Any]]:
         """Return one row a link to Redis."""
+
+    def uptime_s(self) -> float:
+        """Return seconds since the start."""
+
+    def resident_bytes(self) -> int:
+        """Return the resident memory of this process."""
 
     def client_count(self) -> int:
         """Return how many clients are connected."""
@@ -51,7 +52,7 @@ def build_report(worker: Reported) -> dict[str, Any]:
     stats, engine, tracking = worker.stats, worker.engine, worker.tracking
     l1 = engine.l1
     links = worker.link_facts()
-    uptime_s = time.time() - worker.started_at
+    uptime_s = worker.uptime_s()
     return {
         "version": __version__,
         "uptime_s": round(uptime_s, 3),
@@ -96,7 +97,7 @@ def build_report(worker: Reported) -> dict[str, Any]:
             "p99_us": stats.latency.quantile_us(0.99),
         },
         "links": links,
-        "memory": {"rss_bytes": resident_bytes()},
+        "memory": {"rss_bytes": worker.resident_bytes()},
     }
 
 
@@ -142,13 +143,3 @@ def gauges(report: Mapping[str, Any]) -> Iterable[MetricFamily]:
         ("respite_l1_revoked", "revoked_total", "Leases taken back by a push, a write or a flush."),
     ):
         yield MetricFamily(name, "counter", text, (Sample("_total", {}, float(l1[field])),))
-
-
-def resident_bytes() -> int:
-    """Return this process' resident memory; its peak where the system tells no more (macOS)."""
-    try:
-        pages = int(Path("/proc/self/statm").read_text().split()[1])
-        return pages * resource.getpagesize()
-    except OSError:
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        return peak if sys.platform == "darwin" else peak * 1024

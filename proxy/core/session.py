@@ -33,7 +33,6 @@ class Session:
     local_address: str
     created_at: float
     identity: Identity
-    close: Callable[[], None]  # end the connection, by CLIENT KILL
     db: int = 0
     protocol: int = 2
     name: bytes = b""
@@ -48,7 +47,8 @@ class Session:
     patterns: int = 0
     multi: int = -1  # commands queued in a MULTI, -1 = none
     last_words: list[bytes] = attrs.field(factory=list)  # of the last command: its name, and what may be a subcommand
-    last_at: float = 0.0
+    last_at: Callable[[], float] = lambda: 0.0  # when the client was last heard
+    close: Callable[[], None] = lambda: None  # end the connection, by CLIENT KILL
     upstream_id: int = 0  # the client id of its pinned link, 0 = not pinned
 
     @property
@@ -69,7 +69,7 @@ class Session:
             "laddr": self.local_address,
             "name": _shown(self.name),
             "age": int(now - self.created_at),
-            "idle": int(now - self.last_at),
+            "idle": int(now - self.last_at()),
             "flags": flags,
             "db": self.db,
             "sub": self.subscriptions,

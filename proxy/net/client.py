@@ -38,11 +38,12 @@ _GET_LENGTH: Final = 13
 class ClientConnection(PlacedClient):
     """A client, from accept to close."""
 
-    __slots__ = ("_assembler", "_backpressed", "_recv", "_recv_size", "_tail", "ended")
+    __slots__ = ("_assembler", "_backpressed", "_recv", "_recv_size", "_tail", "ended", "read_at")
 
     def __init__(self, worker: Worker, stream: Stream, session: Session) -> None:
         super().__init__(worker, stream, session)
         self.ended = False  # QUIT: no command is looked at any more
+        self.read_at = worker.engine.now
         self._recv = stream.recv
         self._recv_size = RECV_MIN
         self._assembler: Assembler | None = None
@@ -87,12 +88,13 @@ class ClientConnection(PlacedClient):
             return
         worker = self.worker
         namespace = self.namespace
+        engine = worker.engine
+        self.read_at = engine.now
         worker.stats.received_bytes += size
         if namespace is not None and data.startswith(_GETS) and not self._tail and self._assembler is None:
             key = data[_GET_LENGTH:]
             # The bytes after `GET` are the key as L1 knows it: a hit is one look-up, two attribute writes and a send.
             entry = namespace.entries.get(key)
-            engine = worker.engine
             if entry is not None and entry.deadline > engine.now and not self.queue and not self._out:
                 entry.uses += 1
                 entry.used_at = engine.now
@@ -144,7 +146,6 @@ class ClientConnection(PlacedClient):
             else:
                 self._send_now(reply)
         if misses:
-            self.session.last_at = now
             self.session.last_words = [b"get"]
             self._press_if_needed()
         return b"" if taken == len(data) else data[taken:]
@@ -173,7 +174,6 @@ class ClientConnection(PlacedClient):
                 self._assembler = None
         if requests:
             session = self.session
-            session.last_at = self.worker.engine.now
             session.last_words = requests[-1][0][:2]
             self.worker.stats.commands += len(requests)
             if self.parked:

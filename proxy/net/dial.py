@@ -6,7 +6,7 @@ import socket
 import ssl
 import struct
 from collections.abc import Sequence
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 import attrs
 import trio
@@ -28,6 +28,8 @@ class Stream(Protocol):
     def recv(self, size: int, /) -> bytes: ...  # noqa: D102
     def send(self, data: Raw, /) -> int: ...  # noqa: D102
     def fileno(self) -> int: ...  # noqa: D102
+    def getpeername(self) -> Any: ...  # noqa: D102
+    def getsockname(self) -> Any: ...  # noqa: D102
     def close(self) -> None: ...  # noqa: D102
 
 

@@ -110,17 +110,16 @@ class Link:
         self._reactor.add(stream.fileno(), self)
         self.waiting_since = self._reactor.engine.now
         self.flush()
+        self._pump()
 
     def flush(self) -> None:
         """Send what was submitted."""
         self._dirty = False
-        stream = self._stream
-        if stream is None:
-            return
         out = self._out
         if not out:
             return
-        if self._outbox.size == 0 and len(out) < 1024:
+        stream = self._stream
+        if stream is not None and self._outbox.size == 0 and len(out) < 1024:
             data = out[0] if len(out) == 1 else b"".join(out)
             out.clear()
             self._given += len(data)
@@ -139,10 +138,12 @@ class Link:
             self._given += size
             self._outbox.put(out, size)
             self._out = []
-        self._pump()
+        if stream is not None:
+            self._pump()
 
     def _pump(self) -> None:
-        assert self._stream is not None
+        if self._stream is None:
+            return
         try:
             empty = self._outbox.pump(self._stream.send)
         except OSError as exc:
@@ -242,7 +243,7 @@ class Link:
                     if end:
                         length = int(data[pos + 1 : end])
                         end += length + 2 if length >= 0 else 0
-                        if left > 1:  # a pipeline often asks for values of one size: compare the next heads
+                        if left > 2:  # a pipeline often asks for values of one size: compare the next heads
                             head = data[pos : data.find(b"\n", pos) + 1]
                             step = end - pos
                             while left > 1 and end + step <= size and data.startswith(head, end):

@@ -26,7 +26,7 @@ TLS_HANDSHAKE_S: Final = 10.0
 TLS_HANDSHAKES: Final = 256  # at once; more wait in the kernel's backlog
 RETRY_S: Final = 0.1  # after the process ran out of descriptors
 log = get_logger("listener")
-Accepted = Callable[[Stream, socket.socket], None]
+Accepted = Callable[[Stream], None]
 
 
 class Listener:
@@ -90,7 +90,7 @@ class Listener:
             if self.endpoint.scheme != "unix":
                 tune(sock)
             if self._context is None:
-                self._accepted(sock, sock)
+                self._accepted(sock)
                 continue
             assert self._nursery is not None
             self._handshakes += 1
@@ -113,7 +113,7 @@ class Listener:
             if self._open:
                 self._reactor.modify(self._sock.fileno(), READ)
         self._reactor.enter()
-        self._accepted(stream, sock)
+        self._accepted(stream)
         self._reactor.flush()
 
     def _rest(self, why: str) -> None:

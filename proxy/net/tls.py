@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ssl
-from pathlib import Path
 from socket import socket
 
 import trio
@@ -42,22 +41,19 @@ def client_context(settings: TlsClient) -> ssl.SSLContext:
     return context
 
 
-def readable_files(*paths: str) -> list[str]:
-    """Return those of the named files that cannot be read."""
-    return [path for path in paths if path and not Path(path).is_file()]
-
-
 class TlsSocket:
     """A non-blocking TLS socket with `recv` and `send` as a plain one has them.
 
     `recv` empties what OpenSSL has decrypted already: the poller sees the socket, not OpenSSL's buffer.
     """
 
-    __slots__ = ("_tls", "fileno")
+    __slots__ = ("_tls", "fileno", "getpeername", "getsockname")
 
     def __init__(self, tls: ssl.SSLSocket) -> None:
         self._tls = tls
         self.fileno = tls.fileno
+        self.getpeername = tls.getpeername
+        self.getsockname = tls.getsockname
 
     def recv(self, size: int, /) -> bytes:
         """Return what has come, b"" at the end. Raises BlockingIOError when nothing has, OSError when it broke."""

@@ -17,7 +17,7 @@ import trio
 from proxy.cache.entry import Namespace, Scope
 from proxy.core.engine import Engine
 from proxy.core.session import Identity
-from proxy.core.slots import CallSlot
+from proxy.core.slots import CallSlot, Slot
 from proxy.core.stats import Stats
 from proxy.core.tracking import Tracking
 from proxy.errors import UPSTREAM_UNAVAILABLE, HandshakeError, RemoteError
@@ -150,6 +150,8 @@ class DataLinks:
         link.tracked = False
         if self._tracking.mode != "redirect":
             link.tracked = self._tracking.may_cache
+            if not self._engine.enabled:  # L1 was switched off: what the link was tracked for is over
+                link.submit(command("CLIENT", "TRACKING", "OFF"), Slot(None))
             return
         redirect_id = self._tracking.redirect_id
         if not redirect_id:

@@ -7,7 +7,6 @@ What the core asks of its surroundings (`core.downstream.Services`) is answered 
 from __future__ import annotations
 
 import gc
-import socket
 import time
 from typing import Any, Final
 
@@ -30,6 +29,7 @@ from proxy.net.control import ControlLink
 from proxy.net.dial import Stream, Upstream
 from proxy.net.listener import Listener
 from proxy.net.pinned import PinnedPool
+from proxy.net.process import resident_bytes
 from proxy.net.reactor import Reactor
 from proxy.net.sender import Sender
 from proxy.net.tls import client_context, server_context
@@ -49,7 +49,7 @@ class Worker:
     def __init__(self, settings: Settings, upstream: Endpoint) -> None:
         self.settings = settings
         self.stats = Stats()
-        self.started_at = time.time()
+        self.started_at = time.monotonic()
         l1 = L1(settings.l1.max_bytes)
         self.engine = Engine(
             l1,
@@ -150,7 +150,7 @@ class Worker:
                         client.close()
                 await trio.sleep(0.01)
 
-    def accept(self, stream: Stream, sock: socket.socket) -> None:
+    def accept(self, stream: Stream) -> None:
         """Take a new client, or refuse it at the limit."""
         if len(self.clients) >= self.settings.listen.max_clients:
             self.stats.rejected += 1
@@ -164,17 +164,16 @@ class Worker:
         now = self.engine.now
         session = Session(
             id=self.sessions.next_id(),
-            address=_address(sock, peer=True),
-            local_address=_address(sock, peer=False),
+            address=_address(stream, peer=True),
+            local_address=_address(stream, peer=False),
             created_at=now,
-            last_at=now,
             identity=self.initial_identity,
             db=self.initial_db,
-            close=lambda: None,
             authenticated=not self.proxy_users,
         )
         client = ClientConnection(self, stream, session)
         session.close = client.close
+        session.last_at = lambda: client.read_at
         self.clients.add(client)
         self.sessions.add(session)
 
@@ -253,7 +252,7 @@ class Worker:
         idle = self.settings.listen.idle_timeout_s
         if idle:
             for client in list(self.clients):
-                if client.is_idle and now - client.session.last_at > idle:
+                if client.is_idle and now - client.read_at > idle:
                     client.close()
 
     # -- core.report.Reported ----------------------------------------------------------------------------------------
@@ -295,6 +294,14 @@ class Worker:
             for link in self.pool.links
         ]
         return rows
+
+    def uptime_s(self) -> float:
+        """Return seconds since the start."""
+        return time.monotonic() - self.started_at
+
+    def resident_bytes(self) -> int:
+        """Return the resident memory of this process."""
+        return resident_bytes()
 
     def client_count(self) -> int:
         """Return how many clients are connected."""
@@ -366,12 +373,12 @@ class Worker:
         return [*self.stats.families(), *gauges(build_report(self))]
 
 
-def _address(sock: socket.socket, *, peer: bool) -> str:
+def _address(stream: Stream, *, peer: bool) -> str:
     try:
-        address = sock.getpeername() if peer else sock.getsockname()
+        address = stream.getpeername() if peer else stream.getsockname()
     except OSError:
         return "?:0"
     if isinstance(address, tuple):
         host = f"[{address[0]}]" if ":" in address[0] else address[0]
         return f"{host}:{address[1]}"
-    return f"{sock.getsockname() or address}:0"
+    return f"{stream.getsockname() or address}:0"
