@@ -47,6 +47,15 @@ class State:
     expires_at: float = float("inf")
 
 
+@attrs.define
+class Executed:
+    """A command that was executed, and the number of the state each key it changed is in since."""
+
+    connection_id: int
+    words: list[bytes]
+    changes: dict[Place, int] = attrs.field(factory=dict)
+
+
 @attrs.define(eq=False)
 class Connection:
     """A connection of Respite (or of a foreigner) and what waits on it."""
@@ -101,7 +110,7 @@ class ModelRedis:
         self.dbs: list[dict[bytes, Value]] = [{} for _ in range(16)]
         self.connections: dict[int, Connection] = {}
         self.history: dict[Place, list[State]] = {}
-        self.log: list[tuple[int, list[bytes]]] = []  # (connection id, words) of everything executed
+        self.log: list[Executed] = []
         self.forbidden: set[bytes] = set()  # users who may not GET
         self.acl_version = 0
         self._last_id = 0
@@ -127,7 +136,7 @@ class ModelRedis:
 
     def executed(self, name: str) -> int:
         """Return how many commands of a name have been executed."""
-        return sum(words[0].upper() == name.encode() for _, words in self.log)
+        return sum(entry.words[0].upper() == name.encode() for entry in self.log)
 
     def states(self, db: int, key: bytes) -> list[State]:
         """Return every state a key has had; the first is what it was before anything happened."""
@@ -153,24 +162,31 @@ class ModelRedis:
         self._changed(author, db, key)
 
     def _changed(self, author: Connection | None, db: int, key: bytes) -> None:
-        states = self.states(db, key)
-        value = self.dbs[db].get(key)
-        data = None if value is None else value.data
-        expires_at = float("inf") if value is None else value.expires_at
-        states.append(State(states[-1].number + 1, data, self.clock(), expires_at))
+        self._note(db, key)
         for connection in self.connections.values():
             if connection.broadcast or key in connection.tracked:
                 connection.tracked.discard(key)
                 if not (connection.noloop and connection is author):
                     self._pending.append((connection, key))
 
+    def _note(self, db: int, key: bytes) -> None:
+        """Number the state a key is in now."""
+        states = self.states(db, key)
+        value = self.dbs[db].get(key)
+        if value is None:
+            states.append(State(states[-1].number + 1, None, self.clock()))
+        else:
+            states.append(State(states[-1].number + 1, value.data, self.clock(), value.expires_at))
+        if self.log:
+            self.log[-1].changes[(db, key)] = states[-1].number
+
     def flush(self, dbs: list[int]) -> None:
         """Delete everything; trackers are sent the push that names no key."""
         for db in dbs:
-            for key in list(self.dbs[db]):
-                states = self.states(db, key)
-                states.append(State(states[-1].number + 1, None, self.clock()))
+            keys = list(self.dbs[db])
             self.dbs[db].clear()
+            for key in keys:
+                self._note(db, key)
         for connection in self.connections.values():
             if connection.broadcast or connection.redirect:
                 connection.tracked.clear()
@@ -181,8 +197,7 @@ class ModelRedis:
         self.dbs[one], self.dbs[other] = self.dbs[other], self.dbs[one]
         for db in (one, other):
             for key in {key for at, key in self.history if at in (one, other)} | set(self.dbs[db]):
-                value, states = self.dbs[db].get(key), self.states(db, key)
-                states.append(State(states[-1].number + 1, value and value.data, self.clock()))
+                self._note(db, key)
 
     def push_pending(self) -> None:
         """Send the pushes of the commands just executed, after their replies."""
@@ -203,7 +218,7 @@ class ModelRedis:
         if connection.queued is not None and name not in (b"EXEC", b"DISCARD", b"MULTI"):
             connection.queued.append(words)
             return QUEUED
-        self.log.append((connection.id, words))
+        self.log.append(Executed(connection.id, words))
         handler = self.commands.get(name)
         assert handler is not None, f"the model knows no {name!r}"
         return handler(self, connection, words)

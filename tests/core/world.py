@@ -183,7 +183,7 @@ class World:
         received = bytearray()
         stream = ScriptedStream(self._next_fd(), received.extend)
         self.worker.reactor.enter()
-        self.worker.accept(stream, stream)  # type: ignore[arg-type]  # asked for its two addresses only
+        self.worker.accept(stream)
         client = ScriptedClient(self, stream, received)
         if user:
             assert client.ask("AUTH", user, "secret") == b"OK"
