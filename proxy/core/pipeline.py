@@ -240,6 +240,10 @@ class Pipeline:
                 frames.append(None)
                 missing.append(name)
                 keys.append(key)
+        if sum([len(frame) for frame in frames if frame is not None]) > self.engine.max_value_bytes:
+            # Too much to join here: Redis' own reply streams.
+            self._forward(client, command("MGET", *names), Slot(client))
+            return
         self.stats.hits += len(names) - len(missing)
         self.stats.misses += len(missing)
         if not missing:

@@ -129,7 +129,7 @@ class ClientConnection(PlacedClient):
                 hits += 1
             elif is_bulk(key):
                 if out:
-                    self.reply(b"".join(out))
+                    self.replies(out)
                     out = []
                 worker.pipeline.miss(self, namespace, key)
                 misses += 1
@@ -140,11 +140,7 @@ class ClientConnection(PlacedClient):
         stats.commands += hits + misses
         stats.hits += hits
         if out:
-            reply = out[0] if len(out) == 1 else b"".join(out)
-            if self.queue or self._out or misses:
-                self.reply(reply)
-            else:
-                self._send_now(reply)
+            self.replies(out)
         if misses:
             self.session.last_words = [b"get"]
             self._press_if_needed()

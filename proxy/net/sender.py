@@ -16,13 +16,14 @@ from proxy.core.session import Session
 from proxy.core.slots import FilledSlot, Mode, Slot
 from proxy.net.dial import Stream
 from proxy.net.link import Link
-from proxy.net.outbox import Outbox
+from proxy.net.outbox import JOIN_BYTES, Outbox
 from proxy.net.reactor import PEER_CLOSED, READ, WRITE
 from proxy.wire.request import Raw
 
 if TYPE_CHECKING:
     from proxy.net.worker import Worker
 
+MANY: Final = 16  # replies above which their size is looked at before they are joined
 STALL_BYTES: Final = 8 * 1024 * 1024  # unsent bytes at which the link that streams to a client is read no further
 
 
@@ -88,6 +89,16 @@ class Sender:
             self._out.append(raw)
             self._mark()
 
+    def replies(self, frames: list[bytes]) -> None:
+        """Send replies in their turn, and at once when it is. Held by reference: joined only when that is small."""
+        if self.queue:
+            self.queue.extend([FilledSlot(frame) for frame in frames])
+        elif self._out or len(frames) > MANY:
+            self._out += frames
+            self._mark()
+        else:
+            self._send_now(frames[0] if len(frames) == 1 else b"".join(frames))
+
     def owe(self, slot: Slot) -> None:
         """Add a slot to the queue."""
         if self.muting:
@@ -148,10 +159,16 @@ class Sender:
                 self._keep(out, sum(map(len, out)))
             if not self.closed:
                 self._pump()
-        elif out:
-            data = out[0] if len(out) == 1 else b"".join(out)
-            out.clear()
-            self._send_now(data)
+        elif len(out) <= MANY or (size := sum(map(len, out))) <= JOIN_BYTES:
+            if out:
+                data = out[0] if len(out) == 1 else b"".join(out)
+                out.clear()
+                self._send_now(data)
+        else:
+            self._out = []
+            self._keep(out, size)
+            if not self.closed:
+                self._pump()
 
     @property
     def unsent_bytes(self) -> int:

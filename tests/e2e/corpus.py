@@ -43,6 +43,9 @@ SETUP: tuple[Line, ...] = (
     "XGROUP CREATE stream grp 0",
 )
 
+PROBED_KEYS = ("str", "str2", "num", "flt", "empty", "bits", "bin", "exp", "list", "new", "dest", "a", "b", "copy1")
+"""Keys that another connection reads after every command, so that whatever writes them finds them in L1."""
+
 TYPED_KEYS = (b"str", b"num", b"list", b"iset", b"zset", b"hash", b"stream", b"none")
 
 SAMPLES: Mapping[str, tuple[Line, ...]] = {

@@ -22,6 +22,7 @@ from .words import Words, words
 
 SEED = 20_240_229
 SETUP = [words(line) for line in corpus.SETUP]
+SEPARATOR = b" <then MGET> "
 Pair = tuple[Target, Target]
 
 
@@ -39,54 +40,58 @@ def ask_commands(target: Target) -> dict[str, Command]:
     return found
 
 
-def send_whole(client: RawClient, commands: Sequence[Words], rng: random.Random) -> list[bytes]:
-    """One command at a time, each answered before the next."""
-    return [client.command(*command) for command in commands]
+def send_whole(client: RawClient, probe: RawClient, commands: Sequence[Words]) -> list[bytes]:
+    """One command at a time, each answered before the next; another connection looks at the data in between."""
+    read = encode("MGET", *corpus.PROBED_KEYS)
+    replies = []
+    for command in commands:
+        reply = client.command(*command)
+        probe.send(read)
+        replies.append(reply + SEPARATOR + probe.frame())
+    return replies
 
 
-def send_pipelined(client: RawClient, commands: Sequence[Words], rng: random.Random) -> list[bytes]:
+def send_pipelined(client: RawClient, probe: RawClient, commands: Sequence[Words]) -> list[bytes]:
     """All commands in one piece."""
     client.send(encode_all(commands))
     return client.frames(len(commands))
 
 
-def send_split(client: RawClient, commands: Sequence[Words], rng: random.Random) -> list[bytes]:
+def send_split(client: RawClient, probe: RawClient, commands: Sequence[Words]) -> list[bytes]:
     """All commands, cut at random bytes."""
-    client.send_split(encode_all(commands), rng)
+    client.send_split(encode_all(commands), random.Random(SEED))
     return client.frames(len(commands))
 
 
-Delivery = Callable[[RawClient, Sequence[Words], random.Random], list[bytes]]
+Delivery = Callable[[RawClient, RawClient, Sequence[Words]], list[bytes]]
 DELIVERIES: dict[str, Delivery] = {"whole": send_whole, "pipelined": send_pipelined, "split": send_split}
 
 
 @attrs.define
 class Side:
-    """One of the two ways in: its connection, opened again after every failure."""
+    """One of the two ways in: its connections, opened again after every failure."""
 
     target: Target
     protocol: int
-    client: RawClient | None = None
+    clients: list[RawClient] = attrs.field(factory=list)
 
     def run(self, commands: Sequence[Words], deliver: Delivery) -> list[bytes]:
-        """Send the setup and the commands of a case; the replies stop where the connection failed."""
-        rng = random.Random(SEED)
-        if self.client is None:
-            self.client = self.target.connect(timeout_s=5.0)
-            self.client.send(encode("HELLO", self.protocol))
-            self.client.frame()
+        """Send the setup and the commands of a case; the replies stop where a connection failed."""
         try:
-            send_pipelined(self.client, SETUP, rng)
-            return deliver(self.client, commands, rng)
+            while len(self.clients) < 2:
+                self.clients.append(self.target.connect(timeout_s=5.0))
+                self.clients[-1].command("HELLO", self.protocol)
+            client, probe = self.clients
+            send_pipelined(client, probe, SETUP)
+            return deliver(client, probe, commands)
         except (ClosedError, NoFrameError, OSError) as error:
             self.close()
             return [f"<{type(error).__name__}: {error}>".encode()]
 
     def close(self) -> None:
-        """Give the connection up."""
-        if self.client is not None:
-            self.client.close()
-            self.client = None
+        """Give the connections up."""
+        while self.clients:
+            self.clients.pop().close()
 
 
 def compare(case: Case, direct: list[bytes], proxied: list[bytes]) -> list[str]:
@@ -101,9 +106,15 @@ def compare(case: Case, direct: list[bytes], proxied: list[bytes]) -> list[str]:
 
 
 def is_equal(command: Words, left: bytes, right: bytes) -> bool:
-    """Compare two replies to a command, masked when the command says so and neither is an error."""
+    """Compare two replies to a command, masked when the command says so and neither is an error.
+
+    What the other connection saw after the command is always compared byte for byte.
+    """
     if left == right:
         return True
+    (left, _, seen), (right, _, also_seen) = left.partition(SEPARATOR), right.partition(SEPARATOR)
+    if seen != also_seen:
+        return False
     masked = MASKED.get(name_of(command))
     if masked is None or b"-" in (left[:1], right[:1]):
         return False
