@@ -1,12 +1,10 @@
-"""What L1 holds: entries, and the namespaces they are looked up in."""
+"""What L1 is made of: entries, the flights that bring them, and the namespaces both are looked up in."""
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 import attrs
-
-from proxy.cache.flights import Flight
 
 ENTRY_OVERHEAD_BYTES: Final = 330
 """What an entry costs besides its key and reply: the object, two bytes headers, its places in a dict and a list.
@@ -27,6 +25,21 @@ class Entry:
         self.used_at = now
         self.size_bytes = len(key) + len(reply) + ENTRY_OVERHEAD_BYTES
         self.index = -1  # its place in the eviction list
+
+
+class Flight:
+    """One fetch for many readers."""
+
+    __slots__ = ("joiners", "key", "link", "namespace", "reply", "sent_at", "standing")
+
+    def __init__(self, namespace: Namespace, key: bytes, link: object, now: float) -> None:
+        self.namespace = namespace
+        self.key = key  # as a bulk string
+        self.link = link  # the link that carries the read: its loss revokes the lease
+        self.sent_at = now
+        self.standing = True
+        self.reply: bytes | None = None  # None until the read has landed
+        self.joiners: list[Any] | None = None  # the slots of later readers (core.slots)
 
 
 @attrs.frozen

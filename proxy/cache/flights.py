@@ -11,25 +11,8 @@ Owns which flights stand. A revoked flight still answers those who joined while 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from proxy.cache.entry import Namespace, Scope
-
-
-class Flight:
-    """One fetch for many readers."""
-
-    __slots__ = ("joiners", "key", "link", "namespace", "reply", "sent_at", "standing")
-
-    def __init__(self, namespace: Namespace, key: bytes, link: object, now: float) -> None:
-        self.namespace = namespace
-        self.key = key  # as a bulk string
-        self.link = link  # the link that carries the read: its loss revokes the lease
-        self.sent_at = now
-        self.standing = True
-        self.reply: bytes | None = None  # None until the read has landed
-        self.joiners: list[Any] | None = None  # the slots of later readers (core.slots)
+from proxy.cache.entry import Flight, Namespace, Scope
 
 
 class Flights:

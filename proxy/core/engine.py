@@ -14,8 +14,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-from proxy.cache.entry import Namespace
-from proxy.cache.flights import Flight, Flights
+from proxy.cache.entry import Flight, Namespace
+from proxy.cache.flights import Flights
 from proxy.cache.l1 import L1
 from proxy.core.stats import Stats
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from proxy.cache.flights import Flight
+from proxy.cache.entry import Flight
 from proxy.core.slots import Client, Failure, Mode, Slot
 from proxy.wire.reply import elements
 
