@@ -12,7 +12,7 @@ from typing import Final
 
 from proxy.core.downstream import Downstream, PinnedConnection, Services
 from proxy.core.session import FilterError, Filters
-from proxy.wire.encode import OK, bulk_or_nil, command, error, integer, verbatim
+from proxy.wire.encode import OK, bulk_or_nil, command, count, error, integer, verbatim
 from proxy.wire.request import Raw
 
 _NAME: Final = re.compile(rb"[!-~]*")
@@ -93,14 +93,20 @@ class ClientCommands:
             return self._probe(
                 words
             ), lambda reply: reply if self._is_final(words, reply) else self._kill(client, words)
-        if subcommand == b"UNBLOCK" and len(words) > 1 and words[1].isdigit():
-            target = self._services.sessions.get(int(words[1]))
+        number = count(words[1]) if len(words) > 1 else None
+        if subcommand == b"UNBLOCK" and number is not None:
+            target = self._services.sessions.get(number)
             unblocked = target.upstream_id if target is not None and target.upstream_id else _NOBODY
             return command("CLIENT", "UNBLOCK", unblocked, *words[2:]), lambda reply: reply
-        if subcommand == b"PAUSE" and len(words) > 1 and words[1].isdigit():
-            milliseconds = int(words[1])
-            self._services.pause(milliseconds / 1000)
-            return raw, lambda reply: reply
+        if subcommand in (b"PAUSE", b"UNPAUSE"):
+            seconds = (number or 0) / 1000 if subcommand == b"PAUSE" else 0.0
+
+            def paused(reply: bytes) -> bytes:
+                if reply == OK:
+                    self._services.pause(seconds)
+                return reply
+
+            return raw, paused
         if subcommand == b"TRACKING":
             return self._tracking(link, words)
 
@@ -120,8 +126,9 @@ class ClientCommands:
         upper = [word.upper() for word in words]
         if b"REDIRECT" in upper[:-1]:
             at = upper.index(b"REDIRECT") + 1
-            if words[at].isdigit() and words[at] != b"0":
-                target = self._services.sessions.get(int(words[at]))
+            number = count(words[at])
+            if number:
+                target = self._services.sessions.get(number)
                 sent[at] = b"%d" % (target.upstream_id if target is not None and target.upstream_id else _NOBODY)
         turns_on = len(upper) > 1 and upper[1] == b"ON"
 

@@ -43,6 +43,10 @@ class Downstream(Client, Protocol):
         """Get a connection of its own; False = one is being opened, and the client must be parked."""
 
     @property
+    def leaving(self) -> bool:
+        """Whether the client has closed its sending side, or is to be closed."""
+
+    @property
     def unproven(self) -> bool:
         """Whether Redis has not yet let this user in: nothing may be answered in its name."""
 
@@ -111,7 +115,7 @@ class Services(Protocol):
         """Look at the ACLs now: one of our users has changed them."""
 
     def pause(self, seconds: float) -> None:
-        """Take no reply for late during CLIENT PAUSE."""
+        """Take no reply for late during CLIENT PAUSE, from now on for so many seconds; 0 ends it."""
 
     def refresh_table(self) -> None:
         """Ask the upstream for its commands again."""

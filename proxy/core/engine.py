@@ -11,6 +11,7 @@ Owns L1, the flights and the writes in flight. Every way a key can change ends i
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import Final
 
@@ -22,6 +23,7 @@ from proxy.core.stats import Stats
 _NILS: Final = (b"$-1\r\n", b"_\r\n")
 NO_EXPIRY: Final = -1  # PTTL's words
 NO_KEY: Final = -2
+LINGER_S: Final = 5.0
 
 
 class Engine:
@@ -36,6 +38,7 @@ class Engine:
         self.max_value_bytes = max_value_bytes
         self.now = 0.0
         self.writing: dict[bytes, int] = {}  # keys with a write in flight -> how many
+        self._lingering: deque[tuple[float, list[bytes]]] = deque()
         self.writing_all = 0  # writes in flight whose keys are unknown
 
     def can_lease(self, key: bytes) -> bool:
@@ -94,6 +97,16 @@ class Engine:
             else:
                 del writing[key]
             self.drop(key)
+
+    def linger(self, keys: list[bytes]) -> None:
+        """Mark keys as being written for `LINGER_S`: a write whose reply will not be seen."""
+        self.begin_write(keys)
+        self._lingering.append((self.now + LINGER_S, keys))
+
+    def end_lingering(self) -> None:
+        """Unmark the keys whose time is over."""
+        while self._lingering and self._lingering[0][0] <= self.now:
+            self.end_write(self._lingering.popleft()[1])
 
     def begin_write_all(self) -> None:
         """Mark every key as being written."""

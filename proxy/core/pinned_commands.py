@@ -15,7 +15,7 @@ from proxy.core.respite_commands import RespiteCommands
 from proxy.core.session_commands import SessionCommands
 from proxy.core.slots import CallSlot, EffectSlot, Slot, WriteAllSlot, WriteSlot
 from proxy.wire.commands import CommandSpec, Kind
-from proxy.wire.encode import bulk, command
+from proxy.wire.encode import OK, bulk, command, count
 from proxy.wire.reply import elements
 from proxy.wire.request import Raw
 
@@ -48,7 +48,7 @@ class ExecSlot(Slot):
         if state.queued_changes and reply[:1] == b"*" and reply[:3] != b"*-1":
             replies = elements(reply)
             for at, attribute, value in state.queued_changes:
-                if replies[at] == b"+OK\r\n":
+                if replies[at] == OK:
                     setattr(self._client.session, attribute, value)
             if self._client.pin is not None:
                 self._client.pin.move(self._client.session)
@@ -75,10 +75,11 @@ class PinnedCommands:
         state = link.state
         if state.once:
             return False
+        spec = self._services.table.find(args)
         if state.stream:
+            self._linger(spec, args)
             link.send_raw(raw)
             return True
-        spec = self._services.table.find(args)
         kind = spec.kind
         name = bytes(args[0]).upper()
         if kind is Kind.SESSION and (name in (b"RESET", b"QUIT") or not self._is_redis_own(client, state)):
@@ -146,11 +147,17 @@ class PinnedCommands:
 
     def _once(self, client: Downstream, link: PinnedConnection, kind: Kind, args: list[bytes], raw: Raw) -> None:
         state = link.state
-        if kind is Kind.STREAM:
-            state.stream = state.used = True
-            link.send_raw(raw)
-            return
         state.once = True
+        if kind is Kind.STREAM:
+            state.used = True
+            if bytes(args[0]).upper() == b"SYNC" and len(args) == 1:  # answered by a dump that is no frame
+                state.stream = True
+                link.send_raw(raw)
+                return
+            streaming = CallSlot(client, lambda reply: self._streams(state, reply))
+            client.owe(streaming)
+            link.submit(raw, streaming)
+            return
         if kind is Kind.RESPITE:
             asked, then = self._respite_commands.ask(client, args)
             slot: Slot = CallSlot(client, then)
@@ -207,6 +214,12 @@ class PinnedCommands:
             self._queue(state, args)
             state.queued_subscribe = state.queued_subscribe or kind is Kind.SUBSCRIBE
             client.session.multi = state.queued
+        elif blocks and client.leaving:
+            # Nobody is there to read what it would pop.
+            if isinstance(slot, WriteSlot):
+                self._engine.end_write(slot.keys)
+            client.quit()
+            return
         elif blocks:
             state.once = link.patient = True
             if spec.name in (b"WAIT", b"WAITAOF"):
@@ -220,6 +233,19 @@ class PinnedCommands:
         client.owe(slot)
         link.submit(raw, slot)
 
+    def _linger(self, spec: CommandSpec, args: list[bytes]) -> None:
+        """Keep what is written in stream mode out of L1 for a while: nobody sees its reply."""
+        if spec.kind is Kind.WRITE_ALL or spec.kind is Kind.ONCE:
+            self._engine.flush()
+        elif spec.keys is not None:
+            self._engine.linger([bulk(bytes(key)) for key in spec.keys(args)])
+
+    @staticmethod
+    def _streams(state: Pinning, reply: bytes) -> bytes:
+        """Match nothing more once MONITOR or PSYNC is granted."""
+        state.stream = reply[:1] == b"+"
+        return reply
+
     @staticmethod
     def _debugging(state: Pinning, args: list[bytes], reply: bytes) -> bytes:
         """Match nothing more once the Lua debugger is on: a session of it answers as it likes, and then closes."""
@@ -230,8 +256,8 @@ class PinnedCommands:
     def _queue(state: Pinning, args: list[bytes]) -> None:
         """Count what MULTI queues, and remember where a command stands in it that changes the session."""
         match [bytes(word) for word in args[:4]]:
-            case [name, db] if name.upper() == b"SELECT" and db.isdigit():
-                state.queued_changes.append((state.queued, "db", int(db)))
+            case [name, db] if name.upper() == b"SELECT" and count(db) is not None:
+                state.queued_changes.append((state.queued, "db", count(db)))
             case [name, word, value] if (name.upper(), word.upper()) == (b"CLIENT", b"SETNAME"):
                 state.queued_changes.append((state.queued, "name", value))
         state.queued += 1

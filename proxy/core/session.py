@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import attrs
 
+from proxy.wire.encode import count
+
 
 @attrs.frozen
 class Identity:
@@ -169,9 +171,9 @@ class Filters:
             at += 2
             if option == b"ID":
                 filters.ids = filters.ids or set()
-                filters.ids.add(_id(value))
-                while at < len(words) and bytes(words[at]).isdigit():
-                    filters.ids.add(_id(_shown(bytes(words[at]))))
+                filters.ids.add(_id(words[at - 1]))
+                while at < len(words) and count(bytes(words[at])) is not None:
+                    filters.ids.add(_id(words[at]))
                     at += 1
             elif option == b"TYPE":
                 kind = value.lower()
@@ -184,8 +186,8 @@ class Filters:
                 filters.address = value
             elif option == b"LADDR":
                 filters.local_address = value
-            elif option == b"MAXAGE" and value.isdigit():
-                filters.min_age_s = int(value)
+            elif option == b"MAXAGE" and (age_s := count(bytes(words[at - 1]))) is not None:
+                filters.min_age_s = age_s
             elif option == b"SKIPME" and value.lower() in ("yes", "no"):
                 filters.skip_me = value.lower() == "yes"
             else:
@@ -193,7 +195,8 @@ class Filters:
         return filters
 
 
-def _id(value: str) -> int:
-    if not value.isdigit():
+def _id(word: bytes) -> int:
+    number = count(bytes(word))
+    if number is None:
         raise FilterError("ERR client-id should be greater than 0")
-    return int(value)
+    return number

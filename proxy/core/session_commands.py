@@ -15,7 +15,7 @@ from proxy.cache.entry import Scope
 from proxy.core.client_commands import ClientCommands
 from proxy.core.downstream import Downstream, PinnedConnection, Services
 from proxy.core.session import Identity
-from proxy.wire.encode import OK, RESET, command
+from proxy.wire.encode import OK, RESET, command, count
 from proxy.wire.request import Raw
 
 Then = Callable[[bytes], bytes]
@@ -64,7 +64,7 @@ class SessionCommands:
 
             def selected(reply: bytes) -> bytes:
                 if reply == OK:
-                    session.db = int(args[1])
+                    session.db = count(bytes(args[1])) or 0
                     link.move(session)
                 return reply
 
@@ -103,9 +103,10 @@ class SessionCommands:
         if not session.authenticated:
             client.reply(b"-NOAUTH Authentication required.\r\n")
             return True
-        if client.pin is not None or len(args) != 2 or not bytes(args[1]).isdigit():
+        db = count(bytes(args[1])) if len(args) == 2 else None
+        if client.pin is not None or db is None:
             return False
-        scope = Scope(session.identity.user, int(args[1]), session.protocol)
+        scope = Scope(session.identity.user, db, session.protocol)
         if scope.db != session.db and not self._services.is_known_good(scope):
             return False
         session.db = scope.db

@@ -125,6 +125,8 @@ async def _replies(stream: Stream, count: int) -> list[bytes]:
         except BlockingIOError:
             await trio.lowlevel.wait_readable(stream.fileno())
             continue
+        except ConnectionError:  # it closed on what we had sent already: its last words are what counts
+            data = b""
         if not data:
             if replies and replies[-1][:1] == b"-":
                 raise HandshakeError(replies[-1])

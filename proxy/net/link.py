@@ -230,7 +230,8 @@ class Link:
                 pos = end
                 continue
             if not fifo:
-                raise ReplyError("the upstream sent a reply to nothing")
+                self.on_surplus(data[pos:])
+                return
             slot = fifo[0]
             left = slot.left
             start = pos
@@ -290,6 +291,10 @@ class Link:
                 slot.land(piece)
         return end if end >= 0 else len(data)
 
+    def on_surplus(self, data: bytes) -> None:
+        """Take bytes that answer nothing: the order of slots cannot be trusted any more."""
+        raise ReplyError("the upstream sent a reply to nothing")
+
     def on_push(self, frame: bytes) -> None:
         """Take an out-of-band frame. On a data link it is no client's: at most it says that tracking has ended."""
         if b"tracking-redir-broken" in frame[:64]:
@@ -313,7 +318,10 @@ class Link:
         self._on_lost(self, why)
         while fifo:
             slot = fifo.popleft()
-            slot.fail(failure if slot.at < sent else Failure.UNAVAILABLE)
+            try:
+                slot.fail(failure if slot.at < sent else Failure.UNAVAILABLE)
+            except Exception:
+                log.exception("bug", owner=type(slot).__name__)
         relieved, self.relieved = self.relieved, set()
         for resume in relieved:
             resume()

@@ -113,7 +113,7 @@ class Listener:
             if self._open:
                 self._reactor.modify(self._sock.fileno(), READ)
         self._reactor.enter()
-        self._accepted(stream)
+        self._reactor.guard(self, lambda: self._accepted(stream))
         self._reactor.flush()
 
     def _rest(self, why: str) -> None:

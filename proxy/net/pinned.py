@@ -29,6 +29,7 @@ from proxy.wire.reply import ReplyError
 from proxy.wire.request import Raw
 
 IDLE_S: Final = 30.0
+NAME: Final = "respite-pinned"  # in CLIENT LIST of Redis
 
 
 @attrs.frozen
@@ -78,7 +79,7 @@ class PinnedLink(Link):
         self.state = Pinning()
         self.upstream_id = 0
         self.idle_since = 0.0
-        self.name = b""  # what CLIENT GETNAME says on it
+        self.name = NAME.encode()  # what CLIENT GETNAME says on it
         self.patient = False  # a blocking command runs: no reply is late
 
     def receive(self, data: bytes) -> None:
@@ -94,6 +95,13 @@ class PinnedLink(Link):
         if not self.fifo and self.holder is not None and self.open:
             self.patient = False
             self.holder.pin_quiet()
+
+    def on_surplus(self, data: bytes) -> None:
+        """Hand over what nobody matches any more."""
+        if not self.state.stream:
+            super().on_surplus(data)
+        elif self.holder is not None:
+            self.holder.out_of_band(data)
 
     def send_raw(self, raw: Raw) -> None:
         """Forward bytes whose replies nobody matches."""
@@ -190,9 +198,9 @@ class PinnedPool:
         self._reactor = reactor
         self._stats = stats
         self._idle: dict[Place, deque[PinnedLink]] = {}
-        self._idle_count = 0
         self._waiting: deque[_Waiting] = deque()
         self._opening = 0
+        self._making_room = False
         self._nursery: trio.Nursery | None = None
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -216,7 +224,6 @@ class PinnedPool:
         idle = self._idle.get(place)
         while idle:
             link = idle.pop()
-            self._idle_count -= 1
             if link.open:
                 return link
         return None
@@ -244,7 +251,6 @@ class PinnedPool:
             return
         link.idle_since = self._reactor.engine.now
         self._idle.setdefault(link.place, deque()).append(link)
-        self._idle_count += 1
         if self._waiting:
             self._serve_waiting()
 
@@ -253,7 +259,6 @@ class PinnedPool:
         for place, idle in list(self._idle.items()):
             while idle and (not idle[0].open or now - idle[0].idle_since > IDLE_S):
                 link = idle.popleft()
-                self._idle_count -= 1
                 link.lose("idle")
             if not idle:
                 del self._idle[place]
@@ -267,8 +272,7 @@ class PinnedPool:
                 place.identity,
                 place.db,
                 place.protocol,
-                "respite-pinned",
-                command("CLIENT", "SETNAME", ""),
+                NAME,
                 command("CLIENT", "ID"),
             )
         except RemoteError as exc:
@@ -284,7 +288,7 @@ class PinnedPool:
         self._opening -= 1
         self._reactor.enter()
         link = PinnedLink(self._reactor, self._stats, place, self._on_lost)
-        link.upstream_id = int(replies[1][1:-2]) if replies[1][:1] == b":" else 0
+        link.upstream_id = int(replies[0][1:-2]) if replies[0][:1] == b":" else 0
         self.links.add(link)
         link.attach(stream)
         then(link, b"")
@@ -296,7 +300,8 @@ class PinnedPool:
         holder, link.holder = link.holder, None
         if holder is not None:
             holder.pin_lost(why)
-        self._serve_waiting()
+        if not self._making_room:
+            self._serve_waiting()
 
     def _serve_waiting(self) -> None:
         while self._waiting and self._nursery is not None:
@@ -310,9 +315,9 @@ class PinnedPool:
         """Make room: end the idle link that is oldest in its place."""
         for idle in self._idle.values():
             if idle:
-                self._idle_count -= 1
                 link = idle.popleft()
-                self.links.discard(link)
+                self._making_room = True
                 link.lose("making room")
+                self._making_room = False
                 return True
         return False

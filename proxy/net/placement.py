@@ -47,6 +47,11 @@ class PlacedClient(Sender):
         raise NotImplementedError
 
     @property
+    def leaving(self) -> bool:
+        """Whether the client has closed its sending side, or is to be closed."""
+        return self._closing
+
+    @property
     def unproven(self) -> bool:
         """Whether Redis has not yet let this user in."""
         return not self.session.authenticated or (self.group is not None and self.group.is_unauthenticated)
@@ -140,6 +145,10 @@ class PlacedClient(Sender):
         self.session.upstream_id = link.upstream_id
 
     def _pinned(self, link: PinnedLink | None, refusal: bytes) -> None:
+        """Go on with the link that was opened; a mistake of ours in that ends this client only."""
+        self.worker.reactor.guard(self, lambda: self._take_pinned(link, refusal))
+
+    def _take_pinned(self, link: PinnedLink | None, refusal: bytes) -> None:
         """Go on with the link that was opened, or answer the command that needed it."""
         if self.closed:
             if link is not None:

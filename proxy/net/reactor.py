@@ -50,6 +50,9 @@ class Flushable(Protocol):
     def flush(self) -> None:
         """Send them."""
 
+    def on_crash(self) -> None:
+        """Close: `flush` raised, which is a bug of ours."""
+
 
 class Poller(Protocol):
     """The part of `select.epoll` the reactor needs."""
@@ -69,16 +72,19 @@ class SelectorPoller:
         self._selector = selectors.DefaultSelector()
 
     def register(self, fd: int, eventmask: int, /) -> None:
-        """Watch a descriptor; with no event of interest it is watched for reading, as a selector cannot do less."""
-        self._selector.register(fd, self._events(eventmask))
+        """Watch a descriptor. With no event of interest it is not even known to the selector, which cannot do that."""
+        if events := self._events(eventmask):
+            self._selector.register(fd, events)
 
     def modify(self, fd: int, eventmask: int, /) -> None:
         """Change what is watched."""
-        self._selector.modify(fd, self._events(eventmask))
+        self.unregister(fd)
+        self.register(fd, eventmask)
 
     def unregister(self, fd: int, /) -> None:
         """Watch no more."""
-        self._selector.unregister(fd)
+        if fd in self._selector.get_map():
+            self._selector.unregister(fd)
 
     def poll(self, timeout: float, maxevents: int, /) -> list[tuple[int, int]]:
         """Return (descriptor, mask) of what is ready."""
@@ -98,8 +104,7 @@ class SelectorPoller:
 
     @staticmethod
     def _events(mask: int) -> int:
-        events = selectors.EVENT_READ * bool(mask & READ) | selectors.EVENT_WRITE * bool(mask & WRITE)
-        return events or selectors.EVENT_READ
+        return selectors.EVENT_READ * bool(mask & READ) | selectors.EVENT_WRITE * bool(mask & WRITE)
 
 
 def make_poller() -> Poller:
@@ -154,10 +159,25 @@ class Reactor:
         while self.dirty_links or self.dirty_clients:
             links, self.dirty_links = self.dirty_links, []
             for link in links:
-                link.flush()
+                self.guard(link, link.flush)
             clients, self.dirty_clients = self.dirty_clients, []
             for client in clients:
-                client.flush()
+                try:
+                    client.flush()
+                except Exception:
+                    self._crashed(client)
+
+    def guard(self, owner: Owner | Flushable, act: Callable[[], None]) -> None:
+        """Do something for an owner; a mistake of ours in it ends that owner, and nobody else."""
+        try:
+            act()
+        except Exception:
+            self._crashed(owner)
+
+    @staticmethod
+    def _crashed(owner: Owner | Flushable) -> None:
+        log.exception("bug", owner=type(owner).__name__)
+        owner.on_crash()
 
     async def run(self) -> None:
         """Serve until cancelled. A cancellation lands only between wake-ups: nothing is half decided."""
@@ -174,8 +194,7 @@ class Reactor:
                         try:
                             owner.on_event(mask)
                         except Exception:
-                            log.exception("bug", owner=type(owner).__name__)
-                            owner.on_crash()
+                            self._crashed(owner)
                 if self.dirty_links or self.dirty_clients:
                     self.flush()
                 if self.enter() - began > TURN_S:

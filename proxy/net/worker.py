@@ -228,7 +228,10 @@ class Worker:
         while True:
             await trio.sleep(min(TICK_S, self.tracking.max_staleness_s / 8))
             now = self.reactor.enter()
-            self.tick(now)
+            try:
+                self.tick(now)
+            except Exception:
+                log.exception("bug", owner="tick")
             self.reactor.flush()
 
     def tick(self, now: float) -> None:
@@ -247,6 +250,7 @@ class Worker:
         for client in list(self.stalled):
             if now - client.drained_at > STALL_S:
                 client.kill("it stopped reading a large reply")
+        self.engine.end_lingering()
         self.pool.tick(now, self.settings.upstream.response_timeout_s)
         self.links.sweep(now)
         idle = self.settings.listen.idle_timeout_s
@@ -343,8 +347,8 @@ class Worker:
         self.control.check_acl()
 
     def pause(self, seconds: float) -> None:
-        """Take no reply for late during CLIENT PAUSE."""
-        self.paused_until = max(self.paused_until, self.engine.now + seconds)
+        """Take no reply for late during CLIENT PAUSE, from now on for so many seconds; 0 ends it."""
+        self.paused_until = self.engine.now + seconds
 
     def refresh_table(self) -> None:
         """Ask the upstream for its commands again."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
+from typing import Final
 
 import hiredis
 
@@ -22,6 +24,17 @@ def command(*args: bytes | memoryview | str | int) -> bytes:
 def bulk(value: bytes) -> bytes:
     """Encode a bulk string; also the form in which L1 knows a key."""
     return b"$%d\r\n%b\r\n" % (len(value), value)
+
+
+_COUNT: Final = re.compile(rb"0|[1-9][0-9]{0,17}")
+
+
+def count(word: bytes) -> int | None:
+    """Read a number as Redis does, where it is none below 0 and fits 64 bits; None for anything else.
+
+    Never `int` on a client's word: it takes other forms than Redis, and raises on 4,301 digits.
+    """
+    return int(word) if _COUNT.fullmatch(word) else None
 
 
 def unbulk(raw: bytes) -> bytes:

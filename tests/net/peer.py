@@ -9,10 +9,13 @@ Respite's own CLIENT SETNAME gives a link: "control", "data" or "pinned".
 
 from __future__ import annotations
 
+import os
 import socket
+import stat
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from functools import partial
 
 import attrs
 import trio
@@ -34,6 +37,9 @@ MORE_ROWS = (
 
 Script = Callable[["PeerLink", list[bytes]], bytes | None]
 """What answers a command instead of the model: the raw reply, or None for no reply (it may have closed the link)."""
+
+
+Handle = Callable[[trio.SocketStream], Awaitable[None]]
 
 
 @attrs.frozen
@@ -63,14 +69,16 @@ class PeerLink:
 
     async def run(self) -> None:
         """Carry bytes until one side closes."""
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._write)
-            with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
-                async for data in self._stream:
-                    self.peer.received_bytes += len(data)
-                    self._receive(data)
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._write)
+                with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+                    async for data in self._stream:
+                        self.peer.received_bytes += len(data)
+                        self._receive(data)
+                nursery.cancel_scope.cancel()
+        finally:
             self.close()
-            nursery.cancel_scope.cancel()
 
     def _receive(self, data: bytes) -> None:
         known = len(self.model.unread)
@@ -235,6 +243,17 @@ class Peer:
         self.scripts.pop(name.encode(), None)
 
 
+async def serve_raw(nursery: trio.Nursery, handle: Handle) -> int:
+    """Listen with a function of the test's own for each connection; return the port."""
+    (listener,) = await nursery.start(partial(trio.serve_tcp, partial(_handled, handle), 0, host="127.0.0.1"))
+    return int(listener.socket.getsockname()[1])
+
+
+async def _handled(handle: Handle, stream: trio.SocketStream) -> None:
+    with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+        await handle(stream)
+
+
 def error(text: str) -> bytes:
     """Encode an error line."""
     return b"-%b\r\n" % text.encode()
@@ -249,19 +268,15 @@ async def until(is_true: Callable[[], object], what: str, *, timeout_s: float = 
     raise AssertionError(f"not within {timeout_s} s: {what}")
 
 
-def open_sockets() -> frozenset[str]:
-    """Name the sockets this process has open."""
-    return frozenset(_sockets())
-
-
-def _sockets() -> Iterator[str]:
-    import os  # noqa: PLC0415
-
-    for name in os.listdir("/proc/self/fd"):
+def open_sockets() -> frozenset[int]:
+    """Name the sockets this process has open, by their inodes."""
+    found = set()
+    for fd in range(1024):
         with suppress(OSError):
-            target = os.readlink(f"/proc/self/fd/{name}")
-            if target.startswith("socket:"):
-                yield target
+            about = os.fstat(fd)
+            if stat.S_ISSOCK(about.st_mode):
+                found.add(about.st_ino)
+    return frozenset(found)
 
 
 def _is_refused(port: int) -> bool:
