@@ -66,10 +66,6 @@ class ClientConnection(PlacedClient):
         elif mask & PEER_CLOSED and (self._backpressed or self._closing):
             self._peer_closed()
 
-    def on_crash(self) -> None:
-        """Close: something of ours broke on this client's bytes."""
-        self.kill("internal error")
-
     def _read(self) -> None:
         try:
             data = self._recv(self._recv_size)

@@ -67,6 +67,10 @@ class Sender:
         """Send what has been collected."""
         raise NotImplementedError
 
+    def on_crash(self) -> None:
+        """Close: something of ours broke on this client's bytes."""
+        self.kill("internal error")
+
     def close(self) -> None:
         """Close at once."""
         raise NotImplementedError
