@@ -247,11 +247,13 @@ class ControlLink:
 
     def _take(self, frame: Any) -> None:
         if isinstance(frame, hiredis.PushNotification):
-            if frame[0] == b"invalidate":
-                if frame[1] is None:
+            match frame:
+                case [b"invalidate", None]:
                     self._engine.flush()  # FLUSHALL, FLUSHDB: the null means everything
-                else:
-                    self._engine.drop_pushed(frame[1])
+                case [b"invalidate", [*keys]] if all(isinstance(key, bytes) for key in keys):
+                    self._engine.drop_pushed(keys)
+                case [b"invalidate", *_]:
+                    self.lose("an invalidation that cannot be understood may be one that is missed")
             return
         if not self._expected:
             self.lose("the upstream sent a reply to nothing")
