@@ -7,7 +7,6 @@ that arrives is decoded here (hiredis): nothing of it is ever forwarded.
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
@@ -25,13 +24,11 @@ from proxy.net.outbox import Outbox
 from proxy.net.reactor import READ, WRITE, Reactor
 from proxy.wire.commands import CommandTable
 from proxy.wire.encode import command
+from proxy.wire.greeting import CLIENT_FIELDS, QUESTIONS, Greeting, read_greeting
 
 PING: Final = command("PING")
 ACL_LIST: Final = command("ACL", "LIST")
 ACL_EVERY_S: Final = 1.0  # how long a change of ACLs made elsewhere may go unseen
-CLIENT_FIELDS: Final = ("id", "addr", "laddr", "fd", "name", "age", "idle", "flags", "db", "sub", "psub", "cmd", "user")
-"""What a line of CLIENT LIST shows until a server has shown its own."""
-_VERSION: Final = re.compile(rb"(redis|valkey)_version:([0-9.]+)")
 log = get_logger("control")
 
 
@@ -109,7 +106,7 @@ class ControlLink:
     async def _open(self) -> bool:
         self._adopted = trio.Event()
         try:
-            stream, replies = await self._hello()
+            stream, greeting = await self._hello()
         except RemoteError as exc:
             refused = isinstance(exc, HandshakeError)
             self.state, state = ("refused" if refused else "unreachable"), self.state
@@ -119,41 +116,31 @@ class ControlLink:
             self.first_attempt.set()
             return False
         self._reactor.enter()
-        self._begin(stream, replies)
+        self._begin(stream, greeting)
         self._reactor.flush()
         self.first_attempt.set()
         return True
 
-    async def _hello(self) -> tuple[Stream, list[Any]]:
-        """Connect; return the stream and what INFO, COMMAND and CLIENT ID said, decoded."""
-        more = [command("INFO", "server"), command("COMMAND"), command("CLIENT", "ID"), command("CLIENT", "INFO")]
+    async def _hello(self) -> tuple[Stream, Greeting]:
+        """Connect, and hear what the server is. Raises RemoteError; nothing stays open then."""
         try:
-            stream, raw = await open_stream(self._upstream, self._identity, 0, 3, "respite-control", *more)
+            stream, raw = await open_stream(self._upstream, self._identity, 0, 3, "respite-control", *QUESTIONS)
         except HandshakeError as exc:
             if not exc.reply.lower().startswith(b"-err unknown command"):
                 raise
             # No HELLO: a server before 6, which cannot track. Its commands are still worth knowing.
-            stream, raw = await open_stream(self._upstream, self._identity, 0, 2, "respite-control", *more)
+            stream, raw = await open_stream(self._upstream, self._identity, 0, 2, "respite-control", *QUESTIONS)
             raw[2] = b":0\r\n"
-        reader = hiredis.Reader(protocolError=RemoteError, replyError=RemoteError)
-        reader.feed(b"".join(raw))
-        replies = [reader.gets() for _ in raw]
-        refused = next((reply for reply in replies[:2] if isinstance(reply, RemoteError)), None)
-        if refused is not None:
+        try:
+            return stream, read_greeting(raw)
+        except RemoteError:
             stream.close()
-            raise HandshakeError(b"-" + str(refused).encode() + b"\r\n")
-        return stream, replies
+            raise
 
-    def _begin(self, stream: Stream, replies: list[Any]) -> None:
-        info, rows, client_id, client_info = replies
-        if isinstance(client_info, bytes):
-            self.client_fields = [field.partition("=")[0] for field in client_info.decode().split()]
-        found = _VERSION.findall(bytes(info))
-        self.server, version = (found[-1][0].decode(), found[-1][1].decode()) if found else ("unknown", "0")
-        redis_version = next((text.decode() for name, text in found if name == b"redis"), version)
-        self.version = tuple(int(part) for part in redis_version.split(".") if part)
-        self.server += " " + version
-        self.table = CommandTable.from_reply(rows)
+    def _begin(self, stream: Stream, greeting: Greeting) -> None:
+        self.server, self.version = greeting.server, greeting.version
+        self.client_fields = greeting.client_fields
+        self.table = greeting.table
         self.table_is_builtin = False
         self._stream = stream
         self._reader = hiredis.Reader()
@@ -164,9 +151,10 @@ class ControlLink:
         self._acl_digest = b""
         self._heard_at = self._engine.now
         self._reactor.add(stream.fileno(), self)
-        has_id = isinstance(client_id, int) and client_id > 0
-        mode = self._tracking.choose(resp3=has_id, version=self.version, redirect_refused=self._redirect_refused)
-        self._client_id = client_id if has_id else 0
+        self._client_id = greeting.client_id
+        mode = self._tracking.choose(
+            resp3=self._client_id > 0, version=self.version, redirect_refused=self._redirect_refused
+        )
         if mode == "broadcast":  # L1 begins when it is granted: a read before it would not be tracked
             self._send(command("CLIENT", "TRACKING", "ON", "BCAST"), "track")
         else:

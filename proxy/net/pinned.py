@@ -24,7 +24,7 @@ from proxy.errors import PINNED_EXHAUSTED, UPSTREAM_UNAVAILABLE, HandshakeError,
 from proxy.net.dial import Upstream, open_stream
 from proxy.net.link import Link
 from proxy.net.reactor import Reactor
-from proxy.wire.encode import command
+from proxy.wire.encode import command, count
 from proxy.wire.reply import ReplyError
 from proxy.wire.request import Raw
 
@@ -288,7 +288,7 @@ class PinnedPool:
         self._opening -= 1
         self._reactor.enter()
         link = PinnedLink(self._reactor, self._stats, place, self._on_lost)
-        link.upstream_id = int(replies[0][1:-2]) if replies[0][:1] == b":" else 0
+        link.upstream_id = count(replies[0][1:-2]) or 0
         self.links.add(link)
         link.attach(stream)
         then(link, b"")

@@ -57,6 +57,7 @@ class Walker:
 
     client: ScriptedClient
     db: int
+    is_lost: bool = False  # nobody knows any more what its next replies are
     awaited: deque[Asked] = attrs.field(factory=deque)
     reader: hiredis.Reader = attrs.field(factory=hiredis.Reader)
     written: dict[Place, int] = attrs.field(factory=dict)  # by itself, as far as it has been told
@@ -150,7 +151,7 @@ class Simulation:
             return self._note(walker, "FLUSHDB", list(KEYS), b"FLUSHDB", token := self._token(), token=token)
         if kind == "SELECT":
             walker.db = self.rng.choice(DBS)
-            return self._note(walker, "OTHER", [], b"SELECT", b"%d" % walker.db)
+            return self._note(walker, "SELECT", [], b"SELECT", b"%d" % walker.db)
         return self._transaction(walker, key, watches=kind == "WATCH")
 
     def _transaction(self, walker: Walker, key: bytes, *, watches: bool) -> bytes:
@@ -232,7 +233,9 @@ class Simulation:
             self.world.notice(connection)
 
     def _replace_client(self) -> None:
-        at = self.rng.randrange(len(self.walkers))
+        self._replace(self.rng.randrange(len(self.walkers)))
+
+    def _replace(self, at: int) -> None:
         self._say("closed", self.walkers[at].client.stream.fileno())
         self.walkers[at].client.close()
         while self._dying:  # a new client needs a way in
@@ -252,14 +255,19 @@ class Simulation:
         for walker in self.walkers:
             walker.reader.feed(bytes(walker.client.received))
             walker.client.received.clear()
-            while (reply := walker.reader.gets()) is not False:
+            while not walker.is_lost and (reply := walker.reader.gets()) is not False:
                 self._check(walker, walker.awaited.popleft(), reply)
+        for at, walker in enumerate(self.walkers):
+            if walker.is_lost:
+                self._replace(at)
 
     def _check(self, walker: Walker, asked: Asked, reply: Any) -> None:
         if isinstance(reply, hiredis.ReplyError):
             if "respite: upstream" not in str(reply):
                 raise Violation(f"{asked.name} was answered {reply}")
             self.failed += 1
+            if asked.name == "SELECT":  # it is not where we thought it would be
+                walker.is_lost = True
         elif asked.name in ("GET", "WATCHED"):
             seen = self._check_value(walker, asked, asked.places[0], reply)
             if asked.name == "WATCHED":

@@ -91,6 +91,20 @@ class Client:
         """Read so many frames."""
         return [await self.frame() for _ in range(count)]
 
+    async def exactly(self, size: int, timeout_s: float = 20.0) -> bytes:
+        """Read so many bytes."""
+
+        async def read() -> bytes:
+            while len(self._buffer) < size:
+                data = await self._receive()
+                assert data, f"closed after {len(self._buffer)} of {size} bytes"
+                self._buffer += data
+            taken = bytes(self._buffer[:size])
+            del self._buffer[:size]
+            return taken
+
+        return await within(read(), f"{size} bytes", timeout_s)
+
     async def until_closed(self, timeout_s: float = DEADLINE_S) -> bytes:
         """Read everything until the connection ends; AssertionError when it does not."""
 

@@ -29,7 +29,7 @@ DEADLINE_S = 5.0
 MORE_ROWS = (
     ("blpop", -3, ("write", "blocking"), 1, -2, 1),
     ("subscribe", -2, ("pubsub",), 0, 0, 0),
-    ("publish", 3, ("pubsub",), 0, 0, 0),
+    ("publish", 3, ("pubsub", "may_replicate"), 0, 0, 0),
     ("config", -2, (), 0, 0, 0),
     ("acl", -2, (), 0, 0, 0),
     ("debug", -2, (), 0, 0, 0),

@@ -1,0 +1,63 @@
+"""What a server says of itself when the invalidation link is opened: INFO, COMMAND, CLIENT ID and CLIENT INFO."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+import attrs
+import hiredis
+
+from proxy.errors import HandshakeError, RemoteError
+from proxy.wire.commands import CommandTable
+from proxy.wire.encode import command
+
+QUESTIONS: Final = (command("INFO", "server"), command("COMMAND"), command("CLIENT", "ID"), command("CLIENT", "INFO"))
+CLIENT_FIELDS: Final = ("id", "addr", "laddr", "fd", "name", "age", "idle", "flags", "db", "sub", "psub", "cmd", "user")
+"""What a line of CLIENT LIST shows where the server does not show its own."""
+_VERSION: Final = re.compile(rb"(redis|valkey)_version:([0-9]+(?:\.[0-9]+)*)")
+
+
+@attrs.frozen
+class Greeting:
+    """A server's answers, understood. `version` is the Redis version it claims to be, `client_id` 0 if unknown."""
+
+    server: str
+    version: tuple[int, ...]
+    table: CommandTable
+    client_id: int
+    client_fields: tuple[str, ...]
+
+
+def read_greeting(raw: list[bytes]) -> Greeting:
+    """Read the raw replies to `QUESTIONS`.
+
+    Raises HandshakeError when the server refuses to say what it is, RemoteError when it answers as no Redis does.
+    """
+    try:
+        reader = hiredis.Reader()
+        reader.feed(b"".join(raw))
+        info, rows, client_id, client_info = [reader.gets() for _ in raw]
+        for refused, words in ((info, raw[0]), (rows, raw[1])):
+            if isinstance(refused, hiredis.ReplyError):
+                raise HandshakeError(words)
+        found = {name: text.decode() for name, text in _VERSION.findall(info)}
+        version = found.get(b"redis", "0")
+        return Greeting(
+            server=f"valkey {found[b'valkey']}" if b"valkey" in found else f"redis {version}",
+            version=tuple(int(part) for part in version.split(".")),
+            table=CommandTable.from_reply(rows),
+            client_id=client_id if isinstance(client_id, int) else 0,
+            client_fields=_fields(client_info),
+        )
+    except RemoteError:
+        raise
+    except Exception as exc:  # whatever shape the answers had
+        raise RemoteError(f"the upstream does not answer as a Redis: {exc}") from exc
+
+
+def _fields(line: object) -> tuple[str, ...]:
+    """Return the names in a line of CLIENT INFO."""
+    if not isinstance(line, bytes):
+        return CLIENT_FIELDS
+    return tuple(field.partition("=")[0] for field in line.decode("utf-8", "replace").split()) or CLIENT_FIELDS

@@ -1,0 +1,355 @@
+"""The reactor: both pollers, fairness to other tasks, and what a mistake in an owner does."""
+
+from __future__ import annotations
+
+import selectors
+import socket
+from collections.abc import Callable, Iterator
+
+import pytest
+import trio
+
+from proxy.cache.l1 import L1
+from proxy.core.engine import Engine
+from proxy.core.stats import Stats
+from proxy.core.tracking import Tracking
+from proxy.net import reactor as reactor_module
+from proxy.net import worker as worker_module
+from proxy.net.reactor import PEER_CLOSED, READ, WRITE, Poller, Reactor, SelectorPoller, make_poller
+from proxy.wire.encode import command
+
+from ..e2e.servers import Server
+from .conftest import Bugs, Serve
+from .driver import Client, within
+from .peer import until
+
+PONG = b"+PONG\r\n"
+
+
+@pytest.fixture(params=["best", "selector"])
+def poller(request: pytest.FixtureRequest) -> Iterator[Poller]:
+    """Each poller there is here."""
+    made = make_poller() if request.param == "best" else SelectorPoller()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
+    """Two connected sockets."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ours.setblocking(False)
+        yield ours, theirs
+
+
+Pair = tuple[socket.socket, socket.socket]
+
+
+# -- pollers -----------------------------------------------------------------------------------------------------------
+
+
+def test_poller_tells_reading_from_writing(poller: Poller, pair: Pair) -> None:
+    """A socket is told ready for what it is watched for and ready for, and for nothing else."""
+    ours, theirs = pair
+    poller.register(ours.fileno(), READ)
+    assert poller.poll(0, 10) == []
+
+    poller.modify(ours.fileno(), READ | WRITE)
+    assert poller.poll(0, 10) == [(ours.fileno(), WRITE)]
+    theirs.send(b"x")
+    assert poller.poll(1, 10) == [(ours.fileno(), READ | WRITE)]
+    poller.modify(ours.fileno(), READ | PEER_CLOSED)
+    assert poller.poll(0, 10) == [(ours.fileno(), READ)]
+    poller.unregister(ours.fileno())
+    assert poller.poll(0, 10) == []
+
+
+def test_poller_with_nothing_to_watch_for_stays_silent(poller: Poller, pair: Pair) -> None:
+    """A socket that is read no further wakes nobody, and is found again when it is watched again."""
+    ours, theirs = pair
+    poller.register(ours.fileno(), READ)
+    theirs.send(b"x")
+
+    poller.modify(ours.fileno(), 0)
+    assert poller.poll(0, 10) == []
+    poller.modify(ours.fileno(), READ)
+    assert poller.poll(0, 10) == [(ours.fileno(), READ)]
+    poller.modify(ours.fileno(), 0)
+    poller.unregister(ours.fileno())
+    poller.register(ours.fileno(), 0)
+    assert poller.poll(0, 10) == []
+    poller.modify(ours.fileno(), READ)
+    assert poller.poll(0, 10) == [(ours.fileno(), READ)]
+
+
+def test_poller_tells_the_end_of_a_peer(poller: Poller, pair: Pair) -> None:
+    """A peer that has closed makes a socket readable."""
+    ours, theirs = pair
+    poller.register(ours.fileno(), READ | PEER_CLOSED)
+    theirs.close()
+
+    ((fd, mask),) = poller.poll(1, 10)
+    assert fd == ours.fileno()
+    assert mask & READ
+    assert ours.recv(1) == b""
+
+
+def test_poller_returns_no_more_than_asked_for(poller: Poller) -> None:
+    """A burst is handed out in portions; what is left is told the next time."""
+    pairs = [socket.socketpair() for _ in range(5)]
+    for ours, theirs in pairs:
+        poller.register(ours.fileno(), READ)
+        theirs.send(b"x")
+
+    assert len(poller.poll(1, 3)) == 3
+    assert len(poller.poll(1, 10)) == 5
+    for one in pairs:
+        poller.unregister(one[0].fileno())
+        one[0].close()
+        one[1].close()
+
+
+async def test_poller_wakes_trio(poller: Poller, pair: Pair) -> None:
+    """The poller's own descriptor is readable for trio when a socket is ready."""
+    ours, theirs = pair
+    poller.register(ours.fileno(), READ)
+    theirs.send(b"x")
+
+    await within(trio.lowlevel.wait_readable(poller.fileno()), "the poller is ready")
+
+
+async def test_worker_on_selectors_serves(redis: Server, serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without epoll everything works: L1, pinned links, pushes, large replies to slow readers, half-closed clients."""
+    monkeypatch.setattr(reactor_module, "make_poller", SelectorPoller)
+    monkeypatch.setattr(worker_module, "STALL_S", 60.0)
+    proxy = await serve(redis)
+    client, other, slow = await proxy.connect(), await proxy.connect(), await proxy.connect_narrow()
+    assert await client.command("SET", "k", "v") == b"+OK\r\n"
+    await proxy.settled()
+    assert [await client.command("GET", "k") for _ in range(3)] == [b"$1\r\nv\r\n"] * 3
+    assert proxy.stats()["l1"]["hits_total"] == 2
+    assert await other.command("SUBSCRIBE", "ch") == b"*3\r\n$9\r\nsubscribe\r\n$2\r\nch\r\n:1\r\n"
+    assert await client.command("PUBLISH", "ch", "hi") == b":1\r\n"
+    assert (await other.frame()).endswith(b"$2\r\nhi\r\n")
+
+    assert await client.command("SETRANGE", "large", 40_000_000, "x") == b":40000001\r\n"
+    await slow.send("GET", "large")
+    await until(lambda: proxy.worker.stalled, "the link is read no further")
+    (connection,) = proxy.worker.stalled
+    held = connection.unsent_bytes
+    polls = _count_polls(proxy.worker.reactor, monkeypatch)
+    for _ in range(20):
+        assert await client.command("INCR", "n") != b""
+    assert connection.unsent_bytes <= held
+    assert polls() < 1000  # a poller that is told of a socket nobody reads never rests
+    assert (await slow.exactly(len(b"$40000001\r\n") + 40_000_003)).endswith(b"x\r\n")
+
+    half = await proxy.connect()
+    await half.send_raw(command("DEBUG", "SLEEP", "0.1"))
+    assert isinstance(half.stream, trio.SocketStream)
+    await half.stream.send_eof()
+    assert await half.until_closed() == b"+OK\r\n"
+
+
+def _count_polls(reactor: Reactor, monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
+    count = 0
+    usual = reactor.enter
+
+    def enter() -> float:
+        nonlocal count
+        count += 1
+        return usual()
+
+    monkeypatch.setattr(reactor, "enter", enter)
+    return lambda: count
+
+
+# -- fairness ----------------------------------------------------------------------------------------------------------
+
+
+async def test_reactor_under_load_lets_other_tasks_run(redis: Server, serve: Serve) -> None:
+    """While clients keep the reactor busy without a pause, another trio task still runs every few milliseconds."""
+    proxy = await serve(redis)
+    clients = [await proxy.connect() for _ in range(20)]
+    assert await clients[0].command("SET", "k", "v") == b"+OK\r\n"
+    await proxy.settled()
+    worst = 0.0
+    turns = 0
+
+    async def flood(client: Client, *words: str) -> None:
+        while True:
+            await client.stream.send_all(command(*words) * 500)
+            await client.exactly(500 * len(PONG))  # as long as the value's reply
+
+    async with trio.open_nursery() as nursery:
+        for at, client in enumerate(clients):
+            nursery.start_soon(flood, client, *(("GET", "k") if at % 2 else ("PING",)))
+        end = trio.current_time() + 1.0
+        while (now := trio.current_time()) < end:
+            await trio.lowlevel.checkpoint()
+            turns += 1
+            worst = max(worst, trio.current_time() - now)
+        nursery.cancel_scope.cancel()
+
+    assert turns > 30
+    assert worst < 0.2
+
+
+async def test_reactor_with_a_socket_that_is_always_ready_yields(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An owner that never reads what is there cannot keep the event loop for itself."""
+    reactor = _reactor()
+    ours, theirs = socket.socketpair()
+    theirs.send(b"x")
+    owner = _Owner()
+    reactor.add(ours.fileno(), owner)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(reactor.run)
+        for _ in range(20):
+            await trio.sleep(0.001)
+        nursery.cancel_scope.cancel()
+
+    assert owner.events > 20
+    reactor.remove(ours.fileno())
+    reactor.close()
+    ours.close()
+    theirs.close()
+
+
+# -- mistakes ----------------------------------------------------------------------------------------------------------
+
+
+class _Owner:
+    """Counts its events; raises when it is told to."""
+
+    def __init__(self, *, raises: bool = False) -> None:
+        self.events = 0
+        self.flushes = 0
+        self.crashes = 0
+        self._raises = raises
+
+    def on_event(self, mask: int) -> None:
+        """Count, or raise."""
+        self.events += 1
+        if self._raises:
+            raise RuntimeError("planted in on_event")
+
+    def flush(self) -> None:
+        """Count, or raise."""
+        self.flushes += 1
+        if self._raises:
+            raise RuntimeError("planted in flush")
+
+    def on_crash(self) -> None:
+        """Count."""
+        self.crashes += 1
+
+
+def _reactor() -> Reactor:
+    engine = Engine(L1(1 << 20), Stats(), enabled=True, max_age_s=60.0, max_value_bytes=1 << 20)
+    return Reactor(engine, Tracking(engine, wanted="auto", max_staleness_s=1.0))
+
+
+async def test_reactor_goes_on_when_an_owner_raises(bugs: Bugs) -> None:
+    """An exception in one owner ends that owner; those behind it in the same wake-up are served."""
+    reactor = _reactor()
+    pairs = [socket.socketpair() for _ in range(3)]
+    owners = [_Owner(), _Owner(raises=True), _Owner()]
+    for (ours, theirs), owner in zip(pairs, owners, strict=True):
+        reactor.add(ours.fileno(), owner)
+        theirs.send(b"x")
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(reactor.run)
+        await until(lambda: all(owner.events for owner in owners), "every owner was woken")
+        nursery.cancel_scope.cancel()
+
+    assert [owner.crashes > 0 for owner in owners] == [False, True, False]
+    assert all("planted in on_event" in seen for seen in bugs.seen)
+    bugs.seen.clear()
+    for ours, theirs in pairs:
+        reactor.remove(ours.fileno())
+        ours.close()
+        theirs.close()
+    reactor.close()
+
+
+def test_reactor_flush_goes_on_when_one_raises(bugs: Bugs) -> None:
+    """An exception while one link or client sends ends that one; all others have sent, links first."""
+    reactor = _reactor()
+    links, clients = [[_Owner(), _Owner(raises=True), _Owner()] for _ in range(2)]
+    reactor.dirty_links += links
+    reactor.dirty_clients += clients
+
+    reactor.flush()
+
+    assert [owner.flushes for owner in links + clients] == [1] * 6
+    assert [owner.crashes for owner in links + clients] == [0, 1, 0] * 2
+    assert len(bugs.seen) == 2
+    bugs.seen.clear()
+    reactor.close()
+
+
+def test_reactor_flush_ends_only_when_nothing_is_left_to_send() -> None:
+    """What a flush makes others collect is sent in the same wake-up."""
+    reactor = _reactor()
+    late = _Owner()
+
+    class Client(_Owner):
+        def flush(self) -> None:
+            super().flush()
+            if self.flushes == 1:
+                reactor.dirty_links.append(late)
+                reactor.dirty_clients.append(self)
+
+    client = Client()
+    reactor.dirty_clients.append(client)
+
+    reactor.flush()
+
+    assert (late.flushes, client.flushes) == (1, 2)
+    reactor.close()
+
+
+def test_reactor_enter_stops_serving_l1_the_moment_it_is_not_proven() -> None:
+    """Whoever comes first after `serve_until`, L1 is dark before it decides anything."""
+    now = 100.0
+    engine = Engine(L1(1 << 20), Stats(), enabled=True, max_age_s=60.0, max_value_bytes=1 << 20)
+    tracking = Tracking(engine, wanted="auto", max_staleness_s=1.0)
+    reactor = Reactor(engine, tracking, clock=lambda: now)
+    tracking.choose(resp3=True, version=(7, 0))
+    tracking.begin(7, reactor.enter())
+    assert engine.l1.serving
+
+    now = 100.999
+    reactor.enter()
+    assert engine.l1.serving
+    now = 101.0
+    reactor.enter()
+
+    assert not engine.l1.serving
+    reactor.close()
+
+
+def test_reactor_forgets_a_socket_once() -> None:
+    """Removing a socket twice, or one never added, is no error: whoever closes first wins."""
+    reactor = _reactor()
+    ours, theirs = socket.socketpair()
+    reactor.add(ours.fileno(), _Owner())
+
+    reactor.remove(ours.fileno())
+    reactor.remove(ours.fileno())
+    ours.close()
+    theirs.close()
+    reactor.close()
+
+
+def test_selector_poller_has_the_numbers_of_epoll() -> None:
+    """Masks mean the same with every poller."""
+    select = pytest.importorskip("select")
+    if not hasattr(select, "epoll"):
+        pytest.skip("this system has no epoll to compare with")
+
+    assert (READ, WRITE, PEER_CLOSED) == (select.EPOLLIN, select.EPOLLOUT, select.EPOLLRDHUP)
+    assert SelectorPoller._events(READ) == selectors.EVENT_READ
