@@ -5,6 +5,7 @@ Only shapes: `net` implements them, tests script them. No decision is made here.
 
 from __future__ import annotations
 
+from collections.abc import MutableMapping
 from typing import Any, Protocol
 
 from proxy.cache.entry import Namespace, Scope
@@ -89,7 +90,7 @@ class Services(Protocol):
     proxy_users: dict[bytes, bytes]  # listen.users: name -> password; empty = Redis decides
     initial_identity: Identity
     initial_db: int
-    hellos: dict[tuple[bytes, int], bytes]  # (user, protocol) -> what HELLO was answered last
+    hellos: MutableMapping[tuple[bytes, int], bytes]  # (user, protocol) -> what HELLO was answered last
 
     @property
     def table(self) -> CommandTable:

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import gc
 import time
+from collections.abc import MutableMapping
 from typing import Any, Final
 
 import trio
+from cachetools import LRUCache
 
 from proxy.cache.entry import Scope
 from proxy.cache.l1 import L1
@@ -37,6 +39,7 @@ from proxy.net.upstream import DataLinks, Group
 from proxy.wire.commands import CommandTable
 from proxy.wire.request import Limits, RequestParser
 
+HELLOS_MAX: Final = 1024  # users times protocols whose HELLO is remembered
 TICK_S: Final = 0.05
 STALL_S: Final = 1.0  # a client that takes nothing of a large reply for so long is closed: others wait behind it
 GC_EVERY: Final = (50_000, 20, 100)  # a full collection over 100,000 entries takes 13-30 ms; nothing here makes cycles
@@ -71,7 +74,7 @@ class Worker:
         self.links = DataLinks(self.reactor, self.engine, self.tracking, self.stats, self.upstream)
         self.pool = PinnedPool(self.reactor, self.stats, self.upstream, settings.upstream.pinned_connections)
         self.sessions = Sessions()
-        self.hellos: dict[tuple[bytes, int], bytes] = {}
+        self.hellos: MutableMapping[tuple[bytes, int], bytes] = LRUCache(HELLOS_MAX)
         self.pipeline = Pipeline(self.engine, self.stats, self)
         self.parser = RequestParser()
         self.clients: set[ClientConnection] = set()
