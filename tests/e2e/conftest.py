@@ -42,9 +42,23 @@ def redis7() -> Kind:
 
 @pytest.fixture(scope="module")
 def any_pair(any_kind: Kind) -> Iterator[tuple[Target, Target]]:
-    """Two fresh servers of each kind of the whole matrix: direct, and behind Respite."""
+    """Run two fresh servers of each kind of the whole matrix: direct, and behind Respite."""
     with running_pair(any_kind) as pair:
         yield pair
+
+
+@pytest.fixture(scope="module", params=REQUIRED_KINDS)
+def pair(request: pytest.FixtureRequest) -> Iterator[tuple[Target, Target]]:
+    """Run two fresh servers of each required kind: direct, and behind Respite."""
+    with running_pair(kind_or_skip(request.param)) as started:
+        yield started
+
+
+@pytest.fixture(scope="module", params=OPTIONAL_KINDS)
+def other_pair(request: pytest.FixtureRequest) -> Iterator[tuple[Target, Target]]:
+    """Run two fresh servers of each kind that need not be there: direct, and behind Respite."""
+    with running_pair(kind_or_skip(request.param)) as started:
+        yield started
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 from . import flows_connection, flows_protocol, flows_pubsub, flows_state
 from .flows import Flow, commands_of
 
@@ -15,6 +17,7 @@ ALL_FLOWS: tuple[Flow, ...] = (
 )
 
 
+@cache
 def spoken_commands() -> frozenset[str]:
     """Name every command that some flow speaks."""
     return frozenset(name for flow in ALL_FLOWS for name in commands_of(flow))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any, Protocol
 
 import pytest
@@ -64,13 +64,18 @@ def bugs(monkeypatch: pytest.MonkeyPatch) -> Iterator[Bugs]:
 
 
 @pytest.fixture
-async def serve(nursery: trio.Nursery, bugs: Bugs) -> Serve:
-    """Return what starts workers in the test's nursery."""
+async def serve(nursery: trio.Nursery, bugs: Bugs) -> AsyncIterator[Serve]:
+    """Return what starts workers in the test's nursery; the clients that a test leaves open are closed."""
+    proxies: list[Proxy] = []
 
     async def start(target: Upstreamlike | str, settings: Settings | None = None, **sections: dict[str, Any]) -> Proxy:
         url = target if isinstance(target, str) else target.url
         proxy = Proxy(Worker(settings or make_settings(**sections), parse_endpoint(url)))
+        proxies.append(proxy)
         await nursery.start(proxy.run)
         return proxy
 
-    return start
+    yield start
+    for proxy in proxies:
+        for client in proxy.clients:
+            client.close()

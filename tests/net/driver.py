@@ -144,7 +144,7 @@ class Proxy:
         self._ended = trio.Event()
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Run the worker until stopped; what it dies of fails the test. Clients are closed in the end."""
+        """Run the worker until stopped; what it dies of fails the test."""
         try:
             with self._scope, _usual_gc():
                 async with trio.open_nursery() as nursery:
@@ -152,8 +152,6 @@ class Proxy:
                     task_status.started()
         finally:
             self._ended.set()
-            for client in self.clients:
-                client.close()
 
     async def stop(self) -> None:
         """Cancel the worker and wait until it has ended."""

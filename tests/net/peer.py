@@ -127,8 +127,8 @@ class Peer:
         self.received_bytes = 0
         self.accepted = 0
         self.port = 0
-        self._stopped: set[str] = set()
-        self._held: set[str] = set()
+        self._stopped: set[str | PeerLink] = set()
+        self._held: set[str | PeerLink] = set()
         self._nursery = nursery
         self._listening: trio.CancelScope | None = None
 
@@ -174,28 +174,32 @@ class Peer:
         for link in self.of(kind):
             link.close()
 
-    def stop(self, kind: str) -> None:
-        """Execute no command that comes on links of a kind."""
-        self._stopped.add(kind)
+    def stop(self, which: str | PeerLink) -> None:
+        """Execute no command that comes on links of a kind, or on one."""
+        self._stopped.add(which)
 
-    def hold(self, kind: str) -> None:
-        """Execute, but keep back what is answered and pushed on links of a kind."""
-        self._held.add(kind)
+    def hold(self, which: str | PeerLink) -> None:
+        """Execute, but keep back what is answered and pushed on links of a kind, or on one."""
+        self._held.add(which)
 
-    def go_on(self, kind: str) -> None:
+    def go_on(self, which: str | PeerLink) -> None:
         """Undo `stop` and `hold`."""
-        self._stopped.discard(kind)
-        self._held.discard(kind)
+        self._stopped.discard(which)
+        self._held.discard(which)
         self.pump()
 
     def is_held(self, link: PeerLink) -> bool:
         """Return whether a link's answers are kept back."""
-        return link.kind in self._held
+        return link.kind in self._held or link in self._held
+
+    def is_stopped(self, link: PeerLink) -> bool:
+        """Return whether a link's commands wait."""
+        return link.kind in self._stopped or link in self._stopped
 
     def pump(self) -> None:
         """Execute what may be executed."""
         for link in list(self.links):
-            while link.model.unread and link.kind not in self._stopped and not link.is_closed:
+            while link.model.unread and not self.is_stopped(link) and not link.is_closed:
                 self._execute(link)
         for link in self.links:
             link.wake()

@@ -1,0 +1,298 @@
+"""L1 keeps its bound, drops what is worth least, and never loses count of what it holds."""
+
+from __future__ import annotations
+
+import tracemalloc
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from proxy.cache.entry import ENTRY_OVERHEAD_BYTES, Namespace, Scope
+from proxy.cache.l1 import BATCH, L1, SAMPLE
+from proxy.wire.encode import bulk
+
+ZERO = Scope(b"", 0, 2)
+ONE = Scope(b"", 1, 2)
+LATER = 1e9
+OVERHEAD_TOLERANCE = 0.10
+"""A dict is between half and two thirds full, by how many entries it has: 308 to 339 bytes an entry, measured."""
+
+
+def make(max_entries: int = 1_000_000, *, size_bytes: int = 400) -> L1:
+    """Return an L1 that is served and holds so many entries of `fill`'s default size."""
+    l1 = L1(max_entries * size_bytes)
+    l1.serve()
+    return l1
+
+
+def fill(l1: L1, count: int, *, now: float = 0.0, deadline: float = LATER, size_bytes: int = 400, first: int = 0) -> None:
+    """Put entries of exactly `size_bytes` each into database 0."""
+    namespace = l1.namespace(ZERO)
+    for number in range(first, first + count):
+        key = bulk(b"k%06d" % number)
+        l1.put(namespace, key, b"v" * (size_bytes - len(key) - ENTRY_OVERHEAD_BYTES), deadline, now)
+
+
+def held(l1: L1, scope: Scope = ZERO) -> set[int]:
+    """Return the numbers of the keys that are resident."""
+    return {int(key[5:11]) for key in l1.namespace(scope).resident}
+
+
+def test_put_counts_key_reply_and_overhead() -> None:
+    """An entry counts with its key, its reply and what it costs besides."""
+    l1 = make()
+    l1.put(l1.namespace(ZERO), b"$1\r\nk\r\n", b"$1\r\nv\r\n", LATER, 0.0)
+
+    assert l1.bytes == 14 + ENTRY_OVERHEAD_BYTES
+    assert len(l1) == 1
+
+
+@pytest.mark.parametrize("count", [20_000, 21_846, 30_000])
+@pytest.mark.parametrize("size_bytes", [20, 100, 1000])
+def test_entry_overhead_is_what_an_entry_costs(count: int, size_bytes: int) -> None:
+    """The bytes counted are the bytes that Python takes, within the tolerance: the bound of L1 is one of memory."""
+    l1 = L1(1 << 40)
+    namespace = l1.namespace(ZERO)
+    tracemalloc.start()
+    try:
+        before, _ = tracemalloc.get_traced_memory()
+        for number in range(count):
+            reply = b"$%d\r\n%b\r\n" % (size_bytes, b"x" * size_bytes)
+            l1.put(namespace, bulk(b"key:%d" % number), reply, 1000.0 + number, float(number))
+        taken = tracemalloc.get_traced_memory()[0] - before
+    finally:
+        tracemalloc.stop()
+    payload = sum(len(entry.key) + len(entry.reply) for entry in namespace.resident.values())
+
+    assert (taken - payload) / count == pytest.approx(ENTRY_OVERHEAD_BYTES, rel=OVERHEAD_TOLERANCE)
+    assert l1.bytes == payload + count * ENTRY_OVERHEAD_BYTES
+
+
+def test_put_over_the_bound_evicts_until_it_is_kept() -> None:
+    """However much is put, the bound in bytes holds after each."""
+    l1 = make(100)
+    for number in range(1000):
+        fill(l1, 1, first=number, now=float(number))
+        assert l1.bytes <= l1.max_bytes
+
+    assert l1.evictions >= 900
+    assert len(l1) + l1.evictions == 1000
+
+
+def test_put_of_more_than_the_bound_holds_nothing_and_drops_nothing() -> None:
+    """A reply larger than all of L1 is not held, and nobody is evicted for it."""
+    l1 = make(10)
+    fill(l1, 10)
+    l1.put(l1.namespace(ZERO), b"large", b"v" * l1.max_bytes, LATER, 0.0)
+
+    assert len(l1) == 10
+    assert l1.evictions == 0
+
+
+def test_put_of_a_held_key_replaces_it() -> None:
+    """A key is held once, and counted once."""
+    l1 = make()
+    fill(l1, 1)
+    fill(l1, 1, size_bytes=500)
+
+    assert (len(l1), l1.bytes) == (1, 500)
+    assert len(next(iter(l1.namespace(ZERO).resident.values())).reply) > 150
+
+
+def test_eviction_drops_the_dead_before_all_others() -> None:
+    """An entry past its deadline goes first, however often it was read."""
+    l1 = make(SAMPLE)
+    fill(l1, SAMPLE)
+    resident = l1.namespace(ZERO).resident
+    dead = {3, 9, 17, 30}
+    for key, entry in resident.items():
+        entry.used_at = 9.0
+        if int(key[5:11]) in dead:
+            entry.deadline = 5.0
+            entry.uses = 1_000_000
+    fill(l1, 1, first=SAMPLE, now=10.0)
+
+    assert len(dead) == BATCH
+    assert held(l1) == set(range(SAMPLE + 1)) - dead
+
+
+def test_eviction_prefers_what_is_used_least() -> None:
+    """Of entries of one size, read last at the same time, those with the fewest reads go."""
+    l1 = make(SAMPLE)
+    fill(l1, SAMPLE)
+    for key, entry in l1.namespace(ZERO).resident.items():
+        entry.uses = 100 if int(key[5:11]) % 8 else 1
+    fill(l1, 1, first=SAMPLE, now=10.0)
+
+    assert held(l1) == {number for number in range(SAMPLE + 1) if number % 8 or number == SAMPLE}
+
+
+def test_eviction_prefers_what_is_idle_longest() -> None:
+    """Of entries of one size, read equally often, those not read for the longest time go."""
+    l1 = make(SAMPLE)
+    fill(l1, SAMPLE)
+    for key, entry in l1.namespace(ZERO).resident.items():
+        entry.used_at = 9.0 if int(key[5:11]) % 8 else 1.0
+    fill(l1, 1, first=SAMPLE, now=10.0)
+
+    assert held(l1) == {number for number in range(SAMPLE + 1) if number % 8 or number == SAMPLE}
+
+
+def test_eviction_prefers_what_is_large() -> None:
+    """Of entries read equally often and lately, the large go: many small ones are held in their place."""
+    l1 = L1(SAMPLE * 400 + 4 * 4000)
+    fill(l1, SAMPLE - 4)
+    fill(l1, 4, first=SAMPLE - 4, size_bytes=4400)
+    fill(l1, 1, first=SAMPLE, size_bytes=4400, now=10.0)
+
+    assert held(l1) == {*range(SAMPLE - 4), SAMPLE}
+
+
+def test_eviction_looks_at_all_entries_in_turn() -> None:
+    """The sample roves: entries that are never read are all found, wherever they stand."""
+    l1 = make(1000)
+    fill(l1, 1000)
+    for number in range(1000, 3000):
+        fill(l1, 1, first=number, now=float(number))
+        for entry in l1.namespace(ZERO).resident.values():
+            if entry.key[5:11] >= b"001000":
+                entry.uses = 50
+                entry.used_at = float(number)
+        if number > 2250:
+            break
+
+    assert not {number for number in held(l1) if number < 1000}
+
+
+def test_drop_takes_a_key_out_of_every_namespace() -> None:
+    """A push names no database: the key goes in all of them, and is counted."""
+    l1 = make()
+    for scope in (ZERO, ONE):
+        l1.put(l1.namespace(scope), b"$1\r\nk\r\n", b"+v\r\n", LATER, 0.0)
+        l1.put(l1.namespace(scope), b"$1\r\nx\r\n", b"+v\r\n", LATER, 0.0)
+
+    assert l1.drop(b"$1\r\nk\r\n") == 2
+    assert [set(l1.namespace(scope).resident) for scope in (ZERO, ONE)] == [{b"$1\r\nx\r\n"}] * 2
+    assert l1.drop(b"$1\r\nk\r\n") == 0
+
+
+def test_clear_drops_everything() -> None:
+    """After a flush nothing is held and nothing is counted."""
+    l1 = make()
+    fill(l1, 100)
+
+    assert l1.clear() == 100
+    assert (len(l1), l1.bytes, held(l1)) == (0, 0, set())
+    fill(l1, 3)
+    assert held(l1) == {0, 1, 2}
+
+
+def test_clear_namespace_drops_one_scope_only() -> None:
+    """What one link fed goes; what others fed stays."""
+    l1 = make()
+    fill(l1, 10)
+    l1.put(l1.namespace(ONE), bulk(b"k000007"), b"+v\r\n", LATER, 0.0)
+
+    assert l1.clear_namespace(l1.namespace(ZERO)) == 10
+    assert (held(l1), held(l1, ONE)) == (set(), {7})
+    assert len(l1) == 1
+
+
+def test_forget_namespace_makes_room_for_a_new_one() -> None:
+    """A scope that comes back after its namespace was forgotten starts empty."""
+    l1 = make()
+    fill(l1, 10)
+    old = l1.namespace(ZERO)
+    l1.forget_namespace(old)
+
+    assert l1.namespace(ZERO) is not old
+    assert (len(l1), l1.bytes) == (0, 0)
+
+
+def test_suspend_hides_everything_and_serve_shows_it_again() -> None:
+    """What is not proven is not found; nothing of it is lost."""
+    l1 = make()
+    fill(l1, 10)
+    namespace = l1.namespace(ZERO)
+    l1.suspend()
+    hidden = len(namespace.entries)
+    made_meanwhile = l1.namespace(ONE)
+    l1.put(made_meanwhile, b"k", b"+v\r\n", LATER, 0.0)
+    hidden += len(made_meanwhile.entries)
+    l1.serve()
+
+    assert hidden == 0
+    assert (len(namespace.entries), len(made_meanwhile.entries)) == (10, 1)
+
+
+def test_namespace_of_a_scope_is_one() -> None:
+    """The same user, database and protocol share a namespace, any other has its own."""
+    l1 = make()
+    scopes = [Scope(user, db, protocol) for user in (b"", b"u") for db in (0, 1) for protocol in (2, 3)]
+
+    assert len({id(l1.namespace(scope)) for scope in scopes}) == len(scopes)
+    assert l1.namespace(ZERO) is l1.namespace(Scope(b"", 0, 2))
+    assert l1.namespace(ZERO).entries is l1.namespace(ZERO).resident
+
+
+def test_resize_to_less_evicts_at_once() -> None:
+    """A smaller bound holds as soon as it is set."""
+    l1 = make(100)
+    fill(l1, 100)
+    l1.resize(40 * 400, 1.0)
+
+    assert l1.bytes <= 40 * 400
+    assert len(l1) > 40 - BATCH
+    fill(l1, 100, first=1000, now=2.0)
+    assert l1.bytes <= 40 * 400
+
+
+def check(l1: L1) -> None:
+    """Check that every entry stands where it says, once, and that the bytes are those of the entries."""
+    ring = l1._ring
+    residents = [entry for namespace in l1.namespaces.values() for entry in namespace.resident.values()]
+    assert [entry.index for entry in ring] == list(range(len(ring)))
+    assert {id(entry) for entry in ring} == {id(entry) for entry in residents}
+    assert len(ring) == len(residents)
+    assert l1.bytes == sum(entry.size_bytes for entry in ring) <= l1.max_bytes
+    for namespace in l1.namespaces.values():
+        assert all(key == entry.key and entry.namespace is namespace for key, entry in namespace.resident.items())
+
+
+KEYS = st.integers(0, 12).map(lambda number: bulk(b"k%d" % number))
+SCOPES = st.sampled_from((ZERO, ONE, Scope(b"u", 0, 3)))
+OPERATIONS = st.one_of(
+    st.tuples(st.just("put"), SCOPES, KEYS, st.integers(0, 900), st.integers(0, 30)),
+    st.tuples(st.just("use"), SCOPES, KEYS),
+    st.tuples(st.just("drop"), KEYS),
+    st.tuples(st.just("clear")),
+    st.tuples(st.just("clear_namespace"), SCOPES),
+    st.tuples(st.just("forget_namespace"), SCOPES),
+    st.tuples(st.just("resize"), st.integers(0, 6000)),
+    st.tuples(st.just("serve")),
+    st.tuples(st.just("suspend")),
+)
+
+
+@given(st.lists(OPERATIONS, max_size=120))
+def test_any_operations_keep_ring_and_dicts_in_step(operations: list[tuple]) -> None:  # type: ignore[type-arg]
+    """Whatever is done in whatever order: one place in the ring for each entry, the bytes its sum, within the bound."""
+    l1 = L1(6000)
+    for now, (name, *args) in enumerate(operations):
+        if name == "put":
+            scope, key, size, lifetime = args
+            l1.put(l1.namespace(scope), key, b"v" * size, float(now + lifetime), float(now))
+        elif name == "use":
+            entry = l1.namespace(args[0]).entries.get(args[1])
+            if entry is not None:
+                entry.uses += 1
+                entry.used_at = float(now)
+        elif name in ("clear_namespace", "forget_namespace"):
+            namespace: Namespace = l1.namespace(args[0])
+            getattr(l1, name)(namespace)
+        elif name == "resize":
+            l1.resize(args[0], float(now))
+        else:
+            getattr(l1, name)(*args)
+        check(l1)

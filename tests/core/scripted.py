@@ -1,0 +1,273 @@
+"""A client, its pinned link and the worker's services, scripted: what the session commands ask for is only noted.
+
+answer(..) -> client.replies          what was decided here
+ask(..) -> raw, then -> link.asked    what Redis is asked, and what the client is told once it has answered
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any
+
+from proxy.cache.entry import Namespace, Scope
+from proxy.core.client_commands import ClientCommands
+from proxy.core.pinning import Pinning
+from proxy.core.session import Identity, Session, Sessions
+from proxy.core.session_commands import SessionCommands
+from proxy.core.slots import Client, Slot
+from proxy.wire.commands import CommandSpec, CommandTable, Kind
+from proxy.wire.encode import command
+from proxy.wire.request import Raw, Request
+
+URL_USER = Identity(b"url", b"secret")
+FIELDS = ("id", "addr", "laddr", "name", "age", "idle", "flags", "db", "user", "resp", "cmd", "qbuf")
+
+
+class ScriptedLink:
+    """A pinned link that keeps what it is given."""
+
+    def __init__(self) -> None:
+        self.state = Pinning()
+        self.tracked = False
+        self.patient = False
+        self.upstream_id = 900
+        self.submitted: list[tuple[bytes, Slot]] = []
+        self.place: tuple[Identity, int, int] | None = None
+
+    def submit(self, raw: Raw, slot: Slot) -> None:
+        """Keep a command and its slot."""
+        self.submitted.append((bytes(raw), slot))
+
+    def send_raw(self, raw: Raw) -> None:
+        """Keep bytes."""
+        self.submitted.append((bytes(raw), Slot(None)))
+
+    def subscribe(self, client: Client, raw: Raw, acks: int) -> None:
+        """Keep a subscription."""
+        self.submitted.append((bytes(raw), Slot(None)))
+
+    def introduce(self, session: Session) -> None:
+        """Do nothing."""
+
+    def move(self, session: Session) -> None:
+        """Note where the session is now."""
+        self.place = (session.identity, session.db, session.protocol)
+
+
+class ScriptedClient:
+    """A client that keeps its replies."""
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+        self.namespace: Namespace | None = None
+        self.parked = ""
+        self.muting = False
+        self.ended = False
+        self.leaving = False
+        self.unproven = False
+        self.joins = 0
+        self.queue: deque[Slot] = deque()
+        self.pin: ScriptedLink | None = None
+        self.replies: list[bytes] = []
+        self.scopes: list[Scope] = []  # where it was after each rescope
+        self.is_closed = False
+        session.close = self._close
+
+    def _close(self) -> None:
+        self.is_closed = True
+
+    def reply(self, raw: bytes) -> None:
+        """Keep a reply."""
+        self.replies.append(raw)
+
+    def rescope(self) -> None:
+        """Note where the session is now."""
+        self.scopes.append(Scope(self.session.identity.user, self.session.db, self.session.protocol))
+
+    def unpin(self) -> None:
+        """Let go of the pinned link."""
+        self.pin = None
+
+    def quit(self) -> None:
+        """Note the end."""
+        self.ended = True
+
+    def route(self) -> ScriptedLink | None:
+        """Have no shared link."""
+        return None
+
+    def why_not(self) -> bytes:
+        """Have no reason."""
+        raise AssertionError("no shared link is asked for")
+
+    def park(self, why: str, requests: list[Request]) -> None:
+        """Not happen: the session commands never park."""
+        raise AssertionError(why)
+
+    def pin_down(self) -> bool:
+        """Not happen: who calls `ask` has pinned the client."""
+        raise AssertionError("pinned")
+
+    def owe(self, slot: Slot) -> None:
+        """Owe a slot."""
+        self.queue.append(slot)
+
+    def settle(self) -> None:
+        """Take the filled prefix."""
+        while self.queue and self.queue[0].reply is not None:
+            self.replies.append(self.queue.popleft().reply or b"")
+
+    def stream(self, part: bytes) -> None:
+        """Keep a part."""
+        self.replies.append(part)
+
+    def ask(self, raw: bytes, slot: Slot) -> None:
+        """Not happen: nobody joins a flight here."""
+        raise AssertionError("asked")
+
+    def abort(self, why: str) -> None:
+        """Close."""
+        self.is_closed = True
+
+
+class ScriptedServices:
+    """The worker, as sessions see it."""
+
+    def __init__(self) -> None:
+        self.sessions = Sessions()
+        self.proxy_users: dict[bytes, bytes] = {}
+        self.initial_identity = URL_USER
+        self.initial_db = 0
+        self.hellos: dict[tuple[bytes, int], bytes] = {}
+        self.table = CommandTable([_client_spec("SETINFO", "NO-EVICT", "NO-TOUCH")])
+        self.table_is_builtin = False
+        self.clock = 1000.0
+        self.good: set[Scope] = set()
+        self.adopted: list[Identity] = []
+        self.paused: list[float] = []
+        self.asked: list[tuple[str, object]] = []  # reports and the like
+        self.answers: dict[str, Any] = {}
+
+    def client(self, **about: Any) -> ScriptedClient:
+        """Connect a client."""
+        number = self.sessions.next_id()
+        session = Session(
+            **{
+                "id": number,
+                "address": f"192.0.2.1:{4000 + number}",
+                "local_address": "192.0.2.9:6380",
+                "created_at": self.clock,
+                "identity": URL_USER,
+                "authenticated": not self.proxy_users,
+                "last_at": lambda: self.clock,
+            }
+            | about
+        )
+        self.sessions.add(session)
+        return ScriptedClient(session)
+
+    def now(self) -> float:
+        """Return the hand clock."""
+        return self.clock
+
+    def line_of(self, session: Session) -> str:
+        """Return a line with a few fields."""
+        return session.line(self.clock, FIELDS, b"ping")
+
+    def is_known_good(self, scope: Scope) -> bool:
+        """Return what the test says."""
+        return scope in self.good
+
+    def adopt(self, identity: Identity) -> None:
+        """Note an identity."""
+        self.adopted.append(identity)
+
+    def check_acl(self) -> None:
+        """Note it."""
+        self.asked.append(("check_acl", None))
+
+    def pause(self, seconds: float) -> None:
+        """Note a pause."""
+        self.paused.append(seconds)
+
+    def refresh_table(self) -> None:
+        """Note it."""
+        self.asked.append(("refresh_table", None))
+
+    def report(self, section: str) -> dict[str, Any]:
+        """Return what the test says."""
+        self.asked.append(("report", section))
+        found = self.answers.get(section, {}) if section else self.answers
+        return dict(found)
+
+    def explain(self, key: bytes) -> dict[str, Any]:
+        """Return the key."""
+        self.asked.append(("explain", key))
+        return {"key": key.decode()}
+
+    def clear_l1(self) -> int:
+        """Pretend."""
+        self.asked.append(("clear_l1", None))
+        return 7
+
+
+def _client_spec(*subcommands: str) -> CommandSpec:
+    """CLIENT, as a server tells it that has these subcommands of newer versions."""
+    specs = {word.encode(): CommandSpec(b"CLIENT|" + word.encode(), Kind.SESSION) for word in subcommands}
+    return CommandSpec(b"CLIENT", Kind.SESSION, subcommands=specs)
+
+
+def table_without(*missing: str) -> CommandTable:
+    """Return the table of a server whose CLIENT lacks some of the subcommands."""
+    return CommandTable([_client_spec(*({"SETINFO", "NO-EVICT", "NO-TOUCH"} - set(missing)))])
+
+
+def words_of(text: str | tuple[str | bytes, ...]) -> list[bytes]:
+    """Split a command line."""
+    parts = text.split() if isinstance(text, str) else text
+    return [part.encode() if isinstance(part, str) else part for part in parts]
+
+
+class Conversation:
+    """Runs session commands for a client: here if that is certain, else on a pinned link that answers as told."""
+
+    def __init__(self, services: ScriptedServices) -> None:
+        self.services = services
+        self.commands = SessionCommands(services)
+        self.client_commands = ClientCommands(services)
+        self.link = ScriptedLink()
+
+    def here(self, client: ScriptedClient, line: str | tuple[str | bytes, ...]) -> list[bytes] | None:
+        """Return what a command is answered here; None when Redis is to be asked, and nothing has happened."""
+        words = words_of(line)
+        before = (client.session.line(self.services.clock, FIELDS, b""), list(client.scopes), len(client.replies))
+        if self.commands.answer(client, words, command(*words)):
+            replies, client.replies = client.replies, []
+            return replies
+        after = (client.session.line(self.services.clock, FIELDS, b""), list(client.scopes), len(client.replies))
+        assert before == after, "it was not answered, and yet something changed"
+        return None
+
+    def asks(
+        self, client: ScriptedClient, line: str | tuple[str | bytes, ...], reply: bytes = b"+OK\r\n"
+    ) -> tuple[list[bytes], bytes]:
+        """Ask Redis, which replies so; return the words it was asked and what the client reads."""
+        words = words_of(line)
+        assert self.here(client, line) is None, "it was answered here"
+        client.pin = self.link
+        raw, then = self.commands.ask(client, self.link, words, command(*words))
+        answer = then(reply)
+        client.pin = None
+        return _split(bytes(raw)), answer
+
+
+def _split(raw: bytes) -> list[bytes]:
+    """Split a command into its words."""
+    words = []
+    at = raw.index(b"\n") + 1
+    while at < len(raw):
+        start = raw.index(b"\n", at) + 1
+        size = int(raw[at + 1 : start])
+        words.append(raw[start : start + size])
+        at = start + size + 2
+    return words
