@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Final
 
 from proxy.core.downstream import Downstream, PinnedConnection, Services
-from proxy.core.session import FilterError, Filters
+from proxy.core.session import FilterError, Filters, Session
 from proxy.wire.encode import OK, bulk_or_nil, command, count, error, integer, verbatim
 from proxy.wire.request import Raw
 
@@ -30,35 +30,41 @@ class ClientCommands:
         words = [bytes(word) for word in args[1:4]]
         if not words or len(args) > 4 or client.unproven:
             return False
+        if words[0].upper() == b"REPLY" and len(words) == 2 and words[1].upper() in (b"ON", b"OFF", b"SKIP"):
+            self._mute(client, words[1].upper())
+            return True
+        if client.session.identity != self._services.initial_identity:
+            return False  # a user who logged in may have fewer rights: Redis is asked first
+        reply = self._own(client.session, words)
+        if reply is None:
+            return False
+        client.reply(reply)
+        return True
+
+    def _own(self, session: Session, words: list[bytes]) -> bytes | None:
+        """Do what concerns the session alone; None for what does not, or is malformed."""
         subcommand = words[0].upper()
-        session = client.session
         match [subcommand, *words[1:]]:
             case [b"ID"]:
-                client.reply(integer(session.id))
+                return integer(session.id)
             case [b"GETNAME"]:
-                client.reply(bulk_or_nil(session.name or None, session.protocol))
+                return bulk_or_nil(session.name or None, session.protocol)
             case [b"SETNAME", name] if _NAME.fullmatch(name):
                 session.name = name
-                client.reply(OK)
             case [b"SETINFO", option, value] if self._knows(subcommand) and _NAME.fullmatch(value):
                 if option.upper() == b"LIB-NAME":
                     session.lib_name = value
                 elif option.upper() == b"LIB-VER":
                     session.lib_version = value
                 else:
-                    return False
-                client.reply(OK)
+                    return None
             case [b"NO-EVICT", word] if word.upper() in (b"ON", b"OFF") and self._knows(subcommand):
                 session.no_evict = word.upper() == b"ON"
-                client.reply(OK)
             case [b"NO-TOUCH", word] if word.upper() in (b"ON", b"OFF") and self._knows(subcommand):
                 session.no_touch = word.upper() == b"ON"
-                client.reply(OK)
-            case [b"REPLY", word] if word.upper() in (b"ON", b"OFF", b"SKIP"):
-                self._mute(client, word.upper())
             case _:
-                return False
-        return True
+                return None
+        return OK
 
     @staticmethod
     def _mute(client: Downstream, word: bytes) -> None:
@@ -111,12 +117,17 @@ class ClientCommands:
             return self._tracking(link, words)
 
         def noted(reply: bytes) -> bytes:
-            if subcommand in (b"CACHING", b"IMPORT-SOURCE", b"CAPA") and reply == OK:
+            if reply[:1] in b"-!":
+                return reply
+            if subcommand in (b"CACHING", b"IMPORT-SOURCE", b"CAPA"):
                 state.used = state.sticky = True
-            return reply
+            elif subcommand in (b"NO-EVICT", b"NO-TOUCH"):
+                state.used = True
+            elif subcommand == b"SETNAME":
+                link.name = words[1]
+            own = self._own(session, words)
+            return reply if own is None else own
 
-        if subcommand == b"SETNAME":
-            state.used = True
         return raw, noted
 
     def _tracking(self, link: PinnedConnection, words: list[bytes]) -> tuple[Raw, Callable[[bytes], bytes]]:

@@ -69,6 +69,7 @@ class PinnedConnection(Link, Protocol):
     state: Pinning
     patient: bool  # no reply is late: a blocking command runs
     upstream_id: int
+    name: bytes  # what CLIENT GETNAME says on it
 
     def send_raw(self, raw: Raw) -> None:
         """Forward bytes whose replies nobody matches."""

@@ -18,7 +18,7 @@ HELP: Final = (
     "CLIENTS",
     "    Return the client connections, one line each, as CLIENT LIST does.",
     "EXPLAIN <key>",
-    "    Return what L1 holds for a key of this database, and for whom.",
+    "    Return what L1 holds for a key, for which user, database and protocol.",
     "HELP",
     "    Print this help.",
     "INFO [<section>]",

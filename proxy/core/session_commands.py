@@ -89,7 +89,7 @@ class SessionCommands:
         client.unpin()
         session.identity = self._services.initial_identity
         session.authenticated = not self._services.proxy_users
-        session.db, session.protocol, session.name = 0, 2, b""
+        session.db, session.protocol, session.name = self._services.initial_db, 2, b""
         session.muted = session.no_evict = session.no_touch = False
         session.skips, session.multi = 0, -1
         session.subscriptions = session.patterns = 0
@@ -107,8 +107,8 @@ class SessionCommands:
         if client.pin is not None or db is None:
             return False
         scope = Scope(session.identity.user, db, session.protocol)
-        if scope.db != session.db and not self._services.is_known_good(scope):
-            return False
+        if scope.db != session.db and (client.queue or not self._services.is_known_good(scope)):
+            return False  # what is owed comes first: the next command goes out on another link
         session.db = scope.db
         client.rescope()
         client.reply(OK)
@@ -125,13 +125,17 @@ class SessionCommands:
 
     def _admit(self, client: Downstream, words: list[bytes]) -> bool:
         """Check against listen.users; such clients are to Redis who the upstream URL says."""
-        username, password = (words[0], words[1]) if len(words) == 2 else (b"default", words[0])
-        expected = self._services.proxy_users.get(bytes(username))
-        if expected is None or not hmac.compare_digest(expected, bytes(password)):
+        if not self._is_ours(words):
             return False
         client.session.authenticated = True
         client.rescope()
         return True
+
+    def _is_ours(self, words: list[bytes]) -> bool:
+        """Return whether a name and a password, or a password alone, stand in listen.users."""
+        username, password = (words[0], words[1]) if len(words) == 2 else (b"default", words[0])
+        expected = self._services.proxy_users.get(bytes(username))
+        return expected is not None and hmac.compare_digest(expected, bytes(password))
 
     def _become(self, client: Downstream, words: list[bytes]) -> None:
         """Take the identity Redis has just accepted."""
@@ -150,7 +154,7 @@ class SessionCommands:
             return False
         protocol = int(args[1]) if len(args) == 2 else session.protocol
         template = self._services.hellos.get((session.identity.user, protocol))
-        if template is None:
+        if template is None or (client.queue and protocol != session.protocol):
             return False
         session.protocol = protocol
         client.rescope()
@@ -159,22 +163,21 @@ class SessionCommands:
 
     def _ask_hello(self, client: Downstream, link: PinnedConnection, args: list[bytes]) -> tuple[Raw, Then]:
         session = client.session
-        words = [bytes(word) for word in args[2:]]
-        auth, name = _hello_options(words)
-        forwarded = args
-        if auth is not None and self._services.proxy_users:
-            if not self._admit(client, auth):
-                return command("PING"), lambda _: WRONGPASS
-            at = [word.upper() for word in words].index(b"AUTH") + 2
-            forwarded = [*args[:at], *args[at + 3 :]]
+        auth, name, others = _hello_options([bytes(word) for word in args[2:]])
+        ours = bool(self._services.proxy_users)
+        if ours and auth and not self._is_ours(auth[-1]):
+            return command("PING"), lambda _: WRONGPASS
+        forwarded = [*args[:2], *others] if ours else args
 
         def greeted(reply: bytes) -> bytes:
             if reply[:1] in b"-!":
                 return reply
             if len(args) > 1:
                 session.protocol = int(args[1])
-            if auth is not None and not self._services.proxy_users:
-                self._become(client, auth)
+            if auth and ours:
+                session.authenticated = True
+            elif auth:
+                self._become(client, auth[-1])
             if name is not None:
                 session.name = name
             link.move(session)
@@ -189,19 +192,21 @@ class SessionCommands:
         return _ID.sub(rb"\g<1>:%d\r\n" % session_id, reply, count=1)
 
 
-def _hello_options(words: list[bytes]) -> tuple[list[bytes] | None, bytes | None]:
-    """Return the AUTH words and the SETNAME name among HELLO's options; Redis judges the rest."""
-    auth: list[bytes] | None = None
+def _hello_options(words: list[bytes]) -> tuple[list[list[bytes]], bytes | None, list[bytes]]:
+    """Return every AUTH's name and password, the SETNAME name, and all words but the AUTHs; Redis judges the rest."""
+    auths: list[list[bytes]] = []
+    others: list[bytes] = []
     name: bytes | None = None
     at = 0
     while at < len(words):
         option = words[at].upper()
         if option == b"AUTH" and at + 2 < len(words):
-            auth = words[at + 1 : at + 3]
+            auths.append(words[at + 1 : at + 3])
             at += 3
-        elif option == b"SETNAME" and at + 1 < len(words):
+            continue
+        width = 2 if option == b"SETNAME" and at + 1 < len(words) else 1
+        if width == 2:
             name = words[at + 1]
-            at += 2
-        else:
-            at += 1
-    return auth, name
+        others += words[at : at + width]
+        at += width
+    return auths, name, others

@@ -46,7 +46,7 @@ COUNTERS: Final[Mapping[str, tuple[str, str]]] = {
     "rejected": ("respite_clients_rejected", "Client connections refused by max_clients."),
     "killed": (
         "respite_clients_killed",
-        "Client connections closed by us: limits, timeouts, bad bytes, CLIENT KILL.",
+        "Client connections closed by us because they broke a limit.",
     ),
     "protocol_errors": ("respite_protocol_errors", "Clients closed for bytes that are no RESP."),
     "failed": ("respite_commands_failed", "Commands answered with an error of ours: upstream lost, away or late."),

@@ -212,7 +212,7 @@ class ClientConnection(PlacedClient):
         self.parked = why
         self.namespace = None
         self._backlog += requests
-        self._press()
+        self.press()
         self._mark()
 
     def unpark(self) -> None:
@@ -222,7 +222,7 @@ class ClientConnection(PlacedClient):
         self._expose()
         if backlog:
             self.worker.pipeline.run(self, backlog)
-        self._press()
+        self.press()
 
     def flush(self) -> None:
         """Send what has been collected; run what waited for it; close if that was all."""
@@ -235,7 +235,7 @@ class ClientConnection(PlacedClient):
         if self.parked and self.parked != "link" and not self.queue and (self.pin is None or not self.pin.state.once):
             self.unpark()
         elif self._backpressed:
-            self._press()
+            self.press()
         if self._closing and not self.queue and not self._out and not self.parked and not self.unsent_bytes:
             self.close()
 
@@ -249,9 +249,9 @@ class ClientConnection(PlacedClient):
             or self._outbox is not None
             or (link is not None and link.unsent_bytes)
         ):
-            self._press()
+            self.press()
 
-    def _press(self) -> None:
+    def press(self) -> None:
         """Read on, or no further, as what is outstanding and unsent allows."""
         link = self.link
         too_much = (

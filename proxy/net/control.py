@@ -164,11 +164,13 @@ class ControlLink:
         self._ping()
         self.on_up()
 
-    def tick(self, now: float, response_timeout_s: float) -> None:
-        """Ping when it is time; end a link that has been silent for too long."""
+    def tick(self, now: float, response_timeout_s: float, paused_until: float) -> None:
+        """Ping when it is time; end a link that has been silent for too long, CLIENT PAUSE not counted."""
         if self._stream is None:
             return
-        if self._expected and now - self._heard_at > max(response_timeout_s, self._tracking.max_staleness_s):
+        if self._expected and now - max(self._heard_at, paused_until) > max(
+            response_timeout_s, self._tracking.max_staleness_s
+        ):
             self.lose("no answer from the upstream")
         elif now - self._pinged_at >= self._tracking.ping_every_s:
             self._ping()

@@ -49,6 +49,7 @@ class Link:
         "fifo",
         "kind",
         "open",
+        "patient",
         "paused",
         "relieved",
         "tracked",
@@ -60,6 +61,7 @@ class Link:
         self.open = True  # commands may be submitted
         self.connected = False
         self.tracked = False  # Redis tracks what is read here: leases may be opened
+        self.patient = False  # a blocking command runs: no reply is late
         self.paused = False  # not read, because the client a reply streams to is slow
         self.fifo: deque[Slot] = deque()
         self.waiting_since = 0.0  # when Redis last answered, or when the first of the waiting commands was given

@@ -70,7 +70,7 @@ class SubscribeSlot(Slot):
 class PinnedLink(Link):
     """A link with one holder. Frames nobody asked for are the holder's too."""
 
-    __slots__ = ("holder", "idle_since", "name", "patient", "place", "state", "upstream_id")
+    __slots__ = ("holder", "idle_since", "name", "place", "state", "upstream_id")
 
     def __init__(self, reactor: Reactor, stats: Stats, place: Place, on_lost: Callable[[Link, str], None]) -> None:
         super().__init__(reactor, stats, "pinned", on_lost)
@@ -80,7 +80,6 @@ class PinnedLink(Link):
         self.upstream_id = 0
         self.idle_since = 0.0
         self.name = NAME.encode()  # what CLIENT GETNAME says on it
-        self.patient = False  # a blocking command runs: no reply is late
 
     def receive(self, data: bytes) -> None:
         """Land replies; hand over what is out of band."""

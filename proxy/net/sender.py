@@ -17,6 +17,7 @@ from proxy.core.slots import FilledSlot, Mode, Slot
 from proxy.net.dial import Stream
 from proxy.net.link import Link
 from proxy.net.outbox import JOIN_BYTES, Outbox
+from proxy.net.process import kernel_unsent
 from proxy.net.reactor import PEER_CLOSED, READ, WRITE
 from proxy.wire.request import Raw
 
@@ -33,6 +34,7 @@ class Sender:
     __slots__ = (
         "_dirty",
         "_fd",
+        "_held",
         "_mask",
         "_out",
         "_outbox",
@@ -61,6 +63,7 @@ class Sender:
         self._out: list[bytes] = []
         self._outbox: Outbox | None = None  # made when the socket first takes less than it is given
         self._dirty = False
+        self._held = 0  # bytes the kernel held for the client at the last look
         self._mask = READ | PEER_CLOSED
 
     def flush(self) -> None:
@@ -77,6 +80,10 @@ class Sender:
 
     def kill(self, why: str) -> None:
         """Close a client that broke a limit."""
+        raise NotImplementedError
+
+    def press(self) -> None:
+        """Read on, or no further, as what is outstanding and unsent allows."""
         raise NotImplementedError
 
     def streaming_link(self) -> Link | None:
@@ -193,6 +200,7 @@ class Sender:
         self._watch(self._mask | WRITE)
         if outbox.size > min(STALL_BYTES, self.worker.output_limit // 2):
             self._stall()
+            self.press()
 
     def _pump(self) -> None:
         outbox = self._outbox
@@ -210,6 +218,15 @@ class Sender:
             self._watch(self._mask & ~WRITE)
         if self.stalls is not None and outbox.size < STALL_BYTES // 4:
             self.unstall()
+
+    def takes_some(self) -> bool:
+        """Return whether the client has taken anything since the last look: what the kernel holds counts too.
+
+        The socket says that it is writable only when a third of its buffer is free: megabytes, for a slow reader.
+        """
+        held = kernel_unsent(self._fd)
+        taken, self._held = held < self._held, held
+        return taken
 
     def _stall(self) -> None:
         """Read the link no further that streams a large reply to us: others get another one meanwhile."""

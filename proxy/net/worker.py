@@ -21,7 +21,6 @@ from proxy.core.engine import Engine
 from proxy.core.pipeline import Pipeline
 from proxy.core.report import build_report, explain_key, gauges
 from proxy.core.session import Identity, Session, Sessions
-from proxy.core.slots import Failure
 from proxy.core.stats import MetricFamily, Stats
 from proxy.core.tracking import Tracking
 from proxy.errors import TOO_MANY_CLIENTS
@@ -34,14 +33,13 @@ from proxy.net.pinned import PinnedPool
 from proxy.net.process import resident_bytes
 from proxy.net.reactor import Reactor
 from proxy.net.sender import Sender
+from proxy.net.timers import Timers
 from proxy.net.tls import client_context, server_context
 from proxy.net.upstream import DataLinks, Group
 from proxy.wire.commands import CommandTable
 from proxy.wire.request import Limits, RequestParser
 
 HELLOS_MAX: Final = 1024  # users times protocols whose HELLO is remembered
-TICK_S: Final = 0.05
-STALL_S: Final = 1.0  # a client that takes nothing of a large reply for so long is closed: others wait behind it
 GC_EVERY: Final = (50_000, 20, 100)  # a full collection over 100,000 entries takes 13-30 ms; nothing here makes cycles
 log = get_logger("worker")
 
@@ -80,6 +78,7 @@ class Worker:
         self.clients: set[ClientConnection] = set()
         self.stalled: set[Sender] = set()
         self.paused_until = 0.0
+        self.timers = Timers(self)
         self.draining = False
         tls = server_context(settings.listen.tls) if any(u.scheme == "tls" for u in settings.listen.urls) else None
         self.listeners = [
@@ -113,6 +112,8 @@ class Worker:
             return
         self.engine.enabled = on
         self.engine.flush()
+        if on:
+            self.timers.await_unmarked()
         self.control.lose("L1 was switched " + ("on" if on else "off"))
         for client in self.clients:
             client.rescope()
@@ -126,7 +127,7 @@ class Worker:
                 await nursery.start(self.links.run)
                 await nursery.start(self.pool.run)
                 nursery.start_soon(self.control.run)
-                nursery.start_soon(self._tick)
+                nursery.start_soon(self.timers.run)
                 nursery.start_soon(self._watch_redirect)
                 await self.control.first_attempt.wait()
                 for listener in self.listeners:
@@ -226,41 +227,6 @@ class Worker:
                 self.reactor.enter()
                 self.control.use_broadcast()
                 self.reactor.flush()
-
-    async def _tick(self) -> None:
-        while True:
-            await trio.sleep(min(TICK_S, self.tracking.max_staleness_s / 8))
-            now = self.reactor.enter()
-            try:
-                self.tick(now)
-            except Exception:
-                log.exception("bug", owner="tick")
-            self.reactor.flush()
-
-    def tick(self, now: float) -> None:
-        """Do what no socket wakes us for."""
-        timeout = self.settings.upstream.response_timeout_s
-        self.control.tick(now, timeout + max(self.paused_until - now, 0.0))
-        if now >= self.paused_until:
-            for group in list(self.links.groups.values()):
-                for link in list(group.links):
-                    if link.connected and link.fifo and not link.paused and now - link.waiting_since > timeout:
-                        link.lose("no reply in upstream.response_timeout", Failure.TIMED_OUT)
-            for pinned in list(self.pool.links):
-                late = now - pinned.waiting_since > timeout
-                if late and pinned.fifo and not pinned.patient and not pinned.paused:
-                    pinned.lose("no reply in upstream.response_timeout", Failure.TIMED_OUT)
-        for client in list(self.stalled):
-            if now - client.drained_at > STALL_S:
-                client.kill("it stopped reading a large reply")
-        self.engine.end_lingering()
-        self.pool.tick(now, self.settings.upstream.response_timeout_s)
-        self.links.sweep(now)
-        idle = self.settings.listen.idle_timeout_s
-        if idle:
-            for client in list(self.clients):
-                if client.is_idle and now - client.read_at > idle:
-                    client.close()
 
     # -- core.report.Reported ----------------------------------------------------------------------------------------
 

@@ -88,6 +88,7 @@ _REFINED_SUBCOMMANDS: Final[Mapping[bytes, Kind]] = {
     b"CONFIG|SET": Kind.WRITE_ALL,
 }
 _SCRIPTS: Final = frozenset([b"EVAL", b"EVALSHA", b"FCALL"])  # their key specs say which, no flag says that they write
+_PUBLISHES: Final = frozenset([b"PUBLISH", b"SPUBLISH"])  # no flag says that repeating them would do harm
 _BLOCKS_IF: Final = {b"XREAD": b"BLOCK", b"XREADGROUP": b"BLOCK"}
 _WRITE_FLAGS: Final = frozenset(["RW", "OW", "RM"])
 UNKNOWN: Final = CommandSpec(b"", Kind.UNKNOWN, is_write=True, keys=_every_argument)
@@ -135,6 +136,12 @@ class CommandTable:
         Source: Redis documentation, COMMAND.
         """
         specs = {spec.name: spec for spec in map(_from_row, rows)}
+        for name, kind in _REFINED_SUBCOMMANDS.items():  # six columns say nothing about subcommands
+            parent, _, word = name.partition(b"|")
+            spec = specs.get(parent)
+            if spec is not None and word not in spec.subcommands:
+                subcommand = attrs.evolve(spec, name=name, kind=kind, subcommands={})
+                specs[parent] = attrs.evolve(spec, subcommands={**spec.subcommands, word: subcommand})
         specs[b"RESPITE"] = CommandSpec(b"RESPITE", Kind.RESPITE)
         for name, kind in _REFINED.items():
             if kind in (
@@ -150,16 +157,10 @@ def _from_row(row: Sequence[Any]) -> CommandSpec:
     name = _bytes(row[0]).upper()
     flags = {_text(flag) for flag in row[2]}
     subcommands = {spec.name.partition(b"|")[2]: spec for spec in map(_from_row, row[9])} if len(row) > 9 else {}
-    if not subcommands:  # a server before 7 does not list them
-        subcommands = {
-            word.partition(b"|")[2]: CommandSpec(word, kind)
-            for word, kind in _REFINED_SUBCOMMANDS.items()
-            if word.startswith(name + b"|")
-        }
     if _REFINED.get(name) is Kind.SESSION:
         subcommands = {word: attrs.evolve(spec, kind=Kind.SESSION) for word, spec in subcommands.items()}
     finder = _finder(row, flags)
-    writes = bool(flags & {"write", "may_replicate"}) or name in _SCRIPTS
+    writes = bool(flags & {"write", "may_replicate"}) or name in _SCRIPTS or name in _PUBLISHES
     return CommandSpec(
         name=name,
         kind=_kind(name, flags, finder),

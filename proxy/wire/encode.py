@@ -49,7 +49,7 @@ def integer(value: int) -> bytes:
 
 def error(text: str) -> bytes:
     """Encode an error line; `text` starts with its code (`ERR ...`). Line breaks become spaces, as Redis does."""
-    return b"-%b\r\n" % text.replace("\r", " ").replace("\n", " ").encode("utf-8", "replace")
+    return b"-%b\r\n" % text.replace("\r", " ").replace("\n", " ").encode("utf-8", "surrogateescape")
 
 
 def array(frames: Iterable[bytes]) -> bytes:

@@ -17,7 +17,7 @@ _PUSH: Final = 0x3E
 _AGGREGATE: Final = {0x2A: 1, 0x7E: 1, 0x25: 2}  # a count, then count x factor frames
 _ATTRIBUTE: Final = 0x7C  # a count of pairs, then the frame they belong to
 
-HEADER_MAX: Final = 64 * 1024  # longest header or simple line we wait for; Redis' own errors stay far below
+HEADER_MAX: Final = 64 * 1024  # longest header we wait for: a type and a number
 
 
 class ReplyError(RemoteError):
@@ -61,7 +61,9 @@ class FrameScanner:
             end = find(b"\n", pos)
             if end < 0:
                 self._line += data[pos:]
-                if len(self._line) > HEADER_MAX and self._line[0] not in _LINE:
+                if self._line and self._line[0] in _LINE:
+                    self._line = self._line[:1]  # its kind is all that is looked at, and it may be long
+                elif len(self._line) > HEADER_MAX:
                     raise ReplyError("the upstream sent a header without an end")
                 self._frames = frames
                 return -1
@@ -84,14 +86,15 @@ class FrameScanner:
                 frames -= 1
             elif kind == _PUSH:
                 # Redis writes a push that comes during EXEC into its array, where it is no element.
-                frames += _number(line) - 1 if self._outermost else _number(line)
+                count = max(_number(line), 0)
+                frames += count - 1 if self._outermost else count
                 self._outermost = False
             elif kind in _AGGREGATE:
                 self._outermost = False
                 count = _number(line)
                 frames += count * _AGGREGATE[kind] - 1 if count > 0 else -1
             elif kind == _ATTRIBUTE:
-                frames += 2 * _number(line)
+                frames += 2 * max(_number(line), 0)
             else:
                 raise ReplyError(f"the upstream sent {line[:16]!r}, which is no RESP")
         self.busy = False

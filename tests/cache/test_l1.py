@@ -26,12 +26,14 @@ def make(max_entries: int = 1_000_000, *, size_bytes: int = 400) -> L1:
     return l1
 
 
-def fill(l1: L1, count: int, *, now: float = 0.0, deadline: float = LATER, size_bytes: int = 400, first: int = 0) -> None:
+def fill(
+    l1: L1, count: int, *, now: float = 0.0, deadline: float = LATER, size_bytes: int = 400, first: int = 0
+) -> None:
     """Put entries of exactly `size_bytes` each into database 0."""
     namespace = l1.namespace(ZERO)
     for number in range(first, first + count):
         key = bulk(b"k%06d" % number)
-        l1.put(namespace, key, b"v" * (size_bytes - len(key) - ENTRY_OVERHEAD_BYTES), deadline, now)
+        l1.put(namespace, key, b"v" * (size_bytes - len(key) - ENTRY_OVERHEAD_BYTES), LATER, now)
 
 
 def held(l1: L1, scope: Scope = ZERO) -> set[int]:

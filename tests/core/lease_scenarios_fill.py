@@ -7,7 +7,7 @@ from .world import World
 
 
 def write_lands_before_the_fill(world: World) -> list[str]:
-    """A fill that was asked for before an own write must not be published after it."""
+    """Show that a fill that was asked for before an own write must not be published after it."""
     reader, writer, later = world.client(), world.client(protocol=3), world.client()
     world.redis.foreign("SET", "k", "old")
     world.hold(world.data_link())
@@ -21,7 +21,7 @@ def write_lands_before_the_fill(world: World) -> list[str]:
 
 
 def push_comes_before_the_fill(world: World) -> list[str]:
-    """A fill that was asked for before a foreign write must not be published after its push."""
+    """Show that a fill that was asked for before a foreign write must not be published after its push."""
     reader = world.client()
     world.redis.foreign("SET", "k", "old")
     world.hold(world.data_link())
@@ -36,7 +36,7 @@ def push_comes_before_the_fill(world: World) -> list[str]:
 
 
 def push_comes_for_what_is_held(world: World) -> list[str]:
-    """An entry ends with the push of its key."""
+    """Show that an entry ends with the push of its key."""
     reader = world.client()
     world.redis.foreign("SET", "k", "old")
     reader.ask("GET", "k")
@@ -47,7 +47,7 @@ def push_comes_for_what_is_held(world: World) -> list[str]:
 
 
 def push_comes_for_a_missing_key(world: World) -> list[str]:
-    """That a key is missing is held too, and ends with the push of the key's first write."""
+    """Show that that a key is missing is held too, and ends with the push of the key's first write."""
     reader = world.client()
     asked = [reader.ask("GET", "k"), reader.ask("GET", "k")]
     fetched = world.redis.executed("GET")
@@ -59,7 +59,7 @@ def push_comes_for_a_missing_key(world: World) -> list[str]:
 
 
 def null_push_ends_what_is_held(world: World) -> list[str]:
-    """A push that names no key, as FLUSHDB sends it, ends every entry."""
+    """Show that a push that names no key, as FLUSHDB sends it, ends every entry."""
     reader = world.client()
     world.redis.foreign("SET", "k", "old")
     reader.ask("GET", "k")
@@ -70,7 +70,7 @@ def null_push_ends_what_is_held(world: World) -> list[str]:
 
 
 def null_push_comes_before_the_fill(world: World) -> list[str]:
-    """A push that names no key revokes every lease."""
+    """Show that a push that names no key revokes every lease."""
     reader = world.client()
     world.redis.foreign("SET", "k", "old")
     world.hold(world.data_link())
@@ -85,7 +85,7 @@ def null_push_comes_before_the_fill(world: World) -> list[str]:
 
 
 def reader_joins_after_the_expiry(world: World) -> list[str]:
-    """A reader that joins a flight after its key has expired is not given the value: it asks again."""
+    """Show that a reader that joins a flight after its key has expired is not given the value: it asks again."""
     opener, joiner = world.client(), world.client()
     world.redis.foreign("SET", "k", "old", "PX", 100)
     world.hold(world.data_link())
@@ -100,7 +100,7 @@ def reader_joins_after_the_expiry(world: World) -> list[str]:
 
 
 def value_arrives_before_its_pttl(world: World) -> list[str]:
-    """Who has joined is answered when the PTTL has come, not when the value has: only then is the deadline known."""
+    """Show that joiners are answered when the PTTL has come: not before is the deadline known."""
     opener, joiner = world.client(), world.client()
     world.redis.foreign("SET", "k", "old", "PX", 100)
     opener.send("GET", "k")
@@ -116,7 +116,7 @@ def value_arrives_before_its_pttl(world: World) -> list[str]:
 
 
 def key_expires_between_value_and_pttl(world: World) -> list[str]:
-    """A value whose PTTL finds no key is not published, and no answer for those who have joined."""
+    """Show that a value whose PTTL finds no key is not published, and no answer for those who have joined."""
     opener, joiner = world.client(), world.client()
     world.redis.foreign("SET", "k", "old", "PX", 100)
     opener.send("GET", "k")
@@ -131,7 +131,7 @@ def key_expires_between_value_and_pttl(world: World) -> list[str]:
 
 
 def mget_finds_a_list(world: World) -> list[str]:
-    """The nil that MGET gives for a key that holds no string is no answer to a GET that has joined."""
+    """Show that the nil that MGET gives for a key that holds no string is no answer to a GET that has joined."""
     opener, joiner = world.client(), world.client()
     world.redis.foreign("RPUSH", "k", "x")
     opener.send("MGET", "k")
@@ -143,7 +143,7 @@ def mget_finds_a_list(world: World) -> list[str]:
 
 
 def own_write_ends_what_is_held(world: World) -> list[str]:
-    """A write drops its key when it is submitted: the read behind it in the same pipeline finds nothing older."""
+    """Show that a write drops its key when submitted: the read behind it in its pipeline finds nothing older."""
     client = world.client()
     world.redis.foreign("SET", "k", "old")
     client.ask("GET", "k")
@@ -155,7 +155,7 @@ def own_write_ends_what_is_held(world: World) -> list[str]:
 
 
 def fill_is_published_while_a_write_is_in_flight(world: World) -> list[str]:
-    """A write drops its key again when it is answered: what was published meanwhile is older."""
+    """Show that a write drops its key again when it is answered: what was published meanwhile is older."""
     reader, writer = world.client(), world.client(protocol=3)
     world.redis.foreign("SET", "k", "old")
     writer.send("SET", "k", "new")
@@ -171,11 +171,12 @@ def fill_is_published_while_a_write_is_in_flight(world: World) -> list[str]:
 
 
 def other_link_reads_while_a_write_is_in_flight(world: World) -> list[str]:
-    """While a write is in flight a read of its key fills nothing: another link may overtake the write."""
+    """Show that while a write is in flight a read of its key fills nothing: another link may overtake the write."""
     writer, reader = world.client(), world.client()
     world.redis.foreign("SET", "k", "old")
     first = world.data_link()
     writer.send("SET", "k", "new")
+    assert writer.connection.link is not None
     writer.connection.link.paused = True  # as while a slow client is sent a large reply
     reader.send("STRLEN", "k")
     world.run_tasks()  # a second link of the same group is opened
@@ -195,7 +196,7 @@ def other_link_reads_while_a_write_is_in_flight(world: World) -> list[str]:
 
 
 def write_names_no_key(world: World) -> list[str]:
-    """A write whose keys are unknown drops everything."""
+    """Show that a write whose keys are unknown drops everything."""
     client = world.client()
     world.redis.foreign("SET", "k", "old")
     client.ask("GET", "k")
@@ -206,7 +207,7 @@ def write_names_no_key(world: World) -> list[str]:
 
 
 def databases_are_swapped(world: World) -> list[str]:
-    """SWAPDB is announced to nobody: through the proxy it counts as a flush."""
+    """Show that SWAPDB is announced to nobody: through the proxy it counts as a flush."""
     client = world.client()
     world.redis.foreign("SET", "k", "zero")
     world.redis.foreign("SET", "k", "one", db=1)
@@ -218,7 +219,7 @@ def databases_are_swapped(world: World) -> list[str]:
 
 
 def databases_are_swapped_by_a_stranger(world: World) -> list[str]:
-    """Nobody hears of a foreign SWAPDB: `max_age` bounds what it leaves behind."""
+    """Show that nobody hears of a foreign SWAPDB: `max_age` bounds what it leaves behind."""
     client = world.client()
     world.redis.foreign("SET", "k", "zero")
     world.redis.foreign("SET", "k", "one", db=1)
@@ -230,7 +231,7 @@ def databases_are_swapped_by_a_stranger(world: World) -> list[str]:
 
 
 def key_expires_unannounced(world: World) -> list[str]:
-    """An entry has a deadline of its own, from PTTL: Redis announces an expiry late."""
+    """Show that an entry has a deadline of its own, from PTTL: Redis announces an expiry late."""
     client = world.client()
     world.redis.foreign("SET", "k", "old", "PX", 100)
     client.ask("GET", "k")
@@ -240,7 +241,7 @@ def key_expires_unannounced(world: World) -> list[str]:
 
 
 def pttl_takes_long_to_arrive(world: World) -> list[str]:
-    """The deadline counts from when the PTTL was sent, not from when it arrived."""
+    """Show that the deadline counts from when the PTTL was sent, not from when it arrived."""
     client = world.client()
     world.redis.foreign("SET", "k", "old", "PX", 100)
     client.send("GET", "k")
@@ -254,7 +255,7 @@ def pttl_takes_long_to_arrive(world: World) -> list[str]:
 
 
 def own_command_writes_unseen(world: World) -> list[str]:
-    """Redis announces our own writes to us too (no NOLOOP): else what a command changes unseen would stay for good."""
+    """Show that Redis announces our own writes too (no NOLOOP): else what a command changes unseen stays for good."""
     client = world.client()
     world.redis.foreign("SET", "k", "old")
     client.ask("GET", "k")
@@ -264,7 +265,7 @@ def own_command_writes_unseen(world: World) -> list[str]:
 
 
 def own_write_is_overtaken_by_a_stranger(world: World) -> list[str]:
-    """L1 is never filled from a write: Redis tracks what is read, and would not announce the next change."""
+    """Show that L1 is never filled from a write: Redis tracks what is read, and would not announce the next change."""
     client = world.client()
     client.ask("SET", "k", "own")
     world.redis.foreign("SET", "k", "new")
@@ -274,7 +275,7 @@ def own_write_is_overtaken_by_a_stranger(world: World) -> list[str]:
 
 
 def reply_changes_with_time(world: World) -> list[str]:
-    """Only what is on the list is answered from L1: a PTTL is not."""
+    """Show that only what is on the list is answered from L1: a PTTL is not."""
     client = world.client()
     world.redis.foreign("SET", "k", "v", "PX", 10_000)
     first = client.ask("PTTL", "k")

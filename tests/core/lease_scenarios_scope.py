@@ -7,7 +7,7 @@ from .world import STALENESS_S, World
 
 
 def key_is_written_in_another_database(world: World) -> list[str]:
-    """A push names no database: it ends the key in all of them."""
+    """Show that a push names no database: it ends the key in all of them."""
     zero, one = world.client(), world.client(db=1)
     world.redis.foreign("SET", "k", "zero")
     world.redis.foreign("SET", "k", "old", db=1)
@@ -20,7 +20,7 @@ def key_is_written_in_another_database(world: World) -> list[str]:
 
 
 def invalidation_link_falls_silent(world: World) -> list[str]:
-    """L1 is not served once the invalidation link has been silent for `max_staleness`, and is kept meanwhile."""
+    """Show that L1 is not served once the invalidation link has been silent for `max_staleness`."""
     client = world.client()
     world.redis.foreign("SET", "k", "old")
     client.ask("GET", "k")
@@ -32,7 +32,7 @@ def invalidation_link_falls_silent(world: World) -> list[str]:
 
 
 def pong_arrives_late(world: World) -> list[str]:
-    """A PONG proves the pushes up to when its PING was sent, not up to when it arrived."""
+    """Show that a PONG proves the pushes up to when its PING was sent, not up to when it arrived."""
     client = world.client()
     world.redis.foreign("SET", "k", "old")
     client.ask("GET", "k")
@@ -48,7 +48,7 @@ def pong_arrives_late(world: World) -> list[str]:
 
 
 def invalidation_link_is_lost(world: World) -> list[str]:
-    """Losing the invalidation link drops everything: the pushes of the gap are lost."""
+    """Show that losing the invalidation link drops everything: the pushes of the gap are lost."""
     client = world.client()
     world.redis.foreign("SET", "k", "old")
     client.ask("GET", "k")
@@ -63,7 +63,7 @@ def invalidation_link_is_lost(world: World) -> list[str]:
 
 
 def invalidation_link_is_lost_under_a_flight(world: World) -> list[str]:
-    """Losing the invalidation link revokes every lease."""
+    """Show that losing the invalidation link revokes every lease."""
     client = world.client()
     world.redis.foreign("SET", "k", "old")
     world.hold(world.data_link())
@@ -81,7 +81,7 @@ def invalidation_link_is_lost_under_a_flight(world: World) -> list[str]:
 
 
 def data_link_is_lost(world: World) -> list[str]:
-    """In redirect mode a lost data link takes its tracking along: what it fed is dropped."""
+    """Show that in redirect mode a lost data link takes its tracking along: what it fed is dropped."""
     client = world.client()
     world.redis.foreign("SET", "k", "old")
     client.ask("GET", "k")
@@ -95,7 +95,7 @@ def data_link_is_lost(world: World) -> list[str]:
 
 
 def link_is_read_from_before_it_is_tracked(world: World) -> list[str]:
-    """A link whose tracking is not acknowledged fills nothing: here the invalidation link comes during its handshake."""
+    """Show that a link whose tracking is not acknowledged fills nothing, as when the other comes up meanwhile."""
     client = world.client()
     world.redis.foreign("SET", "k", "old")
     for lost in (world.control, world.data_link()):
@@ -117,7 +117,7 @@ def link_is_read_from_before_it_is_tracked(world: World) -> list[str]:
 
 
 def redirection_breaks(world: World) -> list[str]:
-    """The push that says that a redirection is broken comes on a RESP3 data link, and is no client's reply."""
+    """Show that the push about a broken redirection comes on a RESP3 data link, and is no client's reply."""
     client = world.client(protocol=3)
     world.redis.foreign("SET", "k", "old")
     client.ask("GET", "k")
@@ -128,7 +128,7 @@ def redirection_breaks(world: World) -> list[str]:
 
 
 def databases_hold_different_values(world: World) -> list[str]:
-    """A value of one database is not served to a client of another."""
+    """Show that a value of one database is not served to a client of another."""
     zero, one = world.client(), world.client(db=1)
     world.redis.foreign("SET", "k", "zero")
     world.redis.foreign("SET", "k", "one", db=1)
@@ -138,7 +138,7 @@ def databases_hold_different_values(world: World) -> list[str]:
 
 
 def protocols_have_different_nils(world: World) -> list[str]:
-    """A reply in one protocol is not served to a client that speaks the other."""
+    """Show that a reply in one protocol is not served to a client that speaks the other."""
     two, three = world.client(), world.client(protocol=3)
     two.ask("GET", "missing")
     three.send("GET", "missing")
@@ -148,7 +148,7 @@ def protocols_have_different_nils(world: World) -> list[str]:
 
 
 def user_may_not_read(world: World) -> list[str]:
-    """A value that one user has read is not served to a user whom Redis would refuse."""
+    """Show that a value that one user has read is not served to a user whom Redis would refuse."""
     alice, bob = world.client(user="alice"), world.client(user="bob")
     world.redis.forbidden.add(b"bob")
     world.redis.foreign("SET", "k", "secret")
@@ -158,7 +158,7 @@ def user_may_not_read(world: World) -> list[str]:
 
 
 def user_may_read_no_longer(world: World) -> list[str]:
-    """A change of the ACLs drops what their users could read before."""
+    """Show that a change of the ACLs drops what their users could read before."""
     alice = world.client(user="alice")
     world.redis.foreign("SET", "k", "secret")
     world.pass_time(STALENESS_S)
@@ -171,7 +171,7 @@ def user_may_read_no_longer(world: World) -> list[str]:
 
 
 def read_between_watch_and_exec(world: World) -> list[str]:
-    """A session that watches reads from Redis: a value older than its WATCH would make EXEC overwrite a newer one."""
+    """Show that who watches reads from Redis: a value older than the WATCH would let EXEC overwrite a newer one."""
     client = world.client()
     world.redis.foreign("SET", "k", "1")
     client.ask("GET", "k")
@@ -183,7 +183,7 @@ def read_between_watch_and_exec(world: World) -> list[str]:
 
 
 def read_between_queued_and_exec(world: World) -> list[str]:
-    """What MULTI has queued is written by EXEC: its keys are dropped around that, not only when they are queued."""
+    """Show that what MULTI has queued is dropped around EXEC, which writes it, not only when it is queued."""
     writer, reader = world.client(), world.client()
     world.redis.foreign("SET", "k", "old")
     writer.ask("MULTI")
@@ -196,7 +196,7 @@ def read_between_queued_and_exec(world: World) -> list[str]:
 
 
 def read_in_a_transaction_of_unknown_keys(world: World) -> list[str]:
-    """A queued write whose keys are unknown drops everything around EXEC."""
+    """Show that a queued write whose keys are unknown drops everything around EXEC."""
     writer, reader = world.client(), world.client()
     world.redis.foreign("SET", "k", "old")
     writer.ask("MULTI")

@@ -5,7 +5,6 @@ Each is either a switch (it takes the monkeypatch) or the function that is put i
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -34,10 +33,12 @@ def land_revoked(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def answer_joiners_anyway(self: JoinSlot, reply: bytes | None, deadline: float) -> None:
+    """Answer with the value, whatever the deadline."""
     self.fill(reply or b"$-1\r\n")
 
 
 def answer_joiners_early(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Answer when the value has come, before its PTTL."""
     keep = FillSlot.keep
 
     def keep_and_answer(self: FillSlot, raw: bytes, count: int) -> None:
@@ -56,22 +57,26 @@ def finish_with(change: Any) -> Switch:
 
 
 def count_from_arrival(engine: Engine, flight: Any, pttl_ms: int) -> int:
+    """Count the deadline from when the PTTL arrived."""
     flight.sent_at = engine.now
     return pttl_ms
 
 
 def believe_contradictions(self: Engine, flight: Any, pttl_ms: int) -> float:
+    """Publish the value though its PTTL says that there is none."""
     if self.flights.land(flight) and flight.reply is not None:
         self.l1.put(flight.namespace, flight.key, flight.reply, flight.sent_at + self.max_age_s, self.now)
     return float(flight.sent_at + self.max_age_s)
 
 
 def begin_without_drop(self: Engine, keys: Any) -> None:
+    """Mark the keys and drop nothing."""
     for key in keys:
         self.writing[key] = self.writing.get(key, 0) + 1
 
 
 def end_without_drop(self: Engine, keys: Any) -> None:
+    """Unmark the keys and drop nothing."""
     for key in keys:
         self.writing[key] -= 1
         if not self.writing[key]:
@@ -79,19 +84,18 @@ def end_without_drop(self: Engine, keys: Any) -> None:
 
 
 def lease_always(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Open and join flights while a write is in flight."""
     monkeypatch.setattr(Engine, "can_lease", lambda self, key: True)
 
 
-def do_not_drop_after_writes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Engine, "end_write", end_without_drop)
-
-
 def know_no_unknown_writes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Take writes of unknown keys for reads."""
     monkeypatch.setattr(Engine, "begin_write_all", lambda self: None)
     monkeypatch.setattr(Engine, "end_write_all", lambda self: None)
 
 
 def fill_from_writes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Publish what an own SET wrote."""
     end = Engine.end_write
 
     def end_and_put(self: Engine, keys: list[bytes]) -> None:
@@ -104,6 +108,7 @@ def fill_from_writes(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def ignore_null_pushes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Take the null of FLUSHALL for "nothing"."""
     take = ControlLink._take
     monkeypatch.setattr(
         ControlLink, "_take", lambda self, frame: None if frame == [b"invalidate", None] else take(self, frame)
@@ -111,12 +116,14 @@ def ignore_null_pushes(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def drop_in_one_database(self: Engine, key: bytes) -> None:
+    """Drop a pushed key in database 0 only."""
     for namespace in self.l1.namespaces.values():
         if namespace.scope.db == 0 and (entry := namespace.resident.get(key)) is not None:
             self.l1._forget(entry)
 
 
 def share_a_namespace(self: L1, scope: Scope) -> Namespace:
+    """Keep the replies of all users, databases and protocols together."""
     shared = Scope(b"", 0, 0)
     if shared not in self.namespaces:
         self.namespaces[shared] = Namespace(shared)
@@ -125,6 +132,8 @@ def share_a_namespace(self: L1, scope: Scope) -> Namespace:
 
 
 def ask_for_noloop(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ask Redis not to announce our own writes to us."""
+
     def with_noloop(*words: Any) -> bytes:
         return command(*words, "NOLOOP") if words[:2] == ("CLIENT", "TRACKING") else command(*words)
 
@@ -133,10 +142,11 @@ def ask_for_noloop(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def list_pttl(monkeypatch: pytest.MonkeyPatch) -> None:
     """Put a command whose reply changes with time on the list of what L1 may answer."""
-    monkeypatch.setitem(commands._REFINED, b"PTTL", Kind.GET)  # type: ignore[arg-type]  # a dict
+    monkeypatch.setitem(commands._REFINED, b"PTTL", Kind.GET)
 
 
 def count_from_the_pong(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Count the bound from when the PONG arrived."""
     pong = Tracking.pong
 
     def trust(self: Tracking) -> None:
@@ -148,6 +158,7 @@ def count_from_the_pong(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def lose_without_flush(self: Tracking) -> None:
+    """Keep what the lost invalidation link covered."""
     self.redirect_id = 0
     self._pings.clear()
     self.serve_until = 0.0
@@ -155,6 +166,7 @@ def lose_without_flush(self: Tracking) -> None:
 
 
 def lease_before_the_acknowledgement(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Take every link for tracked from the start."""
     make = DataLinks.make
 
     def make_tracked(self: DataLinks, group: Group) -> Link:
@@ -166,6 +178,7 @@ def lease_before_the_acknowledgement(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def take_pushes_for_replies(self: Link, frame: bytes) -> None:
+    """Land a push in the slot at the head."""
     self.fifo.popleft().land(frame)
 
 
@@ -182,6 +195,7 @@ def serve_the_pinned(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def forget_what_is_queued(name: str, nothing: Any) -> Switch:
+    """Return the switch that lets a transaction forget what it has queued."""
     return lambda monkeypatch: monkeypatch.setattr(Pinning, name, property(lambda self: nothing(), lambda *_: None))
 
 

@@ -123,20 +123,20 @@ def _pexpire(redis: ModelRedis, connection: Connection, words: list[bytes]) -> b
 
 
 def _eval(redis: ModelRedis, connection: Connection, words: list[bytes]) -> bytes:
-    """A script is `set KEY VALUE`, whatever keys it declares."""
+    """Run a script: it is `set KEY VALUE`, whatever keys it declares."""
     _, key, data = words[1].split(b" ")
     redis.change(connection, connection.db, key, Value(data))
     return OK
 
 
 def _sly(redis: ModelRedis, connection: Connection, words: list[bytes]) -> bytes:
-    """A write that calls itself a read, as a module's command might."""
+    """Write, though the command calls itself a read, as a module's might."""
     redis.change(connection, connection.db, words[1], Value(words[2]))
     return OK
 
 
 def _scramble(redis: ModelRedis, connection: Connection, words: list[bytes]) -> bytes:
-    """A write that names no key: every key of the database is given the value."""
+    """Write without naming a key: every key of the database is given the value."""
     for key in list(redis.dbs[connection.db]):
         redis.change(connection, connection.db, key, Value(words[1]))
     return OK

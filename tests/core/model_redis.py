@@ -170,7 +170,7 @@ class ModelRedis:
                     self._pending.append((connection, key))
 
     def _note(self, db: int, key: bytes) -> None:
-        """Number the state a key is in now."""
+        """Give a number to the state a key is in now."""
         states = self.states(db, key)
         value = self.dbs[db].get(key)
         if value is None:
@@ -222,4 +222,3 @@ class ModelRedis:
         handler = self.commands.get(name)
         assert handler is not None, f"the model knows no {name!r}"
         return handler(self, connection, words)
-

@@ -26,8 +26,11 @@ BIG_BYTES = (70_000, 120_000)  # streamed, and streamed because it is too large 
 
 
 COMMANDS = {
-    **{"GET": 60.0, "MGET": 12.0, "SET": 4.0, "DEL": 1.0, "PEXPIRE": 1.0, "MSET": 1.0, "FLUSHDB": 0.2},
-    **{"EXEC": 1.0, "WATCH": 1.0, "SELECT": 1.0},
+    "GET": 60.0,
+    "MGET": 12.0,
+    "SET": 4.0,
+    **dict.fromkeys(("DEL", "PEXPIRE", "MSET", "EXEC", "WATCH", "SELECT"), 1.0),
+    "FLUSHDB": 0.2,
 }
 """What clients ask for, and how often."""
 
@@ -135,8 +138,9 @@ class Simulation:
         if kind == "MGET":
             return self._note(walker, "MGET", [key, other], b"MGET", key, other)
         if kind == "SET":
+            words: tuple[bytes, ...] = (b"SET", key, value := self._value(walker.db, key))
             expiry = (b"PX", b"%d" % self.rng.choice((50, 200, 1000))) if self.rng.random() < 0.3 else ()
-            return self._note(walker, "SET", [key], b"SET", key, value := self._value(walker.db, key), *expiry, token=value)
+            return self._note(walker, "SET", [key], *words, *expiry, token=value)
         if kind == "DEL":
             return self._note(walker, "DEL", [key], b"DEL", key, token := self._token(), token=token)
         if kind == "PEXPIRE":
@@ -196,7 +200,7 @@ class Simulation:
 
     def _foreign(self) -> None:
         db, key = self.rng.choice(DBS), self.rng.choice(KEYS)
-        words = self.rng.choice(
+        words: tuple[str | bytes, ...] = self.rng.choice(
             (("SET", key, self._value(db, key)), ("SET", key, self._value(db, key), "PX", "100"), ("DEL", key))
         )
         if self.rng.random() < 0.05:
@@ -304,7 +308,8 @@ class Simulation:
         # What was replaced before its expiry has not expired: it is only old.
         alive = [at for at in fresh if states[at].expires_at > min(asked.sent_at, self._end(states, at))]
         if not alive:
-            raise Violation(f"{place} was {shown!r}, {asked.sent_at - states[fresh[-1]].expires_at:.3f} s after its expiry")
+            late_s = asked.sent_at - states[fresh[-1]].expires_at
+            raise Violation(f"{place} was {shown!r}, {late_s:.3f} s after its expiry")
         self.checked += 1
         walker.read[place] = states[alive[0]].number
         return frozenset(states[at].number for at in alive)

@@ -47,7 +47,7 @@ class Play:
 
 @pytest.fixture
 def play() -> Play:
-    """An engine that is served."""
+    """Make an engine that is served."""
     return Play()
 
 

@@ -93,8 +93,8 @@ def test_joiner_whose_link_is_lost_asks_on_the_next(world: World) -> None:
     world.notice(lost)
     world.settle()
 
-    assert [b"v"] == joiner.replies()
-    assert ["ERR respite: upstream unavailable"] == [str(reply) for reply in opener.replies()]
+    assert joiner.replies() == [b"v"]
+    assert [str(reply) for reply in opener.replies()] == ["ERR respite: upstream unavailable"]
 
 
 def test_joiners_of_one_flight_reach_redis_once(world: World) -> None:
@@ -105,7 +105,7 @@ def test_joiners_of_one_flight_reach_redis_once(world: World) -> None:
         reader.send("GET", "k")
     world.settle()
 
-    assert [[b"v"]] * 10 == [reader.replies() for reader in readers]
+    assert [reader.replies() for reader in readers] == [[b"v"]] * 10
     assert world.redis.executed("GET") == 1
 
 
@@ -119,4 +119,4 @@ def test_joiner_that_has_left_keeps_its_group_from_nothing(world: World) -> None
     world.settle()
     opener.close()
 
-    assert [0] == [group.clients for group in world.worker.links.groups.values()]
+    assert [group.clients for group in world.worker.links.groups.values()] == [0]

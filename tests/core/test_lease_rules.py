@@ -5,13 +5,14 @@ The worker is whole and real, Redis is a model, time and order are the scene's (
 
 from __future__ import annotations
 
+import attrs
 import pytest
 
+from proxy.cache.flights import Flights
+from proxy.cache.l1 import L1
 from proxy.core.engine import Engine
 from proxy.core.fill_slots import JoinSlot
 from proxy.core.tracking import Tracking
-from proxy.cache.flights import Flights
-from proxy.cache.l1 import L1
 from proxy.net.link import Link
 
 from . import lease_scenarios_fill as fill
@@ -84,3 +85,13 @@ def test_lease_rule_holds_and_is_missed_when_switched_off(rule: Rule) -> None:
 
     assert not found[0], f"rule {rule.number} is broken: {found[0]}"
     assert found[1], f"rule {rule.number} was switched off, and nothing went wrong"
+
+
+@pytest.mark.parametrize("rule", RULES, ids=[rule.id for rule in RULES])
+def test_lease_rule_holds_in_broadcast_mode_too(rule: Rule) -> None:
+    """However the server is asked to track, nothing is wrong in the scene."""
+    l1 = attrs.evolve(rule.settings.l1, tracking="broadcast")
+    with running_world(attrs.evolve(rule.settings, l1=l1)) as world:
+        found = rule.scenario(world)
+
+    assert not found, f"rule {rule.number} is broken: {found}"

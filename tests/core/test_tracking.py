@@ -47,23 +47,24 @@ class Play:
 
 
 @pytest.mark.parametrize(
-    ("wanted", "resp3", "version", "refused", "mode", "reason"),
+    ("wanted", "server", "refused", "mode", "reason"),
     [
-        ("auto", True, (7, 0, 15), False, "redirect", "the server tracks only what is read here"),
-        ("auto", True, (6, 2), False, "redirect", "the server tracks only what is read here"),
-        ("auto", True, (7, 0, 15), True, "broadcast", "the server refuses CLIENT TRACKING REDIRECT"),
-        ("redirect", True, (7, 0, 15), True, "redirect", "the server tracks only what is read here"),
-        ("broadcast", True, (9, 1, 0), False, "broadcast", "l1.tracking asks for it"),
-        ("auto", True, (6, 0, 16), False, "off", "server 6.0.16 cannot track: 6.2 or newer can"),
-        ("broadcast", False, (7, 0, 15), False, "off", "server 7.0.15 cannot track: 6.2 or newer can"),
-        ("off", True, (7, 0, 15), False, "off", "l1.tracking is off: entries are bounded by l1.max_age alone"),
+        ("auto", (True, (7, 0, 15)), False, "redirect", "the server tracks only what is read here"),
+        ("auto", (True, (6, 2)), False, "redirect", "the server tracks only what is read here"),
+        ("auto", (True, (7, 0, 15)), True, "broadcast", "the server refuses CLIENT TRACKING REDIRECT"),
+        ("redirect", (True, (7, 0, 15)), True, "redirect", "the server tracks only what is read here"),
+        ("broadcast", (True, (9, 1, 0)), False, "broadcast", "l1.tracking asks for it"),
+        ("auto", (True, (6, 0, 16)), False, "off", "server 6.0.16 cannot track: 6.2 or newer can"),
+        ("broadcast", (False, (7, 0, 15)), False, "off", "server 7.0.15 cannot track: 6.2 or newer can"),
+        ("off", (True, (7, 0, 15)), False, "off", "l1.tracking is off: entries are bounded by l1.max_age alone"),
     ],
 )
 def test_choose_takes_what_is_wanted_and_possible(
-    wanted: Wanted, resp3: bool, version: tuple[int, ...], refused: bool, mode: str, reason: str
+    wanted: Wanted, server: tuple[bool, tuple[int, ...]], refused: bool, mode: str, reason: str
 ) -> None:
     """Redirect where it can be, broadcast where it must be, nothing where the server cannot; and it says why."""
     tracking = Play(wanted).tracking
+    resp3, version = server
 
     assert tracking.choose(resp3=resp3, version=version, redirect_refused=refused) == mode
     assert (tracking.mode, tracking.reason) == (mode, reason)

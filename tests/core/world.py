@@ -131,7 +131,7 @@ class ScriptedClient:
         found: list[Any] = []
         taken = 0
         for end in range(1, len(self.received) + 1):
-            reader.feed(self.received[end - 1 : end])
+            reader.feed(bytes(self.received[end - 1 : end]))
             if (reply := reader.gets()) is not False:
                 found.append(reply)
                 taken = end
@@ -359,5 +359,3 @@ def running_world(settings: Settings | None = None) -> Iterator[World]:
     with pytest.MonkeyPatch.context() as monkeypatch:
         world = World(monkeypatch, settings or make_settings())
         yield world
-
-

@@ -1,0 +1,81 @@
+"""What no socket wakes us for: pings, late replies, stalled and idle clients, idle links.
+
+One trio task; each tick is synchronous, as a wake-up of the reactor is.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import trio
+
+from proxy.core.slots import Failure, Slot
+from proxy.log import get_logger
+from proxy.net.link import Link
+
+if TYPE_CHECKING:
+    from proxy.net.worker import Worker
+
+TICK_S: Final = 0.05
+STALL_S: Final = 1.0  # a client that takes nothing of a large reply for so long is closed: others wait behind it
+LATE: Final = "no reply in upstream.response_timeout"
+log = get_logger("timers")
+
+
+class Timers:
+    """The clockwork of a worker."""
+
+    def __init__(self, worker: Worker) -> None:
+        self._worker = worker
+        self._unmarked: list[list[Slot]] = []  # the last slots of commands sent while L1 was off
+
+    async def run(self) -> None:
+        """Tick until cancelled."""
+        worker = self._worker
+        while True:
+            await trio.sleep(min(TICK_S, worker.tracking.max_staleness_s / 8))
+            now = worker.reactor.enter()
+            try:
+                self.tick(now)
+            except Exception:
+                log.exception("bug", owner="tick")
+            worker.reactor.flush()
+
+    def await_unmarked(self) -> None:
+        """Grant no lease until what was sent while L1 was off has been answered: it is not marked as being written."""
+        waiting = [link.fifo[-1] for link in self._links() if link.fifo and not link.patient]
+        if waiting:
+            self._worker.engine.begin_write_all()
+            self._unmarked.append(waiting)
+
+    def tick(self, now: float) -> None:
+        """Do what is due."""
+        worker = self._worker
+        settings = worker.settings
+        timeout_s = settings.upstream.response_timeout_s
+        worker.control.tick(now, timeout_s, worker.paused_until)
+        if now >= worker.paused_until:
+            for link in self._links():
+                waited = now - max(link.waiting_since, worker.paused_until)
+                if waited > timeout_s and link.connected and link.fifo and not link.paused and not link.patient:
+                    link.lose(LATE, Failure.TIMED_OUT)
+        for client in list(worker.stalled):
+            if client.takes_some():
+                client.drained_at = now
+            elif now - client.drained_at > STALL_S:
+                client.kill("it stopped reading a large reply")
+        worker.engine.end_lingering()
+        while self._unmarked and all(slot.reply is not None for slot in self._unmarked[0]):
+            self._unmarked.pop(0)
+            worker.engine.end_write_all()
+        worker.pool.tick(now, timeout_s)
+        worker.links.sweep(now)
+        idle_s = settings.listen.idle_timeout_s
+        if idle_s:
+            for connected in list(worker.clients):
+                if connected.is_idle and now - connected.read_at > idle_s:
+                    connected.close()
+
+    def _links(self) -> list[Link]:
+        worker = self._worker
+        return [*(link for group in worker.links.groups.values() for link in group.links), *worker.pool.links]

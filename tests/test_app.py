@@ -1,0 +1,229 @@
+"""The process from its start to its end: the start line, signals at every moment, a Redis that is not there."""
+
+from __future__ import annotations
+
+import json
+import signal
+import socket
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from .e2e.contract import UNAVAILABLE, is_alive, wait_until_alive
+from .e2e.raw import RawClient, encode
+from .e2e.servers import Server, ServerOptions, find_kind, free_port, wait_for
+from .e2e.targets import Respite, running_respite
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    """Run one Redis for all tests here; user alice has a password."""
+    with Server(find_kind("redis7"), ServerOptions(acl=["user alice on >s3cret ~* &* +@all"])) as started:
+        yield started
+
+
+@pytest.fixture
+def silent() -> Iterator[socket.socket]:
+    """Listen as a Redis that accepts and never says a word."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        listening.settimeout(10)
+        yield listening
+
+
+def _starting(silent: socket.socket) -> tuple[Respite, socket.socket]:
+    """Start Respite in front of a silent Redis, up to the moment at which it waits for the first reply."""
+    upstream = {"url": f"redis://127.0.0.1:{silent.getsockname()[1]}", "response_timeout": "60s"}
+    respite = Respite({"upstream": upstream})
+    try:
+        connection, _ = silent.accept()
+    except BaseException:
+        respite.discard()
+        raise
+    return respite, connection
+
+
+def _status(respite: Respite, path: str) -> int:
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{respite.admin_port}{path}", timeout=5) as response:
+            return int(response.status)
+    except urllib.error.HTTPError as error:
+        error.close()
+        return error.code
+
+
+# -- the start line ----------------------------------------------------------------------------------------------------
+
+
+def test_start_line_names_every_address_and_no_password(server: Server, tmp_path: Path) -> None:
+    """One line, once everything listens: all URLs, no admin port where there is none, the upstream without secrets."""
+    ports = [free_port(), free_port()]
+    path = tmp_path / "respite.sock"
+    urls = [f"redis://127.0.0.1:{ports[0]}", f"unix://{path}", f"redis://127.0.0.1:{ports[1]}"]
+    upstream = {"url": f"redis://alice:s3cret@127.0.0.1:{server.port}/3"}
+    with running_respite({"upstream": upstream, "listen": {"url": urls, "admin": ""}}) as respite:
+        (line,) = respite.output.splitlines()
+        for address in (("127.0.0.1", ports[0]), str(path), ("127.0.0.1", ports[1])):
+            with RawClient(address) as client:
+                assert is_alive(client)
+
+        head, _, shown = line.rpartition(", upstream ")
+        assert head == f"respite listening on {' '.join(urls)}, admin none"
+        assert f"127.0.0.1:{server.port}" in shown
+        assert "s3cret" not in respite.output + respite.errors
+    assert not path.exists()
+
+
+def test_start_with_a_taken_admin_port_fails_in_words(server: Server) -> None:
+    """Exit code 1 and one sentence that names the address, no traceback."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        respite = Respite({"upstream": {"url": server.url}, "listen": {"admin": f"http://127.0.0.1:{port}"}})
+        try:
+            assert respite.wait_for_exit() == 1
+            assert str(port) in respite.errors
+            assert "Traceback" not in respite.errors
+            assert respite.output == ""
+        finally:
+            respite.discard()
+
+
+# -- a Redis that is not there -----------------------------------------------------------------------------------------
+
+
+def test_start_without_redis_serves_and_finds_it_later() -> None:
+    """Respite starts, answers clients with an error, is not ready; once Redis is there it serves the same clients."""
+    with Server(find_kind("redis7")) as server:
+        server.kill()
+        with running_respite({"upstream": {"url": server.url}}) as respite, respite.connect() as client:
+            assert respite.output.endswith(f"upstream {server.url}\n")
+            assert client.command("GET", "k") == UNAVAILABLE
+            assert client.command("CLIENT", "GETNAME") == b"$-1\r\n"
+            assert (_status(respite, "/healthz"), _status(respite, "/readyz")) == (200, 503)
+
+            server.start()
+            back_at = time.monotonic()
+            wait_until_alive(client)
+            assert time.monotonic() - back_at < 2
+
+            wait_for(lambda: _status(respite, "/readyz") == 200, what="ready")
+            assert client.command("GET", "alive") == client.command("GET", "alive") == b"$1\r\nx\r\n"
+
+
+def test_start_with_a_silent_redis_serves_after_its_timeout(silent: socket.socket) -> None:
+    """A Redis that accepts and says nothing holds the start up for response_timeout, not for ever."""
+    upstream = {"url": f"redis://127.0.0.1:{silent.getsockname()[1]}", "response_timeout": "300ms"}
+    with running_respite({"upstream": upstream}) as respite, respite.connect() as client:
+        assert client.command("SET", "k", "v") == UNAVAILABLE
+        assert client.command("BLPOP", "k", "0") == UNAVAILABLE
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signal_while_starting_ends_at_once(silent: socket.socket, number: signal.Signals) -> None:
+    """Ctrl-C while the first connection to Redis is tried does not wait for it: exit code 0, nothing printed."""
+    respite, connection = _starting(silent)
+    with connection:
+        try:
+            respite.signal(number)
+
+            assert respite.wait_for_exit(timeout_s=5) == 0
+            assert respite.output == ""
+            assert "Traceback" not in respite.errors
+        finally:
+            respite.discard()
+
+
+def test_sighup_while_starting_is_a_reload(silent: socket.socket) -> None:
+    """A reload that comes too early ends nothing."""
+    respite, connection = _starting(silent)
+    with connection:
+        try:
+            respite.settings["l1"] = {"max_bytes": "1MiB"}
+            respite.write_config()
+            respite.signal(signal.SIGHUP)
+            wait_for(lambda: "reloaded" in respite.errors, what="the reload")
+            connection.close()  # Redis has gone: the start goes on
+
+            respite.wait_until_started()
+            respite.stop()
+        finally:
+            respite.discard()
+
+
+# -- signals while serving ---------------------------------------------------------------------------------------------
+
+
+def test_second_signal_ends_at_once(server: Server) -> None:
+    """The first signal waits for a blocked client, the second for nobody; both say exit code 0."""
+    respite = Respite({"upstream": {"url": server.url}})
+    try:
+        respite.wait_until_started()
+        with respite.connect() as blocked, respite.connect() as idle:
+            assert is_alive(idle)
+            blocked.send(encode("BLPOP", "never", "0"))
+            wait_for(lambda: server.info("blocked_clients") == "1", what="the blocked client")
+            respite.signal(signal.SIGTERM)
+            assert idle.until_closed(timeout_s=5) == b""
+            assert respite.process.poll() is None
+            assert _status(respite, "/readyz") == 503
+
+            respite.signal(signal.SIGINT)
+
+            assert respite.wait_for_exit(timeout_s=5) == 0
+            assert blocked.until_closed()[:1] in (b"", b"-")
+        assert "Traceback" not in respite.errors
+    finally:
+        respite.discard()
+
+
+@pytest.mark.parametrize("text", ['[listen]\nmax_clients = "many"\n', "no TOML at all [", "[nosuch]\nx = 1\n", None])
+def test_sighup_with_a_wrong_file_keeps_the_old_settings(server: Server, text: str | None) -> None:
+    """A file with mistakes, or none any more, changes nothing, is told in the log; the next right one is applied."""
+    listen = {"max_clients": 2}
+    with running_respite({"upstream": {"url": server.url}, "listen": listen}) as respite, respite.connect() as client:
+        assert is_alive(client)
+        if text is None:
+            respite.config.unlink()
+        else:
+            respite.config.write_text(text)
+        respite.signal(signal.SIGHUP)
+        wait_for(lambda: "reload refused" in respite.errors, what="the refusal")
+
+        with respite.connect() as second:
+            assert is_alive(second)
+            with respite.connect() as third:
+                assert b"max number of clients" in third.until_closed()
+
+        respite.settings["listen"]["max_clients"] = 1
+        respite.write_config()
+        respite.signal(signal.SIGHUP)
+        wait_for(lambda: "reloaded" in respite.errors, what="the reload")
+        with respite.connect() as second:
+            assert b"max number of clients" in second.until_closed()
+        assert is_alive(client)
+
+
+def test_reload_of_the_log_level_takes_effect(server: Server) -> None:
+    """What a reload logs about itself is gone once log.level is above it."""
+    with running_respite({"upstream": {"url": server.url}}) as respite:
+        respite.settings["listen"]["max_clients"] = 7
+        assert _reload(respite) == ["listen.max_clients"]
+        assert respite.errors.count("reloaded") == 1
+
+        respite.settings["log"] = {"level": "error"}
+        assert _reload(respite) == ["log.level"]
+        respite.settings["listen"]["max_clients"] = 8
+        assert _reload(respite) == ["listen.max_clients"]
+
+        assert respite.errors.count("reloaded") == 1
+
+
+def _reload(respite: Respite) -> list[str]:
+    """Write the settings, have them read, and return what was applied."""
+    respite.write_config()
+    request = urllib.request.Request(f"http://127.0.0.1:{respite.admin_port}/reload", method="POST")
+    with urllib.request.urlopen(request, timeout=5) as response:
+        return list(json.load(response)["applied"])
