@@ -45,6 +45,14 @@ def run(settings: Settings, reload: Callable[[], Settings]) -> int:
     except EmbeddedError as exc:
         print(f"respite: {exc}", file=sys.stderr)
         return 1
+    except BaseExceptionGroup as group:
+        known, others = group.split(ListenError)
+        if known is None or others is not None:
+            raise
+        print(f"respite: {_first(known)}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:  # before the signal handlers stood
+        return 0
     finally:
         if embedded is not None:
             embedded.stop()
@@ -56,6 +64,7 @@ class App:
     def __init__(self, worker: Worker, settings: Settings, reload: Callable[[], Settings]) -> None:
         self.worker = worker
         self.settings = settings
+        self.started = False  # the start line has been printed
         self.stopping = trio.Event()
         self._reload = reload
 
@@ -114,11 +123,18 @@ async def _main(app: App) -> int:
         if listen.admin:
             admin = await nursery.start(serve_admin, listen.admin, listen.admin_token, app) or listen.admin
         endpoint = app.worker.endpoint
+        app.started = True
         print(_start_line(urls, admin, endpoint), flush=True)
         await app.stopping.wait()
         await app.worker.drain(DRAIN_S)
         nursery.cancel_scope.cancel()
     return 0
+
+
+def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """Return the first exception in nested groups."""
+    first = group.exceptions[0]
+    return _first(first) if isinstance(first, BaseExceptionGroup) else first
 
 
 def _start_line(urls: list[str], admin: str, upstream: Endpoint) -> str:
@@ -134,7 +150,7 @@ async def _signals(
         async for number in signals:
             if number == signal.SIGHUP:
                 app.reload()
-            elif app.stopping.is_set():
+            elif app.stopping.is_set() or not app.started:
                 scope.cancel()
                 return
             else:

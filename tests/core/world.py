@@ -322,7 +322,7 @@ class World:
 
     def tick(self) -> None:
         """Let the worker's timers run at the time it is."""
-        self.worker.tick(self.worker.reactor.enter())
+        self.worker.timers.tick(self.worker.reactor.enter())
         self.worker.reactor.flush()
 
 

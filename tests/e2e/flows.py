@@ -13,6 +13,7 @@ In a line `{id:b}` stands for the id of connection b and `{addr:b}` for its addr
 
 from __future__ import annotations
 
+import random
 import re
 import time
 from collections.abc import Iterator
@@ -30,6 +31,7 @@ from .words import Line, words
 CLOSED: Literal["closed"] = "closed"
 QUIET: Literal["quiet"] = "quiet"
 QUIET_S = 0.03
+SPLIT_MOST_BYTES = 20_000
 FAILED = b"<failed: "
 
 Sent = Line | bytes | None
@@ -76,6 +78,7 @@ class Run:
     flow: Flow
     target: Target
     protocol: int
+    is_split: bool = False  # what a step sends is cut at random bytes, where nothing closes the connection
     clients: dict[str, RawClient] = attrs.field(factory=dict)
     ids: dict[str, bytes] = attrs.field(factory=dict)
 
@@ -107,9 +110,16 @@ class Run:
             yield from self._direct(sent)
             return
         client = self._client(name)
+        reads: Reads = step[2] if len(step) == 3 else 1
         if sent is not None:
-            client.send(sent if isinstance(sent, bytes) else encode(*self._fill(words(sent))))
-        yield from self._read(client, step[2] if len(step) == 3 else 1)
+            self._send(client, sent if isinstance(sent, bytes) else encode(*self._fill(words(sent))), reads)
+        yield from self._read(client, reads)
+
+    def _send(self, client: RawClient, data: bytes, reads: Reads) -> None:
+        if self.is_split and reads != CLOSED and len(data) <= SPLIT_MOST_BYTES:
+            client.send_split(data, random.Random(len(data)))
+        else:
+            client.send(data)
 
     def _client(self, name: str) -> RawClient:
         if name not in self.clients:

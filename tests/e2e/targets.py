@@ -23,7 +23,7 @@ from typing import Any
 import attrs
 
 from .raw import Address, RawClient
-from .servers import Kind, Server, ServerOptions, free_port, wait_for
+from .servers import Kind, Server, free_port, wait_for
 
 ROOT = Path(__file__).resolve().parents[2]
 START_TIMEOUT_S = 20.0
@@ -203,16 +203,16 @@ class Target:
 
 
 @contextmanager
-def running_pair(kind: Kind, options: ServerOptions | None = None) -> Iterator[tuple[Target, Target]]:
-    """Run two fresh servers of a kind: the first target is direct, the second behind Respite with L1 on.
+def running_pair(kind: Kind, *, settings: Settings | None = None) -> Iterator[tuple[Target, Target]]:
+    """Run two fresh servers of a kind: the first target is direct, the second behind Respite, with L1 by default.
 
     With RESPITE_E2E_DIRECT=1 both are direct: what differs then is no fault of Respite.
     """
-    with Server(kind, options) as direct, Server(kind, options) as behind:
+    with Server(kind) as direct, Server(kind) as behind:
         if is_direct_only():
             yield Target(direct), Target(behind)
             return
-        with running_respite({"upstream": {"url": behind.url}}) as respite:
+        with running_respite({"upstream": {"url": behind.url}, **(settings or {})}) as respite:
             yield Target(direct), Target(behind, respite)
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import redis
 import valkey
+from redis.cache import CacheConfig
 
 from .servers import wait_for
 from .targets import Target
@@ -320,3 +321,19 @@ def test_client_monitor_shows_commands_of_others(connect: Connect) -> None:
     writer.join()
 
     assert command == "SET seen x"
+
+
+def test_client_side_cache_of_an_app_is_invalidated(target: Target) -> None:
+    """redis-py's own client-side cache works through Respite: hits, and an invalidation by another's write."""
+    cached = redis.Redis(port=target.port, protocol=3, cache_config=CacheConfig(), decode_responses=True)
+    other = redis.Redis(port=target.port, decode_responses=True)
+    other.set("csc", "one")
+
+    assert [cached.get("csc") for _ in range(3)] == ["one"] * 3
+    other.set("csc", "two")
+    wait_for(lambda: cached.get("csc") == "two", what="the invalidation")
+    cached.set("csc", "own")
+    wait_for(lambda: cached.get("csc") == "own", what="the own write")
+
+    cached.close()
+    other.close()

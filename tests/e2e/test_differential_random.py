@@ -13,7 +13,8 @@ import urllib.request
 import pytest
 
 from .raw import RawClient, encode_all
-from .targets import Target
+from .servers import Kind
+from .targets import Target, is_direct_only, running_pair
 from .words import Words, words
 
 Pair = tuple[Target, Target]
@@ -100,25 +101,50 @@ def replies_to(client: RawClient, step: list[Words], seed: int) -> list[bytes]:
     return client.frames(len(step) - 2 * is_skipped)
 
 
-@pytest.mark.parametrize("protocol", [2, 3])
-def test_random_work_through_respite_is_answered_as_directly(any_pair: Pair, protocol: int) -> None:
-    """Thousands of random steps on three connections bring equal bytes, many of them from L1."""
-    rng = random.Random(20_000 + protocol)
-    sides = [[target.connect() for _ in range(3)] for target in any_pair]
+def run_steps(pair: Pair, seed: int) -> None:
+    """Do the random work on four connections: two protocols, two databases."""
+    rng = random.Random(seed)
+    sides = [[target.connect() for _ in range(4)] for target in pair]
     for side in sides:
-        for client in side:
+        for client, protocol, db in zip(side, (2, 3, 2, 3), (0, 0, 1, 1), strict=True):
             client.command("HELLO", protocol)
+            client.command("SELECT", db)
         side[0].command("FLUSHALL")
 
     for number in range(STEPS):
-        step, which = make_step(rng), rng.randrange(3)
+        step, which = make_step(rng), rng.randrange(4)
         direct, proxied = (replies_to(side[which], step, number) for side in sides)
         assert proxied == direct, f"step {number} on connection {which}: {step}"
 
     for side in sides:
         for client in side:
             client.close()
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_random_work_through_respite_is_answered_as_directly(any_pair: Pair, seed: int) -> None:
+    """Thousands of random steps bring equal bytes, many of them from L1."""
+    run_steps(any_pair, seed)
+
     assert hits_of(any_pair[1]) > STEPS / 20
+
+
+MODES: dict[str, dict[str, dict[str, object]]] = {
+    "broadcast": {"l1": {"tracking": "broadcast"}},
+    "tiny": {"l1": {"max_bytes": "64KiB", "max_value_bytes": "16B", "max_age": "1s"}},
+    "disabled": {"l1": {"enabled": False}},
+    "pass-through": {"rollout": {"mode": "off"}},
+}
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_random_work_in_every_mode_is_answered_as_directly(kind: Kind, mode: str) -> None:
+    """The same holds however L1 is set up, with or without it."""
+    with running_pair(kind, settings=MODES[mode]) as pair:
+        run_steps(pair, seed=3)
+        hits = hits_of(pair[1])
+
+    assert (hits > 0) == (mode in ("broadcast", "tiny")) or is_direct_only()
 
 
 def hits_of(target: Target) -> float:
