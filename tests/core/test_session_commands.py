@@ -306,7 +306,8 @@ def test_users_of_ours_passwords_stay_here_however_hello_is_put(
 
 
 def test_reset_makes_the_session_as_new(services: ScriptedServices, talk: Conversation, client: ScriptedClient) -> None:
-    """Name, database, protocol, user, CLIENT REPLY and the pinned link are gone; the id stays."""
+    """User and database are those of the URL; name, protocol, CLIENT REPLY and the pinned link are gone; the id stays."""
+    services.initial_db = 5
     session = client.session
     session.identity, session.db, session.protocol, session.name = Identity(b"bob", b"pw"), 4, 3, b"app"
     session.muted, session.skips, session.no_evict, session.no_touch, session.multi = True, 1, True, True, 2
@@ -315,11 +316,11 @@ def test_reset_makes_the_session_as_new(services: ScriptedServices, talk: Conver
 
     assert talk.here(client, "RESET") == [b"+RESET\r\n"]
 
-    assert (session.identity, session.db, session.protocol, session.name) == (URL_USER, 0, 2, b"")
+    assert (session.identity, session.db, session.protocol, session.name) == (URL_USER, 5, 2, b"")
     assert (session.muted, session.skips, session.no_evict, session.no_touch) == (False, 0, False, False)
     assert (session.multi, session.subscriptions, session.patterns, session.id) == (-1, 0, 0, 1)
     assert (client.muting, client.pin) == (False, None)
-    assert client.scopes == [Scope(b"url", 0, 2)]
+    assert client.scopes == [Scope(b"url", 5, 2)]
 
 
 def test_reset_waits_for_replies_still_owed(talk: Conversation, client: ScriptedClient) -> None:

@@ -40,6 +40,12 @@ def redis7() -> Kind:
     return kind_or_skip("redis7")
 
 
+@pytest.fixture(scope="session")
+def redis8() -> Kind:
+    """Find a Redis from 7.4 on, for what redis-py asks of a server."""
+    return kind_or_skip("redis8")
+
+
 @pytest.fixture(scope="module")
 def any_pair(any_kind: Kind) -> Iterator[tuple[Target, Target]]:
     """Run two fresh servers of each kind of the whole matrix: direct, and behind Respite."""

@@ -65,35 +65,38 @@ def stats(respite: Respite) -> Any:
 
 def test_vanishing_clients_leave_nothing_behind(kind: Kind) -> None:
     """After a thousand of them: no client, no block, no subscription, no reply owed; a neighbour never noticed."""
-    with Server(kind) as server, running_respite({"upstream": {"url": server.url}}) as respite:
-        with respite.connect() as neighbour:
-            neighbour.command("SET", "large", b"v" * 2_000_000)
-            wrong: list[str] = []
-            is_over = threading.Event()
+    with (
+        Server(kind) as server,
+        running_respite({"upstream": {"url": server.url}}) as respite,
+        respite.connect() as neighbour,
+    ):
+        neighbour.command("SET", "large", b"v" * 2_000_000)
+        wrong: list[str] = []
+        is_over = threading.Event()
 
-            def live() -> None:
-                while not is_over.is_set():
-                    started = time.monotonic()
-                    if not is_alive(neighbour, key="neighbour") or time.monotonic() - started > 3:
-                        wrong.append(f"after {time.monotonic() - started:.2f} s")
-                        return
+        def live() -> None:
+            while not is_over.is_set():
+                started = time.monotonic()
+                if not is_alive(neighbour, key="neighbour") or time.monotonic() - started > 3:
+                    wrong.append(f"after {time.monotonic() - started:.2f} s")
+                    return
 
-            threads = [threading.Thread(target=live)]
-            threads += [threading.Thread(target=_vanish_often, args=[respite, seed, 250]) for seed in range(4)]
-            for thread in threads:
-                thread.start()
-            for thread in threads[1:]:
-                thread.join()
-            is_over.set()
-            threads[0].join()
+        threads = [threading.Thread(target=live)]
+        threads += [threading.Thread(target=_vanish_often, args=[respite, seed, 250]) for seed in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads[1:]:
+            thread.join()
+        is_over.set()
+        threads[0].join()
 
-            assert wrong == []
-            wait_for(lambda: stats(respite)["clients"]["connected"] == 1, what="only the neighbour is left")
-            wait_for(lambda: server.info("blocked_clients") == "0", what="no blocked client")
-            wait_for(lambda: server.info("pubsub_channels", "stats") == "0", what="no subscription")
-            wait_for(lambda: sum(link["outstanding"] for link in stats(respite)["links"]) == 0, what="no reply owed")
-            assert is_alive(neighbour)
-            assert "Traceback" not in respite.errors
+        assert wrong == []
+        wait_for(lambda: stats(respite)["clients"]["connected"] == 1, what="only the neighbour is left")
+        wait_for(lambda: server.info("blocked_clients") == "0", what="no blocked client")
+        wait_for(lambda: server.info("pubsub_channels", "stats") == "0", what="no subscription")
+        wait_for(lambda: sum(link["outstanding"] for link in stats(respite)["links"]) == 0, what="no reply owed")
+        assert is_alive(neighbour)
+        assert "Traceback" not in respite.errors
 
 
 def _vanish_often(respite: Respite, seed: int, times: int) -> None:

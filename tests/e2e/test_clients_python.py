@@ -13,8 +13,8 @@ import redis
 import valkey
 from redis.cache import CacheConfig
 
-from .servers import wait_for
-from .targets import Target
+from .servers import Kind, Server, wait_for
+from .targets import Target, running_respite
 
 LIBRARIES: dict[str, tuple[Any, Any]] = {"redis": (redis, redis.Redis), "valkey": (valkey, valkey.Valkey)}
 Connect = Callable[..., Any]
@@ -323,17 +323,19 @@ def test_client_monitor_shows_commands_of_others(connect: Connect) -> None:
     assert command == "SET seen x"
 
 
-def test_client_side_cache_of_an_app_is_invalidated(target: Target) -> None:
+def test_client_side_cache_of_an_app_is_invalidated(redis8: Kind) -> None:
     """redis-py's own client-side cache works through Respite: hits, and an invalidation by another's write."""
-    cached = redis.Redis(port=target.port, protocol=3, cache_config=CacheConfig(), decode_responses=True)
-    other = redis.Redis(port=target.port, decode_responses=True)
-    other.set("csc", "one")
+    with Server(redis8) as server, running_respite({"upstream": {"url": server.url}}) as respite:
+        cached = redis.Redis(port=respite.port, protocol=3, cache_config=CacheConfig(), decode_responses=True)
+        other = redis.Redis(port=respite.port, decode_responses=True)
+        other.set("csc", "one")
 
-    assert [cached.get("csc") for _ in range(3)] == ["one"] * 3
-    other.set("csc", "two")
-    wait_for(lambda: cached.get("csc") == "two", what="the invalidation")
-    cached.set("csc", "own")
-    wait_for(lambda: cached.get("csc") == "own", what="the own write")
+        assert [cached.get("csc") for _ in range(3)] == ["one"] * 3
+        assert cached.get_cache().size == 1
+        other.set("csc", "two")
+        wait_for(lambda: cached.get("csc") == "two", what="the invalidation")
+        cached.set("csc", "own")
+        wait_for(lambda: cached.get("csc") == "own", what="the own write")
 
-    cached.close()
-    other.close()
+        cached.close()
+        other.close()

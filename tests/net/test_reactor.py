@@ -14,7 +14,7 @@ from proxy.core.engine import Engine
 from proxy.core.stats import Stats
 from proxy.core.tracking import Tracking
 from proxy.net import reactor as reactor_module
-from proxy.net import worker as worker_module
+from proxy.net import timers as timers_module
 from proxy.net.reactor import PEER_CLOSED, READ, WRITE, Poller, Reactor, SelectorPoller, make_poller
 from proxy.wire.encode import command
 
@@ -122,7 +122,7 @@ async def test_poller_wakes_trio(poller: Poller, pair: Pair) -> None:
 async def test_worker_on_selectors_serves(redis: Server, serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without epoll everything works: L1, pinned links, pushes, large replies to slow readers, half-closed clients."""
     monkeypatch.setattr(reactor_module, "make_poller", SelectorPoller)
-    monkeypatch.setattr(worker_module, "STALL_S", 60.0)
+    monkeypatch.setattr(timers_module, "STALL_S", 60.0)
     proxy = await serve(redis)
     client, other, slow = await proxy.connect(), await proxy.connect(), await proxy.connect_narrow()
     assert await client.command("SET", "k", "v") == b"+OK\r\n"

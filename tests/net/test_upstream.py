@@ -7,7 +7,7 @@ import trio
 
 from proxy import errors
 from proxy.net import upstream as upstream_module
-from proxy.net import worker as worker_module
+from proxy.net import timers as timers_module
 from proxy.wire.encode import command
 
 from ..e2e.servers import Server
@@ -272,7 +272,7 @@ async def test_slow_reader_stalls_one_link_and_others_get_another(
     peer: Peer, serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """While a large reply waits for its slow client the group's other clients travel on a second link."""
-    monkeypatch.setattr(worker_module, "STALL_S", 60.0)
+    monkeypatch.setattr(timers_module, "STALL_S", 60.0)
     proxy = await serve(peer)
     other = await _linked(proxy)
     large = b"v" * 60_000_000
