@@ -99,8 +99,9 @@ class FillSlot(Slot):
             self.parts = None
         at = raw.rfind(b"\n", 0, len(raw) - 1) + 1  # PTTL's reply is one line, whatever it says
         value = b""
-        if self.streams and self.client is not None:
-            self.client.stream(raw[:at])
+        if self.streams:  # what has gone to the opener is not here any more, whether he is or not
+            if self.client is not None:
+                self.client.stream(raw[:at])
         elif self.reply is None:
             value = self.flight.reply = raw[:at]
         end_flight(self._engine, self.flight, raw[at:])

@@ -104,7 +104,7 @@ class Stats:
 
 
 class Histogram:
-    """Log-linear buckets: every power of two of microseconds in four steps, so a quantile is off by 12 % at most.
+    """Log-linear buckets: every power of two of microseconds in four steps, so a quantile is off by 12.5 % at most.
 
     `add` costs 89 ns; hdrhistogram 688.
     """
@@ -142,16 +142,16 @@ class Histogram:
         return (bucket % cls.STEPS + cls.STEPS + 1) << shift
 
     def quantile_us(self, share: float) -> float:
-        """Return the upper edge of the bucket that holds a quantile, in microseconds; 0.0 when nothing was counted."""
+        """Return the middle of the bucket that holds a quantile, in microseconds; 0.0 when nothing was counted."""
         if not self.count:
             return 0.0
         wanted = share * self.count
         seen = 0
-        for bucket, count in enumerate(self.counts):
-            seen += count
-            if seen >= wanted and count:
-                return float(self.upper_us(bucket))
-        return float(self.upper_us(self.BUCKETS - 1))
+        bucket = 0
+        while bucket < self.BUCKETS - 1 and (not self.counts[bucket] or seen + self.counts[bucket] < wanted):
+            seen += self.counts[bucket]
+            bucket += 1
+        return ((self.upper_us(bucket - 1) if bucket else 0) + self.upper_us(bucket)) / 2
 
     def family(self, name: str, text: str) -> MetricFamily:
         """Return the cumulative buckets, one a power of two: fewer series, the same sum and count."""

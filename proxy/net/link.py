@@ -124,7 +124,6 @@ class Link:
         if stream is not None and self._outbox.size == 0 and len(out) < 1024:
             data = out[0] if len(out) == 1 else b"".join(out)
             out.clear()
-            self._given += len(data)
             try:
                 sent = stream.send(data)
             except (BlockingIOError, InterruptedError):
@@ -132,6 +131,7 @@ class Link:
             except OSError as exc:
                 self.lose(str(exc))
                 return
+            self._given += len(data)  # only now: a send that fails has sent nothing
             if sent == len(data):
                 return
             self._outbox.put([memoryview(data)[sent:]], len(data) - sent)

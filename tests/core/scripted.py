@@ -7,6 +7,7 @@ ask(..) -> raw, then -> link.asked    what Redis is asked, and what the client i
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import MutableMapping
 from typing import Any
 
 from proxy.cache.entry import Namespace, Scope
@@ -31,6 +32,7 @@ class ScriptedLink:
         self.tracked = False
         self.patient = False
         self.upstream_id = 900
+        self.name = b""
         self.submitted: list[tuple[bytes, Slot]] = []
         self.place: tuple[Identity, int, int] | None = None
 
@@ -138,7 +140,7 @@ class ScriptedServices:
         self.proxy_users: dict[bytes, bytes] = {}
         self.initial_identity = URL_USER
         self.initial_db = 0
-        self.hellos: dict[tuple[bytes, int], bytes] = {}
+        self.hellos: MutableMapping[tuple[bytes, int], bytes] = {}
         self.table = CommandTable([_client_spec("SETINFO", "NO-EVICT", "NO-TOUCH")])
         self.table_is_builtin = False
         self.clock = 1000.0
@@ -151,18 +153,16 @@ class ScriptedServices:
     def client(self, **about: Any) -> ScriptedClient:
         """Connect a client."""
         number = self.sessions.next_id()
-        session = Session(
-            **{
-                "id": number,
-                "address": f"192.0.2.1:{4000 + number}",
-                "local_address": "192.0.2.9:6380",
-                "created_at": self.clock,
-                "identity": URL_USER,
-                "authenticated": not self.proxy_users,
-                "last_at": lambda: self.clock,
-            }
-            | about
-        )
+        given: dict[str, Any] = {
+            "id": number,
+            "address": f"192.0.2.1:{4000 + number}",
+            "local_address": "192.0.2.9:6380",
+            "created_at": self.clock,
+            "identity": URL_USER,
+            "authenticated": not self.proxy_users,
+            "last_at": lambda: self.clock,
+        } | about
+        session = Session(**given)
         self.sessions.add(session)
         return ScriptedClient(session)
 

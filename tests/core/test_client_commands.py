@@ -138,6 +138,32 @@ def test_client_of_a_user_redis_has_not_let_in_is_redis_own(talk: Conversation, 
     assert talk.asks(client, "CLIENT ID", b"-NOAUTH Authentication required.\r\n")[1].startswith(b"-NOAUTH")
 
 
+@pytest.mark.parametrize(
+    ("line", "reply", "expected"),
+    [
+        ("CLIENT ID", b":99\r\n", b":1\r\n"),
+        ("CLIENT GETNAME", b"$3\r\nold\r\n", b"$-1\r\n"),
+        ("CLIENT SETNAME new", OK, OK),
+        ("CLIENT NO-EVICT on", OK, OK),
+        ("CLIENT SETINFO lib-name app", OK, OK),
+    ],
+)
+def test_client_of_a_user_who_logged_in_is_asked_of_redis_first(
+    services: ScriptedServices, talk: Conversation, line: str, reply: bytes, expected: bytes
+) -> None:
+    """Such a user may have fewer rights than the one of the URL: Redis says whether, the session says what."""
+    client = services.client(identity=Identity(b"bob", b"pw"))
+
+    assert talk.asks(client, line, NOPERM)[1] == NOPERM
+    session = client.session
+    assert (session.name, session.no_evict, session.lib_name) == (b"", False, b"")
+    assert talk.asks(client, line, reply) == (line.encode().split(), expected)
+    assert session.name == (b"new" if "SETNAME" in line else b"")
+    assert session.no_evict is ("NO-EVICT" in line)
+    assert session.lib_name == (b"app" if "SETINFO" in line else b"")
+    assert talk.here(client, "CLIENT REPLY SKIP") == []  # it has no reply that could be waited for
+
+
 # -- LIST and INFO -----------------------------------------------------------------------------------------------------
 
 

@@ -306,7 +306,7 @@ def test_users_of_ours_passwords_stay_here_however_hello_is_put(
 
 
 def test_reset_makes_the_session_as_new(services: ScriptedServices, talk: Conversation, client: ScriptedClient) -> None:
-    """User and database are those of the URL; name, protocol, CLIENT REPLY and the pinned link are gone; the id stays."""
+    """User and database are those of the URL again; name, protocol, CLIENT REPLY and pinned link are gone."""
     services.initial_db = 5
     session = client.session
     session.identity, session.db, session.protocol, session.name = Identity(b"bob", b"pw"), 4, 3, b"app"

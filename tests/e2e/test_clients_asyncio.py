@@ -55,7 +55,7 @@ def test_asyncio_hundreds_of_tasks_read_what_they_wrote(run: Run) -> None:
     async def work(client: Any, other: Any) -> None:
         async def one(index: int) -> bool:
             await client.set(f"k{index}", index)
-            return await client.get(f"k{index}") == await other.get(f"k{index}") == str(index)
+            return bool(await client.get(f"k{index}") == await other.get(f"k{index}") == str(index))
 
         assert all(await asyncio.gather(*(one(index) for index in range(200))))
         assert len({await client.get("k7") for _ in range(50)}) == 1

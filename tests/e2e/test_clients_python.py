@@ -331,7 +331,9 @@ def test_client_side_cache_of_an_app_is_invalidated(redis8: Kind) -> None:
         other.set("csc", "one")
 
         assert [cached.get("csc") for _ in range(3)] == ["one"] * 3
-        assert cached.get_cache().size == 1
+        cache = cached.get_cache()
+        assert cache is not None
+        assert cache.size == 1
         other.set("csc", "two")
         wait_for(lambda: cached.get("csc") == "two", what="the invalidation")
         cached.set("csc", "own")

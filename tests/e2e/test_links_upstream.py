@@ -179,6 +179,22 @@ def test_upstream_freeze_times_out_and_recovers(server: Server) -> None:
         assert client.command("GET", "counter") == b"$1\r\n1\r\n"
 
 
+def test_hit_behind_an_unanswered_command_waits_its_turn(server: Server) -> None:
+    """What L1 could answer at once is sent after the reply of what the client asked before, not earlier."""
+    with running_respite({"upstream": {"url": server.url}}) as respite, respite.connect() as client:
+        assert client.command("SET", "hot", "v") == b"+OK\r\n"
+        assert [client.command("GET", "hot") for _ in range(3)] == [b"$1\r\nv\r\n"] * 3
+        server.pause()
+        client.send(encode("STRLEN", "hot"))
+        time.sleep(0.05)  # the hit must arrive in a chunk of its own
+        client.send(encode("GET", "hot"))
+        assert client.is_quiet(0.1)
+        client.send(encode("MGET", "hot"))
+        assert client.is_quiet(0.1)
+        server.resume()
+        assert client.frames(3) == [b":1\r\n", b"$1\r\nv\r\n", b"*1\r\n$1\r\nv\r\n"]
+
+
 def test_write_with_lost_reply_is_never_sent_again(server: Server) -> None:
     """Each of many writes whose reply is cut off is applied once, and its client is told that it may have been."""
     with (

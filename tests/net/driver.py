@@ -8,9 +8,9 @@ from __future__ import annotations
 import gc
 import socket
 import ssl
-from collections.abc import Iterator
+from collections.abc import Awaitable, Iterator
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import attrs
 import trio
@@ -24,6 +24,7 @@ from .peer import DEADLINE_S, until
 
 _AGGREGATES = b"*%~>|"
 _BULKS = b"$=!"
+T = TypeVar("T")
 LOOPBACK = "redis://127.0.0.1:0"
 
 
@@ -35,11 +36,11 @@ class Upstreamlike(Protocol):
         """The URL."""
 
 
-def make_settings(urls: tuple[str, ...] = (LOOPBACK,), **sections: dict[str, Any]) -> Settings:
+def make_settings(*urls: str, **sections: dict[str, Any]) -> Settings:
     """Return the default settings with some fields of some sections changed; times that fail soon."""
     settings = default_settings()
     changes: dict[str, dict[str, Any]] = {
-        "listen": {"urls": tuple(_listening(url) for url in urls)},
+        "listen": {"urls": tuple(_listening(url) for url in urls or (LOOPBACK,))},
         "upstream": {"connect_timeout_s": 2.0, "response_timeout_s": 4.0},
     }
     for section, fields in sections.items():
@@ -205,7 +206,7 @@ class Proxy:
         )
 
 
-async def within(awaitable: Any, what: str, timeout_s: float = DEADLINE_S) -> Any:
+async def within(awaitable: Awaitable[T], what: str, timeout_s: float = DEADLINE_S) -> T:
     """Await with a deadline; AssertionError names what did not happen."""
     with trio.move_on_after(timeout_s):
         return await awaitable

@@ -75,7 +75,7 @@ class PeerLink:
                 with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
                     async for data in self._stream:
                         self.peer.received_bytes += len(data)
-                        self._receive(data)
+                        self._receive(bytes(data))
                 nursery.cancel_scope.cancel()
         finally:
             self.close()

@@ -13,6 +13,7 @@ import trio
 import trustme
 
 from proxy import errors
+from proxy.config.model import TlsServer
 from proxy.core.pipeline import Pipeline
 from proxy.net import listener as listener_module
 from proxy.net import timers as timers_module
@@ -323,10 +324,8 @@ async def test_tls_handshake_that_does_not_end_is_given_up(
     leaf.private_key_pem.write_to_path(key)
     context = ssl.create_default_context()
     authority.configure_trust(context)
-    settings = make_settings(("rediss://127.0.0.1:0",))
-    tls = {"cert": str(cert), "key": str(key), "ca": "", "require_client_cert": False}
-    settings = make_settings(("rediss://127.0.0.1:0",), listen={"tls": type(settings.listen.tls)(**tls)})
-    proxy = await serve(peer, settings)
+    tls = TlsServer(str(cert), str(key), ca="", require_client_cert=False)
+    proxy = await serve(peer, make_settings("rediss://127.0.0.1:0", listen={"tls": tls}))
     first = await proxy.connect_tls(context)
     assert await _is_served(first)
     silent = [await proxy.connect() for _ in range(2)]  # as many as may shake hands at once
@@ -347,7 +346,7 @@ async def test_unix_socket_left_by_a_dead_process_is_taken_over(peer: Peer, serv
     stale = socket.socket(socket.AF_UNIX)
     stale.bind(str(path))
     stale.close()
-    proxy = await serve(peer, make_settings((f"unix://{path}",)))
+    proxy = await serve(peer, make_settings(f"unix://{path}"))
     client = Client(await trio.open_unix_socket(path))
     assert await _is_served(client)
 
