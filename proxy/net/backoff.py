@@ -10,7 +10,7 @@ MAX_S: Final = 1.0  # a server that is back is found within it
 
 
 class Backoff:
-    """Full jitter: a uniform share of an exponentially growing bound."""
+    """Half to all of an exponentially growing bound, by chance."""
 
     __slots__ = ("_random", "failures")
 

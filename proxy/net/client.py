@@ -151,7 +151,14 @@ class ClientConnection(PlacedClient):
             if self._tail:
                 data = self._tail + data
                 self._tail = b""
-            taken = self.worker.parser.parse(data, requests)
+            group = self.group
+            if group is None and self.pin is None:
+                group = self.regroup()
+            is_limited = not self.session.authenticated or self.worker.limits.bulk_bytes < RECV_MAX
+            if group is not None and group.refusal:
+                is_limited = True
+            # Sizes that the fast parser does not look at may be too large.
+            taken = 0 if is_limited else self.worker.parser.parse(data, requests)
             if taken < len(data):
                 rest = data[taken:] if taken else data
                 assembler = Assembler(self.worker.limits, authenticated=not self.unproven)
@@ -171,8 +178,6 @@ class ClientConnection(PlacedClient):
             if self.parked:
                 self.park(self.parked, requests)
             else:
-                if self.group is None and self.pin is None:
-                    self.regroup()
                 self.worker.pipeline.run(self, requests)
             self._press_if_needed()
         if refused is not None and not self.closed:

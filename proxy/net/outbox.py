@@ -22,6 +22,8 @@ class Outbox:
 
     def put(self, parts: list[Raw], size: int) -> None:
         """Add chunks of `size` bytes in all, joined when they are small."""
+        if not size:
+            return
         self.size += size
         if len(parts) > 1 and size <= JOIN_BYTES:
             self._chunks.append(b"".join(parts))

@@ -299,7 +299,7 @@ class Worker:
     def line_of(self, session: Session) -> str:
         """Return a session's line in CLIENT LIST, as this server would write it."""
         words = session.last_words
-        name = (self.table.find(words).name or words[0]) if words else b""
+        name = self.table.find(words).name if words else b""  # an unknown one is the client's text: not shown
         return session.line(self.engine.now, self.control.client_fields, name)
 
     def is_known_good(self, scope: Scope) -> bool:

@@ -267,7 +267,7 @@ def test_relay_closes_the_client_when_redis_is_gone(redis: Server, relay: Server
 
 def test_rig_ends_what_it_started() -> None:
     """After leaving, even by an error, no process and no file is left."""
-    with pytest.raises(BenchError, match="on purpose"), Rig() as rig:
+    with pytest.raises(BenchError, match="on purpose"), Rig() as rig:  # noqa: PT012
         redis = rig.redis("redis")
         relay = rig.relay(redis, DELAY_MS)
         assert redis.log.parent.exists()

@@ -117,7 +117,8 @@ async def test_link_lost_inside_a_short_reply_answers_with_an_error_alone(peer: 
     peer.on("STRLEN", b"$100\r\nhalf")
     await client.send("STRLEN", "k")
     (group,) = proxy.worker.links.groups.values()
-    await until(lambda: group.links[0].fifo[0].parts, "half of the reply has arrived")
+    fifo = group.links[0].fifo
+    await until(lambda: bool(fifo) and fifo[0].parts is not None, "half of the reply has arrived")
     link.close()
 
     assert await client.frame() == UNAVAILABLE
