@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 
 RECV_MIN: Final = 2048  # a 64 KiB buffer a call is dear; grown for clients that fill it
 RECV_MAX: Final = 128 * 1024  # RECV_MIN times a power of four
-TAIL_MAX: Final = 4096  # an incomplete command up to here is parsed again with what follows; above, assembled
+SHORT_READS: Final = 32
+TAIL_MAX: Final = 32 * 1024  # an incomplete command up to here is parsed again with what follows; above, assembled
 BACKLOG_MAX: Final = 1024  # commands kept for a parked client before it is read no further
 NEAR: Final = 64  # outstanding commands below which no limit is near
 LINK_HIGH: Final = 16 * 1024 * 1024  # unsent bytes of a link at which the clients that feed it are read no further
@@ -38,7 +39,7 @@ _GET_LENGTH: Final = 13
 class ClientConnection(PlacedClient):
     """A client, from accept to close."""
 
-    __slots__ = ("_assembler", "_backpressed", "_recv", "_recv_size", "_tail", "ended", "read_at")
+    __slots__ = ("_assembler", "_backpressed", "_recv", "_recv_size", "_short_reads", "_tail", "ended", "read_at")
 
     def __init__(self, worker: Worker, stream: Stream, session: Session) -> None:
         super().__init__(worker, stream, session)
@@ -46,6 +47,7 @@ class ClientConnection(PlacedClient):
         self.read_at = worker.engine.now
         self._recv = stream.recv
         self._recv_size = RECV_MIN
+        self._short_reads = 0
         self._assembler: Assembler | None = None
         self._tail = b""  # a short incomplete command
         self._backpressed = False  # read no further: too much is outstanding, or unsent
@@ -77,8 +79,12 @@ class ClientConnection(PlacedClient):
         size = len(data)
         if size >= self._recv_size:
             self._recv_size = min(self._recv_size * 4, RECV_MAX)
-        elif self._recv_size != RECV_MIN and size * 8 < self._recv_size:
-            self._recv_size //= 4
+        elif self._recv_size != RECV_MIN:
+            # The last piece of a burst is short: only many short reads in a row say that the bursts are over.
+            self._short_reads = self._short_reads + 1 if size * 8 < self._recv_size else 0
+            if self._short_reads > SHORT_READS:
+                self._recv_size //= 4
+                self._short_reads = 0
         if not size:
             self._end_of_stream()
             return

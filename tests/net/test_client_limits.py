@@ -295,11 +295,8 @@ async def test_exception_in_a_command_closes_only_its_client(
     proxy = await serve(redis)
     unlucky, other = await proxy.connect(), await proxy.connect()
     assert await _is_served(unlucky)
-    before = [("BLPOP", "q", "0.05")] if parked else []
-    for words in before:
-        await unlucky.send(*words)
-        await until(lambda: redis.info("blocked_clients") == "1", "it is blocked")
-    await unlucky.send("BOOM")
+    before = command("BLPOP", "q", "0.05") if parked else b""
+    await unlucky.send_raw(before + command("BOOM"))
 
     assert await unlucky.until_closed() in (b"", b"*-1\r\n")
     assert await _is_served(other)
