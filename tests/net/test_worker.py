@@ -298,7 +298,12 @@ async def test_apply_on_with_a_write_in_flight_reads_nothing_older_after_its_rep
     _apply(proxy, rollout={"mode": "off"})
     await until(lambda: proxy.stats()["upstream"]["tracking"] == "off", "off")
     late: list[PeerLink] = []
-    peer.on("SET", lambda link, words: late.append(link))
+
+    def delay(link: PeerLink, words: list[bytes]) -> None:
+        late.append(link)
+        peer.stop(link)  # nothing behind it is answered before it
+
+    peer.on("SET", delay)
     await writer.send("SET", "warm", "new")
     await until(lambda: late, "the write is on its way")
     _apply(proxy, rollout={"mode": "on"})
@@ -345,6 +350,26 @@ async def test_client_pause_makes_nobody_late(redis: Server, serve: Serve, mode:
     assert 0.8 < trio.current_time() - began < 3
     assert await client.command("GET", "k") == NEW
     assert proxy.stats()["commands"]["errors_total"] == 0
+
+
+async def test_client_pause_that_ends_gives_redis_its_time_anew(peer: Peer, serve: Serve) -> None:
+    """What waited through a pause is late only when response_timeout has passed after it."""
+    proxy = await serve(peer, upstream={"response_timeout_s": 0.5})
+    client, other = await _served(proxy), await proxy.connect()
+    peer.on("CLIENT PAUSE", OK)
+    assert await other.command("CLIENT", "PAUSE", "700") == OK
+    clock = proxy.worker.reactor.clock
+    paused_until = proxy.worker.paused_until
+    peer.stop("data")
+    await client.send("INCR", "n")
+    await until(lambda: clock() > paused_until + 0.25, "the pause is over, for less than response_timeout")
+
+    peer.go_on("data")
+    assert await client.frame() == b":1\r\n"
+
+    peer.stop("data")
+    assert await client.command("INCR", "n") == errors.UPSTREAM_TIMED_OUT
+    assert clock() > paused_until + 0.5
 
 
 async def test_client_pause_that_is_over_or_refused_leaves_the_timeouts_alone(redis: Server, serve: Serve) -> None:
