@@ -63,7 +63,7 @@ class Relay:
     def step(self, max_wait_s: float | None) -> None:
         """Wait for the next thing to do, at most `max_wait_s` (None: for ever), and do everything that is due."""
         wait_s = max_wait_s
-        if False:
+        if self._held:
             until_due_s = max(0.0, self._held[0][0] - time.monotonic())
             wait_s = until_due_s if wait_s is None else min(wait_s, until_due_s)
         readable, writable, _ = select.select(self._reading, self._sinks, (), wait_s)
