@@ -6,6 +6,7 @@ reads may be answered from L1 at all.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import TYPE_CHECKING
 
 from proxy.cache.entry import Namespace, Scope
@@ -38,13 +39,13 @@ class PlacedClient(Sender):
         self._backlog: list[Request] = []  # requests of a parked client
         self._closing = False  # close once everything owed has been sent
 
+    @abstractmethod
     def unpark(self) -> None:
         """Run what was kept."""
-        raise NotImplementedError
 
+    @abstractmethod
     def close_when_settled(self) -> None:
         """Close once everything owed has been sent."""
-        raise NotImplementedError
 
     @property
     def leaving(self) -> bool:

@@ -8,6 +8,7 @@ reply that streams holds up a link others use: the link is read no further, and 
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
@@ -28,7 +29,7 @@ MANY: Final = 16  # replies above which their size is looked at before they are 
 STALL_BYTES: Final = 8 * 1024 * 1024  # unsent bytes at which the link that streams to a client is read no further
 
 
-class Sender:
+class Sender(ABC):
     """Collect and send. Subclasses read, and know where replies come from."""
 
     __slots__ = (
@@ -66,29 +67,29 @@ class Sender:
         self._held = 0  # bytes the kernel held for the client at the last look
         self._mask = READ | PEER_CLOSED
 
+    @abstractmethod
     def flush(self) -> None:
         """Send what has been collected."""
-        raise NotImplementedError
 
     def on_crash(self) -> None:
         """Close: something of ours broke on this client's bytes."""
         self.kill("internal error")
 
+    @abstractmethod
     def close(self) -> None:
         """Close at once."""
-        raise NotImplementedError
 
+    @abstractmethod
     def kill(self, why: str) -> None:
         """Close a client that broke a limit."""
-        raise NotImplementedError
 
+    @abstractmethod
     def press(self) -> None:
         """Read on, or no further, as what is outstanding and unsent allows."""
-        raise NotImplementedError
 
+    @abstractmethod
     def streaming_link(self) -> Link | None:
         """Return the link a large reply comes from."""
-        raise NotImplementedError
 
     def reply(self, raw: bytes) -> None:
         """Send a reply in its turn."""
