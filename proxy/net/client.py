@@ -216,6 +216,7 @@ class ClientConnection(PlacedClient):
         if self.pin is not None and self.pin.patient:
             self.close()
         else:
+            self._gone = True  # nothing that blocks is begun for it any more
             self._watch(self._mask & ~PEER_CLOSED)
 
     def park(self, why: str, requests: list[Request]) -> None:
@@ -285,7 +286,7 @@ class ClientConnection(PlacedClient):
         if not self._closing:
             self._closing = True
             self.namespace = None
-            self._watch(self._mask & ~(READ | PEER_CLOSED))
+            self._watch(self._mask & ~READ)  # that it leaves is still seen: it may be blocked
         self._mark()
 
     def quit(self) -> None:

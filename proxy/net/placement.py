@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 class PlacedClient(Sender):
     """A sender with a place. Subclasses read."""
 
-    __slots__ = ("_backlog", "_closing", "group", "joins", "link", "namespace", "parked", "pin")
+    __slots__ = ("_backlog", "_closing", "_gone", "group", "joins", "link", "namespace", "parked", "pin")
 
     def __init__(self, worker: Worker, stream: Stream, session: Session) -> None:
         super().__init__(worker, stream, session)
@@ -38,6 +38,7 @@ class PlacedClient(Sender):
         self.joins = 0
         self._backlog: list[Request] = []  # requests of a parked client
         self._closing = False  # close once everything owed has been sent
+        self._gone = False  # it closed its sending side, and that was noticed without reading
 
     @abstractmethod
     def unpark(self) -> None:
@@ -50,7 +51,7 @@ class PlacedClient(Sender):
     @property
     def leaving(self) -> bool:
         """Whether the client has closed its sending side, or is to be closed."""
-        return self._closing
+        return self._closing or self._gone
 
     @property
     def unproven(self) -> bool:
