@@ -229,6 +229,18 @@ async def test_idle_timeout_closes_the_silent_and_nobody_else(redis: Server, ser
 # -- how clients end ---------------------------------------------------------------------------------------------------
 
 
+async def test_client_that_blocks_then_sends_garbage_and_leaves_is_let_go(redis: Server, serve: Serve) -> None:
+    """An error to be told after the block does not hide that nobody is there any more."""
+    proxy = await serve(redis)
+    client = await proxy.connect()
+    assert await client.command("BLPOP", "warm", "0.01") == b"*-1\r\n"
+    await client.send_raw(command("BLPOP", "q", "0") + b"*1\r\n+OK\r\n")
+    await until(lambda: any(link.patient for link in proxy.worker.pool.links), "it blocks")
+    client.close()
+
+    await until(lambda: not proxy.worker.clients, "it is gone")
+
+
 async def test_client_that_closes_its_sending_side_gets_its_answers(redis: Server, serve: Serve) -> None:
     """`printf .. | nc` works: what was asked before the end is answered, then the connection closed."""
     proxy = await serve(redis)
