@@ -52,6 +52,14 @@ def key_name(number: int) -> str:
     return f"ticket:{number}"
 
 
+def draw_operations(workload: Workload, sizes: Sequence[int], seed: int) -> list[tuple[str, int, bool]]:
+    """Draw (key, bytes of its value, is it read) for one client; every key is read and written in the same shares."""
+    numbers = ZipfKeys(workload.key_count, workload.theta, seed).take(DRAWN_OPERATIONS)
+    # A stream of its own: from the stream that the keys came from, all writes would go to the coldest keys.
+    draw = random.Random(f"reads {seed}")
+    return [(key_name(number), sizes[number], draw.random() < workload.read_share) for number in numbers]
+
+
 @attrs.frozen
 class Job:
     """One run, the same for every client; times are on CLOCK_MONOTONIC."""
@@ -160,9 +168,9 @@ def _run(job: Job, workload: Workload, sizes: Sequence[int], payload: bytes, cli
 
 def _client(job: Job, workload: Workload, sizes: Sequence[int], payload: bytes, who: int) -> Report:
     """Be one client of an app: one connection, one call after the other."""
-    draw = random.Random(job.seed * 1000 + who)
-    numbers = ZipfKeys(workload.key_count, workload.theta, job.seed * 1000 + who).take(DRAWN_OPERATIONS)
-    operations = [(key_name(number), sizes[number], draw.random() < workload.read_share) for number in numbers]
+    seed = job.seed * 1000 + who
+    operations = draw_operations(workload, sizes, seed)
+    draw = random.Random(f"pace {seed}")
     report = Report(array("d"), array("d"), 0.0, 0)
     missing = 0
     try:

@@ -60,6 +60,11 @@ class Relay:
         while True:
             self.step(None)
 
+    def close(self) -> None:
+        """Close every relayed connection; the listener is its owner's."""
+        for flow in list(self._sources.values()):
+            self._close(flow)
+
     def step(self, max_wait_s: float | None) -> None:
         """Wait for the next thing to do, at most `max_wait_s` (None: for ever), and do everything that is due."""
         wait_s = max_wait_s

@@ -3,6 +3,7 @@
 import socket
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack, suppress
 
 import pytest
 
@@ -18,9 +19,9 @@ from bench._lib import (
     spread,
     verdict,
 )
-from bench._load import Clients, Job, Workload, key_name
+from bench._load import Clients, Job, Workload, draw_operations, key_name
 from bench._servers import Rig, Server
-from bench.relay import MAX_HELD_BYTES, measure_rtt_s
+from bench.relay import MAX_HELD_BYTES, Relay, measure_rtt_s
 
 DELAY_MS = 2.0
 
@@ -160,6 +161,17 @@ def test_workload_sizes_are_log_normal_around_a_kibibyte() -> None:
     assert [600, 1024, 1757] == pytest.approx([quantile(sizes, share) for share in (0.25, 0.5, 0.75)], rel=0.05)
 
 
+def test_operations_read_and_write_every_key_in_the_same_shares() -> None:
+    """Hot keys are written like cold ones, else nothing that is read would ever be invalidated."""
+    workload = Workload(key_count=1000, theta=0.99, read_share=0.9)
+    operations = draw_operations(workload, workload.sizes(), seed=1001)
+    hot = {key_name(number) for number in range(10)}
+
+    for is_hot in (True, False):
+        chosen = [is_read for key, _, is_read in operations if (key in hot) is is_hot]
+        assert sum(chosen) / len(chosen) == pytest.approx(0.9, abs=0.02)
+
+
 @pytest.fixture
 def rig() -> Iterator[Rig]:
     """Give a rig whose processes end with the test."""
@@ -223,6 +235,43 @@ def test_relay_passes_on_values_above_what_it_may_hold(relay: Server) -> None:
         client.set("big", value)
 
         assert value == client.get("big")
+
+
+def test_relay_reads_no_further_than_it_may_hold() -> None:
+    """A receiver that does not read stops the sender; once it reads, every byte arrives."""
+    with (
+        socket.create_server(("127.0.0.1", 0)) as target,
+        socket.create_server(("127.0.0.1", 0)) as listener,
+        socket.create_connection(listener.getsockname()) as client,
+        ExitStack() as stack,
+    ):
+        listener.setblocking(False)
+        relay = Relay(listener, target.getsockname(), delay_s=0.0)
+        stack.callback(relay.close)
+        relay.step(1.0)
+        receiver, _ = target.accept()
+        with receiver:
+            client.setblocking(False)
+            receiver.setblocking(False)
+            sent, refused = 0, 0
+            # Refused often in a row, with a step of the relay after each: the relay has stopped reading.
+            while refused < 100 and sent < 8 * MAX_HELD_BYTES:
+                try:
+                    sent += client.send(bytes(1 << 20))
+                    refused = 0
+                except BlockingIOError:
+                    refused += 1
+                relay.step(0.001)
+            received = 0
+            deadline = time.monotonic() + 20
+            while received < sent and time.monotonic() < deadline:
+                relay.step(0.001)
+                with suppress(BlockingIOError):
+                    received += len(receiver.recv(1 << 20))
+
+    # What the kernel buffers of the four sockets comes on top.
+    assert MAX_HELD_BYTES < sent < 4 * MAX_HELD_BYTES
+    assert received == sent
 
 
 def test_relay_passes_the_end_on_after_the_last_reply(relay: Server) -> None:
