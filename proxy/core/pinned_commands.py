@@ -189,7 +189,7 @@ class PinnedCommands:
     ) -> None:
         state = link.state
         kind = spec.kind
-        blocks = kind is Kind.BLOCKING or (spec.blocks_if and any(bytes(a).upper() == spec.blocks_if for a in args))
+        blocks = kind is Kind.BLOCKING or (spec.blocks_if and spec.may_block(args))
         if kind is Kind.MULTI and len(args) == 1 and not state.multi:
             state.multi = True
             client.session.multi = 0

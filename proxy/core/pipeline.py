@@ -56,13 +56,13 @@ class Pipeline:
             if client.pin is not None:
                 args, raw = requests[at]
                 if not self.pinned_commands.take(client, args, raw):
-                    client.park("reply", requests[at:])
+                    self._hold(client, "reply", requests[at:])
                     return
                 at += 1
                 continue
             if client.joins and self.services.table.find(requests[at][0]).kind not in (Kind.GET, Kind.MGET):
                 # A reader who joined may have to ask again: no write, SELECT .. of its own may overtake that.
-                client.park("settle", requests[at:])
+                self._hold(client, "settle", requests[at:])
                 return
             if session.authenticated:
                 taken = self._plain(client, requests, at, 1 if client.muting else total)
@@ -74,7 +74,7 @@ class Pipeline:
             if not session.authenticated and spec.kind is not Kind.SESSION:
                 client.reply(NOAUTH)
             elif not self._special(client, spec, args, raw):
-                client.park(client.parked or "settle", requests[at:])
+                self._hold(client, client.parked or "settle", requests[at:])
                 return
             at += 1
 
@@ -97,7 +97,7 @@ class Pipeline:
                 args, raw = requests[at]
                 spec = by_word.get(args[0]) or find(args)
                 kind = spec.kind
-                if spec.blocks_if and has_word(args, spec.blocks_if):
+                if spec.blocks_if and spec.may_block(args):
                     break
                 if kind is Kind.WRITE and writes:
                     this = 3
@@ -268,6 +268,15 @@ class Pipeline:
                 link.submit(PTTL + flight.key, PttlSlot(engine, flight))
 
     @staticmethod
+    def _hold(client: Downstream, why: str, requests: list[Request]) -> None:
+        """Park the command at hand and those behind it; a SKIP that was meant for it still is when it goes on."""
+        session = client.session
+        if client.muting and not session.muted:
+            client.muting = False
+            session.skips = 1
+        client.park(why, requests)
+
+    @staticmethod
     def _mute(client: Downstream) -> None:
         """Decide whether the command at hand gets a reply (CLIENT REPLY OFF, SKIP)."""
         session = client.session
@@ -277,8 +286,3 @@ class Pipeline:
             session.skips -= 1
         elif was and not client.muting:
             client.rescope()  # reads may be answered from L1 again
-
-
-def has_word(args: list[bytes], word: bytes) -> bool:
-    """Return whether a word is among the arguments, in any case."""
-    return any(len(arg) == len(word) and bytes(arg).upper() == word for arg in args)

@@ -51,6 +51,11 @@ class CommandSpec:
     keys: KeyFinder | None = None
     subcommands: Mapping[bytes, CommandSpec] = attrs.field(factory=dict)
 
+    def may_block(self, args: Sequence[bytes]) -> bool:
+        """Return whether the word that makes it block is among its arguments, in any case."""
+        word = self.blocks_if
+        return any(len(arg) == len(word) and bytes(arg).upper() == word for arg in args)
+
 
 def _first_argument(args: Sequence[bytes]) -> Sequence[bytes]:
     return args[1:2]

@@ -10,6 +10,7 @@ import trio
 
 from proxy import errors
 from proxy.net import pinned as pinned_module
+from proxy.wire.encode import command
 
 from ..e2e.servers import Server
 from .conftest import Serve
@@ -327,3 +328,16 @@ async def test_link_that_answers_nothing_times_out_unless_it_blocks(peer: Peer, 
         assert await busy.command("MULTI") == OK
         assert await busy.command("EXEC") == errors.UPSTREAM_TIMED_OUT
         assert not waiting.closed
+
+
+@pytest.mark.parametrize("waits", [b"", command("GET", "k")], ids=["for a link", "for a reply, then for a link"])
+async def test_pinned_command_that_waits_is_still_skipped(peer: Peer, serve: Serve, waits: bytes) -> None:
+    """CLIENT REPLY SKIP silences the next command, also when that must first wait for a connection of its own."""
+    proxy = await serve(peer)
+    client = await proxy.connect()
+    expected = [b"$-1\r\n"] if waits else []
+
+    await client.send_raw(waits + command("CLIENT", "REPLY", "SKIP") + command("BLPOP", "none", "0.01"))
+    await client.send_raw(command("ECHO", "end"))
+
+    assert await client.frames(len(expected) + 1) == [*expected, b"$3\r\nend\r\n"]
