@@ -331,9 +331,9 @@ async def test_link_that_answers_nothing_times_out_unless_it_blocks(peer: Peer, 
 
 
 @pytest.mark.parametrize("waits", [b"", command("GET", "k")], ids=["for a link", "for a reply, then for a link"])
-async def test_pinned_command_that_waits_is_still_skipped(peer: Peer, serve: Serve, waits: bytes) -> None:
+async def test_pinned_command_that_waits_is_still_skipped(redis: Server, serve: Serve, waits: bytes) -> None:
     """CLIENT REPLY SKIP silences the next command, also when that must first wait for a connection of its own."""
-    proxy = await serve(peer)
+    proxy = await serve(redis)
     client = await proxy.connect()
     expected = [b"$-1\r\n"] if waits else []
 
