@@ -15,6 +15,7 @@ import ssl
 import subprocess
 import sys
 import tempfile
+import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -123,6 +124,11 @@ class Respite:
         found = re.search(r"VmHWM:\s+(\d+) kB", status)
         assert found, status
         return int(found[1]) * 1024
+
+    def stats(self) -> Any:
+        """Read its /stats.json."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.admin_port}/stats.json", timeout=5) as answer:
+            return json.loads(answer.read())
 
     def connect(self, *, timeout_s: float = 10.0, tls: ssl.SSLContext | None = None) -> RawClient:
         """Open a client connection."""

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import random
 import socket
 import threading
 import time
-import urllib.request
-from typing import Any
 
 from .contract import is_alive
 from .raw import encode, encode_all
@@ -57,12 +54,6 @@ def vanish(respite: Respite, rng: random.Random) -> None:
             client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\0\0\0\0\0\0\0")
 
 
-def stats(respite: Respite) -> Any:
-    """Read /stats.json."""
-    with urllib.request.urlopen(f"http://127.0.0.1:{respite.admin_port}/stats.json", timeout=5) as answer:
-        return json.loads(answer.read())
-
-
 def test_vanishing_clients_leave_nothing_behind(kind: Kind) -> None:
     """After a thousand of them: no client, no block, no subscription, no reply owed; a neighbour never noticed."""
     with (
@@ -91,10 +82,10 @@ def test_vanishing_clients_leave_nothing_behind(kind: Kind) -> None:
         threads[0].join()
 
         assert wrong == []
-        wait_for(lambda: stats(respite)["clients"]["connected"] == 1, what="only the neighbour is left")
+        wait_for(lambda: respite.stats()["clients"]["connected"] == 1, what="only the neighbour is left")
         wait_for(lambda: server.info("blocked_clients") == "0", what="no blocked client")
         wait_for(lambda: server.info("pubsub_channels", "stats") == "0", what="no subscription")
-        wait_for(lambda: sum(link["outstanding"] for link in stats(respite)["links"]) == 0, what="no reply owed")
+        wait_for(lambda: sum(link["outstanding"] for link in respite.stats()["links"]) == 0, what="no reply owed")
         assert is_alive(neighbour)
         assert "Traceback" not in respite.errors
 

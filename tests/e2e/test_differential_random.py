@@ -6,9 +6,7 @@ reply that went to the wrong place. Seeded: a failure names the step and repeats
 
 from __future__ import annotations
 
-import json
 import random
-import urllib.request
 
 import pytest
 
@@ -151,5 +149,4 @@ def hits_of(target: Target) -> float:
     """Ask Respite how many reads L1 has answered; as many as one likes when there is no Respite."""
     if target.respite is None:
         return float("inf")
-    with urllib.request.urlopen(f"http://127.0.0.1:{target.respite.admin_port}/stats.json", timeout=5) as answer:
-        return float(json.loads(answer.read())["l1"]["hits_total"])
+    return float(target.respite.stats()["l1"]["hits_total"])

@@ -122,7 +122,7 @@ def test_second_signal_stops_at_once(respite: Respite) -> None:
     """A blocked client holds the drain up; a second signal ends it."""
     with respite.connect() as blocked:
         blocked.send(encode("BLPOP", "never", "0"))
-        wait_for(lambda: _get(respite, "/stats.json")["clients"]["pinned"] == 1, what="the pinned client")
+        wait_for(lambda: respite.stats()["clients"]["pinned"] == 1, what="the pinned client")
         respite.signal(signal.SIGTERM)
         time.sleep(0.3)
         assert respite.process.poll() is None
@@ -157,10 +157,10 @@ def test_sighup_applies_the_file_and_keeps_clients(respite: Respite) -> None:
         with respite.connect() as second:
             assert b"max number of clients" in second.until_closed()
         assert is_alive(client)
-        assert _get(respite, "/stats.json")["l1"]["enabled"] is False
-        hits = _get(respite, "/stats.json")["l1"]["hits_total"]
+        assert respite.stats()["l1"]["enabled"] is False
+        hits = respite.stats()["l1"]["hits_total"]
         assert [client.command("GET", "alive") for _ in range(5)] == [b"$1\r\nx\r\n"] * 5
-        assert _get(respite, "/stats.json")["l1"]["hits_total"] == hits
+        assert respite.stats()["l1"]["hits_total"] == hits
 
 
 def test_reload_of_a_wrong_file_changes_nothing(respite: Respite) -> None:
@@ -188,7 +188,7 @@ def test_reload_says_what_needs_a_restart(respite: Respite) -> None:
 
     assert answer["applied"] == ["l1.max_bytes"]
     assert answer["needs_restart"] == ["upstream.connect_timeout"]
-    assert _get(respite, "/stats.json")["l1"]["max_bytes"] == 1024 * 1024
+    assert respite.stats()["l1"]["max_bytes"] == 1024 * 1024
 
 
 def test_drain_of_the_command_line_ends_respite(respite: Respite) -> None:
@@ -208,7 +208,7 @@ def test_admin_port_tells_the_truth_about_traffic(respite: Respite) -> None:
     with respite.connect() as client:
         client.command("SET", "seen", "x")
         assert [client.command("GET", "seen") for _ in range(11)] == [b"$1\r\nx\r\n"] * 11
-        stats = _get(respite, "/stats.json")
+        stats = respite.stats()
         metrics = _get(respite, "/metrics")
         explained = _command("explain", "seen", "--json", "--admin", f"http://127.0.0.1:{respite.admin_port}")
 

@@ -121,6 +121,8 @@ def test_upstream_crash_answers_everyone_and_recovers(server: Server) -> None:
         server.pause()
         writer.send(encode("SET", "k", "v"))
         reader.send(encode("GET", "cold"))
+        # Until both have been sent, and the BLPOP: what was never sent would be answered as unavailable, and rightly.
+        wait_for(lambda: sum(link["outstanding"] for link in respite.stats()["links"]) == 3, what="all are sent")
 
         started = time.monotonic()
         server.kill()
