@@ -246,6 +246,12 @@ KEYS: Final[tuple[Key, ...]] = (
         "Change when a server handles one way badly: redirect, broadcast (every change is announced) or off (no L1).",
     ),
     _key(
+        "l1.fence_scripts",
+        kinds.flag(),
+        True,
+        "Set to false when scripts touch only keys they declare: their replies then come one round trip sooner.",
+    ),
+    _key(
         "rollout.mode",
         kinds.choice("on", "off", later=("shadow",)),
         "on",

@@ -93,6 +93,7 @@ class L1:
     max_age_s: float
     max_staleness_s: float
     tracking: Literal["auto", "redirect", "broadcast", "off"]
+    fence_scripts: bool
 
 
 @attrs.frozen

@@ -5,7 +5,7 @@ Only shapes: `net` implements them, tests script them. No decision is made here.
 
 from __future__ import annotations
 
-from collections.abc import MutableMapping
+from collections.abc import Callable, MutableMapping
 from typing import Any, Protocol
 
 from proxy.cache.entry import Namespace, Scope
@@ -121,6 +121,9 @@ class Services(Protocol):
 
     def refresh_table(self) -> None:
         """Ask the upstream for its commands again."""
+
+    def fence(self, then: Callable[[], None]) -> None:
+        """Call `then` once every push that Redis has sent by now has been applied; at once if none can be awaited."""
 
     def report(self, section: str) -> dict[str, Any]:
         """Return the figures of `stats.json`, or one section of them."""

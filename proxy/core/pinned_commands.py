@@ -6,6 +6,7 @@ No L1 here. Writes still drop their keys, and what MULTI queues is dropped again
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
 from proxy.core.downstream import Downstream, PinnedConnection, Services
@@ -20,20 +21,36 @@ from proxy.wire.reply import elements
 from proxy.wire.request import Raw
 
 PING: Final = command("PING")
+Fence = Callable[[Callable[[], None]], None]  # core.downstream.Services.fence
+
+
+class ScriptSlot(WriteSlot):
+    """The reply of a script: held until the pushes of the keys that it did not declare have been applied."""
+
+    __slots__ = ("_fence",)
+
+    def __init__(self, client: Downstream, engine: Engine, keys: list[bytes], fence: Fence) -> None:
+        super().__init__(client, engine, keys)
+        self._fence = fence
+
+    def fill(self, reply: bytes) -> None:
+        """End the write, wait for the fence, then answer."""
+        self._fence(lambda: super(ScriptSlot, self).fill(reply))
 
 
 class ExecSlot(Slot):
     """The reply of EXEC: what was queued has been applied, or nothing of it."""
 
-    __slots__ = ("_client", "_engine", "_state")
+    __slots__ = ("_client", "_engine", "_fence", "_state")
     is_write = True
     needs_whole = True
 
-    def __init__(self, client: Downstream, engine: Engine, state: Pinning) -> None:
+    def __init__(self, client: Downstream, engine: Engine, state: Pinning, fence: Fence) -> None:
         super().__init__(client)
         self._client = client
         self._engine = engine
         self._state = state
+        self._fence = fence
 
     def may_stream(self, size: int) -> bool:
         """Stream unless the reply must be read for what it changed in the session."""
@@ -54,9 +71,13 @@ class ExecSlot(Slot):
                 self._client.pin.move(self._client.session)
         if state.queued_subscribe and reply[:1] == b"*":
             state.stream = state.used = True
+        has_script = state.queued_script
         state.end_multi()
         self._client.session.multi = -1
-        super().fill(reply)
+        if has_script:
+            self._fence(lambda: super(ExecSlot, self).fill(reply))
+        else:
+            super().fill(reply)
 
 
 class PinnedCommands:
@@ -125,7 +146,7 @@ class PinnedCommands:
             self._engine.begin_write(state.queued_keys)
             if state.queued_all:
                 self._engine.begin_write_all()
-            slot: Slot = ExecSlot(client, self._engine, state)
+            slot: Slot = ExecSlot(client, self._engine, state, self._services.fence)
             state.once = True
         elif name == b"UNWATCH" and state.multi:
             slot = Slot(client)
@@ -205,9 +226,13 @@ class PinnedCommands:
         elif spec.keys is not None:
             keys = [bulk(bytes(key)) for key in spec.keys(args)]
             self._engine.begin_write(keys)
-            slot = WriteSlot(client, self._engine, keys)
+            if spec.may_write_undeclared and not state.multi:
+                slot = ScriptSlot(client, self._engine, keys, self._services.fence)
+            else:
+                slot = WriteSlot(client, self._engine, keys)
             if state.multi:
                 state.queued_keys += keys
+                state.queued_script = state.queued_script or spec.may_write_undeclared
         else:
             slot = EffectSlot(client) if spec.is_write else Slot(client)
         if state.multi and kind is not Kind.MULTI:

@@ -31,6 +31,7 @@ class Pinning:
     subscriptions: dict[bytes, set[bytes]] = attrs.field(factory=dict)  # "", "p", "s" -> names
     queued_keys: list[bytes] = attrs.field(factory=list)  # written by what MULTI has queued, as bulk strings
     queued_all: bool = False  # MULTI has queued a write whose keys are unknown
+    queued_script: bool = False  # MULTI has queued a script, which may write what it does not declare
     queued_subscribe: bool = False  # MULTI has queued a SUBSCRIBE: after EXEC nothing can be matched any more
     queued: int = 0  # commands MULTI has queued
     queued_changes: list[tuple[int, str, object]] = attrs.field(factory=list)  # place, attribute of the session, value
@@ -52,7 +53,7 @@ class Pinning:
 
     def end_multi(self) -> None:
         """Forget the transaction: EXEC or DISCARD has been answered, and neither leaves a WATCH."""
-        self.multi = self.watching = self.queued_all = self.queued_subscribe = False
+        self.multi = self.watching = self.queued_all = self.queued_script = self.queued_subscribe = False
         self.queued = 0
         self.queued_keys = []
         self.queued_changes = []

@@ -7,6 +7,7 @@ that arrives is decoded here (hiredis): nothing of it is ever forwarded.
 from __future__ import annotations
 
 import hashlib
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
@@ -61,12 +62,16 @@ class ControlLink:
         self._mask = READ
         self._ended = trio.Event()
         self._client_id = 0
-        self._expected: list[str] = []  # what the replies still to come answer: "ping", "acl", "track" or "table"
+        self._expected: list[
+            str
+        ] = []  # what the replies still to come answer: "ping", "fence", "acl", "track" or "table"
         self._heard_at = 0.0
         self._pinged_at = 0.0
         self._acl_at = 0.0
         self._acl_digest = b""
         self._redirect_refused = False
+        self._fencing: list[Callable[[], None]] = []  # who asked for a fence in this wake-up
+        self._fenced: deque[list[Callable[[], None]]] = deque()  # and in earlier ones, a PING each
 
     @property
     def is_up(self) -> bool:
@@ -148,6 +153,7 @@ class ControlLink:
         self._mask = READ
         self._ended = trio.Event()
         self._expected.clear()
+        self._fenced.clear()
         self._acl_digest = b""
         self._heard_at = self._engine.now
         self._reactor.add(stream.fileno(), self)
@@ -164,10 +170,43 @@ class ControlLink:
         self._ping()
         self.on_up()
 
+    def fence(self, then: Callable[[], None]) -> None:
+        """Call `then` when a PING sent at the end of this wake-up has come back: the pushes before it are applied.
+
+        At once while L1 is not served, for nothing can be stale then. A link that is lost, or silent for so long that
+        L1 stops, ends the wait as well.
+        """
+        if self._stream is None or not self._engine.l1.serving or self._tracking.mode == "off":
+            then()
+            return
+        if not self._fencing:
+            self._reactor.dirty_links.append(self)
+        self._fencing.append(then)
+
+    def flush(self) -> None:
+        """Send one PING for all who asked for a fence in this wake-up."""
+        if self._stream is None:
+            self._release()
+        elif self._fencing:
+            self._fenced.append(self._fencing)
+            self._fencing = []
+            self._send(PING, "fence")
+
+    def _release(self) -> None:
+        """Let go of all who wait for a fence."""
+        waiting = [then for batch in (*self._fenced, self._fencing) for then in batch]
+        for batch in self._fenced:
+            batch.clear()  # its PONG is still to come, and is not that of a later batch
+        self._fencing = []
+        for then in waiting:
+            then()
+
     def tick(self, now: float, response_timeout_s: float, paused_until: float) -> None:
         """Ping when it is time; end a link that has been silent for too long, CLIENT PAUSE not counted."""
         if self._stream is None:
             return
+        if not self._engine.l1.serving:
+            self._release()
         if self._expected and now - max(self._heard_at, paused_until) > max(
             response_timeout_s, self._tracking.max_staleness_s
         ):
@@ -251,6 +290,9 @@ class ControlLink:
         expected = self._expected.pop(0)
         if expected == "ping":
             self._tracking.pong()
+        elif expected == "fence":
+            for then in self._fenced.popleft():
+                then()
         elif expected == "track" and isinstance(frame, hiredis.ReplyError):
             log.warning("tracking refused", reply=str(frame))
             self._tracking.refuse(str(frame))
@@ -281,5 +323,6 @@ class ControlLink:
         if why != "stopping":
             log.warning("invalidation link lost", why=why)
         self._tracking.lose()
+        self._release()
         self._ended.set()
         self.on_down()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import MutableMapping
+from collections.abc import Callable, MutableMapping
 from typing import Any, Final
 
 import trio
@@ -322,6 +322,13 @@ class Worker:
     def refresh_table(self) -> None:
         """Ask the upstream for its commands again."""
         self.control.refresh()
+
+    def fence(self, then: Callable[[], None]) -> None:
+        """Call `then` once every push that Redis has sent by now has been applied; at once if none can be awaited."""
+        if self.settings.l1.fence_scripts:
+            self.control.fence(then)
+        else:
+            then()
 
     def report(self, section: str) -> dict[str, Any]:
         """Return the figures of `stats.json`, or one section of them (empty when there is no such)."""

@@ -51,6 +51,11 @@ class CommandSpec:
     keys: KeyFinder | None = None
     subcommands: Mapping[bytes, CommandSpec] = attrs.field(factory=dict)
 
+    @property
+    def may_write_undeclared(self) -> bool:
+        """Return whether it may write keys that it does not name: a script."""
+        return self.kind is Kind.SCRIPT and self.is_write
+
     def may_block(self, args: Sequence[bytes]) -> bool:
         """Return whether the word that makes it block is among its arguments, in any case."""
         word = self.blocks_if

@@ -49,6 +49,7 @@ def test_load_full_file_sets_every_field(load: Load, pem: Path) -> None:
         max_age = "1h"
         max_staleness = "250ms"
         tracking = "broadcast"
+        fence_scripts = false
         [rollout]
         mode = "off"
         [log]
@@ -63,7 +64,7 @@ def test_load_full_file_sets_every_field(load: Load, pem: Path) -> None:
     assert settings.listen.max_request_bytes == 2048
     assert settings.upstream.endpoint == Endpoint("tls", "10.0.0.1", 6379, username="app", password="pw", db=2)
     assert settings.upstream.tls == TlsClient(str(pem), str(pem), str(pem), False)
-    assert settings.l1 == L1(False, 2 << 20, 10, 3600.0, 0.25, "broadcast")
+    assert settings.l1 == L1(False, 2 << 20, 10, 3600.0, 0.25, "broadcast", False)
     for section in ("listen", "upstream", "l1", "rollout", "log"):
         for field in attrs.fields(type(getattr(settings, section))):
             if field.name != "workers":

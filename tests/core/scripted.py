@@ -7,7 +7,7 @@ ask(..) -> raw, then -> link.asked    what Redis is asked, and what the client i
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import MutableMapping
+from collections.abc import Callable, MutableMapping
 from typing import Any
 
 from proxy.cache.entry import Namespace, Scope
@@ -193,6 +193,10 @@ class ScriptedServices:
     def refresh_table(self) -> None:
         """Note it."""
         self.asked.append(("refresh_table", None))
+
+    def fence(self, then: Callable[[], None]) -> None:
+        """Wait for nothing."""
+        then()
 
     def report(self, section: str) -> dict[str, Any]:
         """Return what the test says."""
