@@ -5,6 +5,7 @@ from __future__ import annotations
 import selectors
 import socket
 from collections.abc import Callable, Iterator
+from typing import Any, cast
 
 import pytest
 import trio
@@ -20,18 +21,11 @@ from proxy.wire.encode import command
 
 from ..e2e.servers import Server
 from .conftest import Bugs, Serve
-from .driver import Client, within
+from .driver import Client
 from .peer import until
+from .scripted import HandClock
 
 PONG = b"+PONG\r\n"
-
-
-@pytest.fixture(params=["best", "selector"])
-def poller(request: pytest.FixtureRequest) -> Iterator[Poller]:
-    """Each poller there is here."""
-    made = make_poller() if request.param == "best" else SelectorPoller()
-    yield made
-    made.close()
 
 
 @pytest.fixture
@@ -44,79 +38,6 @@ def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
 
 
 Pair = tuple[socket.socket, socket.socket]
-
-
-# -- pollers -----------------------------------------------------------------------------------------------------------
-
-
-def test_poller_tells_reading_from_writing(poller: Poller, pair: Pair) -> None:
-    """A socket is told ready for what it is watched for and ready for, and for nothing else."""
-    ours, theirs = pair
-    poller.register(ours.fileno(), READ)
-    assert poller.poll(0, 10) == []
-
-    poller.modify(ours.fileno(), READ | WRITE)
-    assert poller.poll(0, 10) == [(ours.fileno(), WRITE)]
-    theirs.send(b"x")
-    assert poller.poll(1, 10) == [(ours.fileno(), READ | WRITE)]
-    poller.modify(ours.fileno(), READ | PEER_CLOSED)
-    assert poller.poll(0, 10) == [(ours.fileno(), READ)]
-    poller.unregister(ours.fileno())
-    assert poller.poll(0, 10) == []
-
-
-def test_poller_with_nothing_to_watch_for_stays_silent(poller: Poller, pair: Pair) -> None:
-    """A socket that is read no further wakes nobody, and is found again when it is watched again."""
-    ours, theirs = pair
-    poller.register(ours.fileno(), READ)
-    theirs.send(b"x")
-
-    poller.modify(ours.fileno(), 0)
-    assert poller.poll(0, 10) == []
-    poller.modify(ours.fileno(), READ)
-    assert poller.poll(0, 10) == [(ours.fileno(), READ)]
-    poller.modify(ours.fileno(), 0)
-    poller.unregister(ours.fileno())
-    poller.register(ours.fileno(), 0)
-    assert poller.poll(0, 10) == []
-    poller.modify(ours.fileno(), READ)
-    assert poller.poll(0, 10) == [(ours.fileno(), READ)]
-
-
-def test_poller_tells_the_end_of_a_peer(poller: Poller, pair: Pair) -> None:
-    """A peer that has closed makes a socket readable."""
-    ours, theirs = pair
-    poller.register(ours.fileno(), READ | PEER_CLOSED)
-    theirs.close()
-
-    ((fd, mask),) = poller.poll(1, 10)
-    assert fd == ours.fileno()
-    assert mask & READ
-    assert ours.recv(1) == b""
-
-
-def test_poller_returns_no_more_than_asked_for(poller: Poller) -> None:
-    """A burst is handed out in portions; what is left is told the next time."""
-    pairs = [socket.socketpair() for _ in range(5)]
-    for ours, theirs in pairs:
-        poller.register(ours.fileno(), READ)
-        theirs.send(b"x")
-
-    assert len(poller.poll(1, 3)) == 3
-    assert len(poller.poll(1, 10)) == 5
-    for one in pairs:
-        poller.unregister(one[0].fileno())
-        one[0].close()
-        one[1].close()
-
-
-async def test_poller_wakes_trio(poller: Poller, pair: Pair) -> None:
-    """The poller's own descriptor is readable for trio when a socket is ready."""
-    ours, theirs = pair
-    poller.register(ours.fileno(), READ)
-    theirs.send(b"x")
-
-    await within(trio.lowlevel.wait_readable(poller.fileno()), "the poller is ready")
 
 
 async def test_worker_on_selectors_serves(redis: Server, serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -223,6 +144,54 @@ async def test_reactor_with_a_socket_that_is_always_ready_yields() -> None:
     reactor.close()
     ours.close()
     theirs.close()
+
+
+async def test_reactor_reads_the_clock_after_it_has_waited_for_more(pair: Pair) -> None:
+    """What comes while the reactor lingers is judged by the time it came: L1 whose proof ran out is not served."""
+    ours, theirs = pair
+    clock = HandClock()
+    poller = make_poller()
+
+    class Late:
+        """Waits for nothing; in its first wait the time passes, and something comes."""
+
+        waits = 0
+
+        def poll(self, timeout: float, maxevents: int, /) -> list[tuple[int, int]]:
+            if timeout and not self.waits:
+                self.waits += 1
+                clock.now += 5.0
+                theirs.send(b"x")
+            return poller.poll(0, maxevents)
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(poller, name)
+
+    late = Late()
+    engine = Engine(L1(1 << 20), Stats(), enabled=True, max_age_s=60, max_value_bytes=1 << 20)
+    tracking = Tracking(engine, wanted="redirect", max_staleness_s=2.0)
+    reactor = Reactor(engine, tracking, poller=cast(Poller, late), clock=clock)
+    seen: list[tuple[float, bool]] = []
+
+    class Reader(_Owner):
+        def on_event(self, mask: int) -> None:
+            ours.recv(1)
+            seen.append((engine.now, engine.l1.serving))
+
+    tracking.serve_until = clock.now + 2.0
+    engine.serve()
+    reactor.add(ours.fileno(), Reader())
+    theirs.send(b"x")
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(reactor.run)
+        await until(lambda: len(seen) == 2, "both are read")
+        nursery.cancel_scope.cancel()
+
+    assert late.waits == 1
+    assert seen == [(100.0, True), (105.0, False)]
+    reactor.remove(ours.fileno())
+    reactor.close()
 
 
 # -- mistakes ----------------------------------------------------------------------------------------------------------
