@@ -62,9 +62,7 @@ class ControlLink:
         self._mask = READ
         self._ended = trio.Event()
         self._client_id = 0
-        self._expected: list[
-            str
-        ] = []  # what the replies still to come answer: "ping", "fence", "acl", "track" or "table"
+        self._expected: list[str] = []  # what the replies to come answer: ping, fence, acl, track, table
         self._heard_at = 0.0
         self._pinged_at = 0.0
         self._acl_at = 0.0
