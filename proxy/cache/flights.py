@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from proxy.cache.entry import Flight, Namespace, Scope
+from proxy.wire.reads import GET_READ, CachedRead
 
 
 class Flights:
@@ -24,10 +25,26 @@ class Flights:
         self._namespaces = namespaces
         self.revoked = 0
 
-    def open(self, namespace: Namespace, key: bytes, link: object, now: float) -> Flight:
-        """Open a lease; the caller has made sure that none stands for the key in this namespace."""
-        flight: Flight = Flight(namespace, key, link, now)
-        namespace.flights[key] = flight
+    def open(
+        self,
+        namespace: Namespace,
+        key: bytes,
+        link: object,
+        now: float,
+        *,
+        request: bytes | None = None,
+        read: CachedRead = GET_READ,
+    ) -> Flight:
+        """Open a lease for a GET, or for the read of a raw request; the caller has made sure that none stands."""
+        request = request or key
+        flight = Flight(namespace, key, link, now, request=request, read=read)
+        namespace.flights[request] = flight
+        if request is not key:
+            pending = namespace.pending.get(key)
+            if pending is None:
+                namespace.pending[key] = [flight]
+            else:
+                pending.append(flight)
         return flight
 
     def land(self, flight: Flight) -> bool:
@@ -35,7 +52,14 @@ class Flights:
         if not flight.standing:
             return False
         flight.standing = False
-        del flight.namespace.flights[flight.key]
+        namespace = flight.namespace
+        del namespace.flights[flight.request]
+        if flight.request is not flight.key:
+            pending = namespace.pending[flight.key]
+            if len(pending) == 1:
+                del namespace.pending[flight.key]
+            else:
+                pending.remove(flight)
         return True
 
     def revoke(self, flight: Flight) -> None:
@@ -46,10 +70,11 @@ class Flights:
     def revoke_key(self, key: bytes) -> None:
         """Take back the leases of a key in every namespace."""
         for namespace in self._namespaces.values():
-            flight = namespace.flights.pop(key, None)
+            flight = namespace.flights.get(key)
             if flight is not None:
-                flight.standing = False
-                self.revoked += 1
+                self.revoke(flight)
+            for flight in namespace.pending.get(key, ())[:]:
+                self.revoke(flight)
 
     def revoke_namespace(self, namespace: Namespace) -> None:
         """Take back every lease of one namespace."""
@@ -57,6 +82,7 @@ class Flights:
         for flight in namespace.flights.values():
             flight.standing = False
         namespace.flights.clear()
+        namespace.pending.clear()
 
     def revoke_all(self) -> None:
         """Take every lease back."""

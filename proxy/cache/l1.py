@@ -2,8 +2,8 @@
 
 Owns what is resident and what is evicted. Knows no rule of consistency: who may publish is decided in `core`.
 
-    namespaces[scope].resident[key] -> Entry      what is held
-    namespaces[scope].entries                     the same dict while L1 is served, an empty one while it is not
+    namespaces[scope].resident, .replies          what is held
+    namespaces[scope].entries, .answers           the same dicts while L1 is served, empty ones while it is not
     _ring                                         every entry once, in no order, for the sampled eviction
 
 Eviction looks at a roving slice of the ring and drops the entries with the smallest `uses / (idle time * size)`:
@@ -14,12 +14,15 @@ from __future__ import annotations
 
 from typing import Final
 
-from proxy.cache.entry import Entry, Namespace, Scope
+from proxy.cache.entry import Entry, Namespace, ReplyEntry, Scope
+from proxy.cache.journal import EVICTED, Journal
 
 # An eviction looks at so many entries and drops so many. bench/eviction.py: 4 of 32 hits as often as 1 of 16 (54.70 and
 # 54.75 %), in two thirds of the time; 1 of 8 hits less often (54.29 %).
 SAMPLE: Final = 32
 BATCH: Final = 4
+REPLIES_MAX: Final = 4096
+"""Replies of one key: a change of it drops them all at once, in some 2 ms."""
 
 
 class L1:
@@ -27,6 +30,7 @@ class L1:
 
     def __init__(self, max_bytes: int) -> None:
         self.max_bytes = max_bytes
+        self.journal = Journal()
         self.bytes = 0
         self.evictions = 0
         self.serving = False
@@ -43,32 +47,53 @@ class L1:
         if found is None:
             found = self.namespaces[scope] = Namespace(scope)
             if self.serving:
-                found.entries = found.resident
+                found.entries, found.answers = found.resident, found.replies
         return found
 
     def serve(self) -> None:
         """Let hits see what is resident."""
         self.serving = True
         for namespace in self.namespaces.values():
-            namespace.entries = namespace.resident
+            namespace.entries, namespace.answers = namespace.resident, namespace.replies
 
     def suspend(self) -> None:
         """Hide everything from hits at once, keeping it."""
         self.serving = False
         for namespace in self.namespaces.values():
-            namespace.entries = {}
+            namespace.entries, namespace.answers = {}, {}
 
     def put(self, namespace: Namespace, key: bytes, reply: bytes, deadline: float, now: float) -> None:
-        """Hold a reply until `deadline`, replacing what was there; evict until the bound is kept."""
+        """Hold a reply of GET until `deadline`, replacing what was there; evict until the bound is kept."""
         entry = Entry(namespace, key, reply, deadline, now)
+        if self._make_room(entry, namespace.resident.get(key), now):
+            namespace.resident[key] = entry
+            self._link(entry)
+
+    def put_reply(
+        self, namespace: Namespace, key: bytes, reply: bytes, deadline: float, now: float, *, request: bytes
+    ) -> None:
+        """Hold a reply of another read."""
+        entry = ReplyEntry(namespace, key, reply, deadline, now, request=request)
+        if self._make_room(entry, namespace.replies.get(request), now):
+            head = namespace.heads.get(key)
+            if head is not None:
+                if head.count >= REPLIES_MAX:
+                    return
+                entry.after, head.before, entry.count = head, entry, head.count + 1
+            namespace.heads[key] = namespace.replies[request] = entry
+            self._link(entry)
+
+    def _make_room(self, entry: Entry, old: Entry | None, now: float) -> bool:
+        """Forget what an entry replaces and evict until it fits; False if it never will."""
         if entry.size_bytes > self.max_bytes:
-            return
-        old = namespace.resident.get(key)
+            return False
         if old is not None:
             self._forget(old)
         while self.bytes + entry.size_bytes > self.max_bytes:
             self._evict(now)
-        namespace.resident[key] = entry
+        return True
+
+    def _link(self, entry: Entry) -> None:
         entry.index = len(self._ring)
         self._ring.append(entry)
         self.bytes += entry.size_bytes
@@ -81,6 +106,12 @@ class L1:
             if entry is not None:
                 self._unlink(entry)
                 dropped += 1
+            reply = namespace.heads.pop(key, None)
+            while reply is not None:
+                del namespace.replies[reply.request]
+                self._unlink(reply)
+                dropped += 1
+                reply = reply.after
         return dropped
 
     def clear(self) -> int:
@@ -88,6 +119,8 @@ class L1:
         dropped = len(self._ring)
         for namespace in self.namespaces.values():
             namespace.resident.clear()
+            namespace.replies.clear()
+            namespace.heads.clear()
         self._ring.clear()
         self._hand = 0
         self.bytes = 0
@@ -95,8 +128,10 @@ class L1:
 
     def clear_namespace(self, namespace: Namespace) -> int:
         """Drop the entries of one namespace; return how many went."""
-        entries = list(namespace.resident.values())
+        entries = [*namespace.resident.values(), *namespace.replies.values()]
         namespace.resident.clear()
+        namespace.replies.clear()
+        namespace.heads.clear()
         for entry in entries:
             self._unlink(entry)
         return len(entries)
@@ -105,6 +140,10 @@ class L1:
         """Drop a namespace that nobody uses any more."""
         self.clear_namespace(namespace)
         self.namespaces.pop(namespace.scope, None)
+
+    def slice(self, start: int, count: int) -> list[Entry]:
+        """Return `count` entries, in no order, from a place in 0 .. len - 1 on; fewer at the end."""
+        return self._ring[start : start + count]
 
     def resize(self, max_bytes: int, now: float) -> None:
         """Change the bound; a smaller one evicts at once."""
@@ -127,10 +166,26 @@ class L1:
         self._hand = hand + SAMPLE
         for entry in looked_at[:BATCH]:
             self.evictions += 1
+            self.journal.note((now, EVICTED, entry.key))
             self._forget(entry)
 
     def _forget(self, entry: Entry) -> None:
-        del entry.namespace.resident[entry.key]
+        namespace = entry.namespace
+        if isinstance(entry, ReplyEntry):
+            del namespace.replies[entry.request]
+            before, after = entry.before, entry.after
+            if after is not None:
+                after.before = before
+            if before is not None:
+                before.after = after
+                namespace.heads[entry.key].count -= 1
+            elif after is not None:
+                after.count = entry.count - 1
+                namespace.heads[entry.key] = after
+            else:
+                del namespace.heads[entry.key]
+        else:
+            del namespace.resident[entry.key]
         self._unlink(entry)
 
     def _unlink(self, entry: Entry) -> None:

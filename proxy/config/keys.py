@@ -1,16 +1,17 @@
 """Every key of the configuration, declared once: path, kind, default, whether it applies live, when to change it.
 
 The loader, `respite check`, the comparison on reload and the test that holds `conf/respite.toml` and
-`conf/README.md` to the truth all read this table. A new key is one line here and one field in `model.py`.
+`conf/README.md` to the truth all read this table. A new key is one line here and one field in `model.py`. The keys of
+an array of tables, [[class]], are a table of their own in `classes.py`; here the array as a whole is one key.
 """
 
 from __future__ import annotations
 
 from typing import Final
 
-import attrs
-
 from proxy.config import kinds
+from proxy.config.classes import CLASSES
+from proxy.config.key import Key, Tables
 from proxy.config.kinds import Kind
 
 _KIB = 1 << 10
@@ -21,25 +22,7 @@ _HOUR = 3600.0
 _DAY = 86400.0
 
 
-@attrs.frozen
-class Key:
-    """One key.
-
-    `path` is dotted as in the file, `field` dotted as in `Settings`, `default` the value as a file would write it,
-    `live` whether a running proxy takes a changed value at once, `help` one line on when to change it. The value of
-    a `secret` key is never shown.
-    """
-
-    path: str
-    field: str
-    kind: Kind
-    default: object
-    live: bool
-    help: str
-    secret: bool = False
-
-
-def _key(path: str, kind: Kind, default: object, when: str, *, field: str = "", restart: bool = False) -> Key:
+def _key(path: str, kind: Kind | Tables, default: object, when: str, *, field: str = "", restart: bool = False) -> Key:
     secret = path in {"listen.admin_token", "listen.users"}
     return Key(path, field or path, kind, default, live=not restart, help=when, secret=secret)
 
@@ -69,9 +52,9 @@ KEYS: Final[tuple[Key, ...]] = (
     ),
     _key(
         "listen.workers",
-        kinds.one_worker(),
+        kinds.count(1, 64),
         1,
-        "Leave at 1: this version runs one worker process.",
+        "Raise when one core is not enough: so many processes share the port, the clients and l1.max_bytes.",
         restart=True,
     ),
     _key(
@@ -240,10 +223,28 @@ KEYS: Final[tuple[Key, ...]] = (
         field="l1.max_staleness_s",
     ),
     _key(
+        "l1.admit",
+        kinds.choice("auto", "always", "second_read"),
+        "auto",
+        'Set to "second_read" when most keys are read once: a value is kept from its second read on; or to "always".',
+    ),
+    _key(
+        "l1.scope",
+        kinds.choice("all", "classes"),
+        "all",
+        'Set to "classes" to begin with some keys: only those of a [[class]] with l1 = true are kept.',
+    ),
+    _key(
+        "l1.cache_commands",
+        kinds.module_commands(),
+        [],
+        'Set to module commands that only read and depend on nothing but their keys: ["JSON.GET", "JSON.MGET"].',
+    ),
+    _key(
         "l1.tracking",
         kinds.choice("auto", "redirect", "broadcast", "off"),
         "auto",
-        "Change when a server handles one way badly: redirect, broadcast (every change is announced) or off (no L1).",
+        "Change when one does badly: redirect, broadcast (every change is announced), off (only l1.max_age counts).",
     ),
     _key(
         "l1.fence_scripts",
@@ -252,10 +253,34 @@ KEYS: Final[tuple[Key, ...]] = (
         "Set to false when scripts touch only keys they declare: their replies then come one round trip sooner.",
     ),
     _key(
+        "l1.verify",
+        kinds.share(0, 1),
+        0.0001,
+        "Raise to check more hits against Redis in the background, 1 for all; each costs a read there, 0 checks none.",
+    ),
+    _key(
+        "l1.touch_rate",
+        kinds.count(0, 100_000),
+        100,
+        "Raise when Redis evicts (LRU or LFU) what is hot here; so many hot keys a second are touched there, 0 none.",
+    ),
+    _key(
+        "l1.early_refresh",
+        kinds.share(0, 0.5),
+        0,
+        "Set to 0.1 for hot keys that live for seconds: in the last tenth of its life one reader fetches a value anew.",
+    ),
+    _key(
         "rollout.mode",
-        kinds.choice("on", "off", later=("shadow",)),
+        kinds.choice("on", "off", "shadow"),
         "on",
-        'Set to "off" for pure pass-through: the first step of a roll-out and the quickest way back.',
+        'Set to "off" for pure pass-through, to "shadow" to fill L1 and compare it with Redis without serving from it.',
+    ),
+    _key(
+        "rollout.percent",
+        kinds.share(0, 100),
+        100,
+        "Lower to begin with some: so many percent of client connections get rollout.mode, the rest pass through.",
     ),
     _key(
         "log.level",
@@ -270,6 +295,13 @@ KEYS: Final[tuple[Key, ...]] = (
         'Set to "json" where a collector reads the logs: one object a line.',
         restart=True,
     ),
+    _key(
+        "class",
+        CLASSES,
+        [],
+        "Add to treat some keys apart; the first class whose glob takes a key has it.",
+        field="classes",
+    ),
 )
 
 # Known to the documentation, not built yet: refused with words of their own, never ignored and never "unknown".
@@ -277,15 +309,12 @@ LATER: Final[frozenset[str]] = frozenset(
     {
         "ttl",
         "compression",
-        "class",
         "amqp",
         "event",
         "push",
         "metrics",
         "alert",
         "tuning",
-        "l1.admit",
-        "rollout.percent",
         "rollout.write_envelopes",
     }
 )

@@ -8,16 +8,23 @@ Knows no key and no other value: what two keys must agree on is in `rules.py`.
 
 from __future__ import annotations
 
+import re
 import stat
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any, Final, TypeGuard
 
 import attrs
 
 from proxy.config.endpoint import DEFAULT_LISTEN_PORT, Endpoint, parse_admin_url, parse_endpoint
+from proxy.config.globs import parse_glob
 from proxy.config.model import ProxyUser
 from proxy.config.units import format_bytes, format_seconds, is_whole, parse_bytes, parse_seconds
+
+_CLASS_NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_MODULE_COMMAND: Final = re.compile(r"[A-Z0-9_-]+(\.[A-Z0-9_-]+)+")
+# Redis itself gives up on globs with a thousand stars; nobody's keys need half of that.
+_GLOB_BYTES_MAX: Final = 512
 
 
 @attrs.frozen
@@ -35,6 +42,16 @@ def _is_text(value: object) -> TypeGuard[str]:
 def _is_list(value: object) -> TypeGuard[Sequence[object]]:
     # A list in TOML; a tuple is what a flag given several times arrives as.
     return isinstance(value, list | tuple)
+
+
+def _texts(value: object) -> tuple[str, ...]:
+    """Return a list of texts as a tuple; raise ValueError for anything else."""
+    if not _is_list(value):
+        raise ValueError
+    found = tuple(item for item in value if _is_text(item))
+    if len(found) != len(value):
+        raise ValueError
+    return found
 
 
 def flag() -> Kind:
@@ -84,12 +101,21 @@ def size(low: int, high: int) -> Kind:
     return Kind(f"a size from {format_bytes(low)} to {format_bytes(high)}", read)
 
 
-def choice(*names: str, later: Sequence[str] = ()) -> Kind:
-    """Accept one of a few words; those of `later` are known, and refused as not built yet."""
+def share(low: float, high: float) -> Kind:
+    """Accept a number in a range, whole or not, both ends included."""
+
+    def read(value: object) -> float:
+        if not (is_whole(value) or isinstance(value, float)) or not low <= value <= high:
+            raise ValueError
+        return float(value)
+
+    return Kind(f"a number from {low:g} to {high:g}", read)
+
+
+def choice(*names: str) -> Kind:
+    """Accept one of a few words."""
 
     def read(value: object) -> str:
-        if value in later:
-            raise ValueError(f"this version does not have {value!r} yet")
         if value not in names:
             raise ValueError
         return str(value)
@@ -97,17 +123,58 @@ def choice(*names: str, later: Sequence[str] = ()) -> Kind:
     return Kind("one of " + ", ".join(repr(name) for name in names), read)
 
 
-def one_worker() -> Kind:
-    """Accept 1: the key is known, more workers are not built yet."""
+def module_commands() -> Kind:
+    """Accept a list of names of module commands, in any case; read as upper case."""
 
-    def read(value: object) -> int:
-        if not is_whole(value) or value < 1:
+    def read(value: object) -> tuple[str, ...]:
+        names = tuple(name.upper() for name in _texts(value))
+        for name in names:
+            if not _MODULE_COMMAND.fullmatch(name):
+                # One without a dot would be Redis' own: those are known, and cached where they can be.
+                raise ValueError(f"{name!r} is no command of a module, which has a dot in its name")
+        if len(set(names)) != len(names):
+            raise ValueError("a command stands twice")
+        return names
+
+    return Kind('a list of names of module commands, such as ["JSON.GET"]', read)
+
+
+def class_name() -> Kind:
+    """Accept a short word that can stand in a log, a metric and a dotted path."""
+
+    def read(value: object) -> str:
+        if not _is_text(value) or not _CLASS_NAME.fullmatch(value):
             raise ValueError
-        if value > 1:
-            raise ValueError("this version runs one worker")
-        return 1
+        return value
 
-    return Kind("1", read)
+    return Kind("1 to 64 letters, digits, - and _", read)
+
+
+def globs() -> Kind:
+    """Accept a list of globs, at least one; a glob that can hardly mean what it says is refused with the reason."""
+
+    def read(value: object) -> tuple[str, ...]:
+        found = _texts(value)
+        flaws = [flaw for glob in found for flaw in _flaws(glob)]
+        if not found:
+            raise ValueError("without a glob a class has no keys")
+        if flaws:
+            raise ValueError("; ".join(dict.fromkeys(flaws)))
+        if len(set(found)) != len(found):
+            raise ValueError("a glob stands twice")
+        return found
+
+    return Kind('a list of globs, such as ["ticket:*"]', read)
+
+
+def _flaws(glob: str) -> Iterator[str]:
+    raw = glob.encode()
+    if not raw:
+        yield "an empty glob takes only the key that is empty"
+    elif len(raw) > _GLOB_BYTES_MAX:
+        yield f"a glob has at most {_GLOB_BYTES_MAX} bytes"
+    else:
+        yield from (f"{glob!r}: {part.flaw}" for part in parse_glob(raw) if part.flaw)
 
 
 def readable_file() -> Kind:

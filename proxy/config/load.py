@@ -6,39 +6,24 @@ r"""From a file, the environment and the command line to `Settings`, or to every
                               v
                           Settings -- RULES, what keys must agree on --> Settings or ConfigError
 
-Reads one file and changes nothing. What a key is called and may be stands in `keys.py`, not here.
+Reads one file and changes nothing. What a key is called and may be stands in `keys.py`, the words for what is wrong in
+`problems.py`, how an array of tables is read in `tables.py`.
 """
 
 from __future__ import annotations
 
-import difflib
-import json
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import attrs
-
-from proxy.config.endpoint import hide_credentials
-from proxy.config.keys import KEYS, LATER, Key
+from proxy.config.key import Tables
+from proxy.config.keys import KEYS, LATER
 from proxy.config.model import L1, Listen, Log, Rollout, Settings, TlsClient, TlsServer, Upstream
+from proxy.config.problems import Written, no_such_key, not_yet, shorten, wrong_value
 from proxy.config.rules import RULES
+from proxy.config.tables import read_tables
 from proxy.errors import ConfigError, Problem
-
-_NOT_YET = "this version does not have it yet; take it out"
-_MASK = '"***"'
-_SHOWN_CHARACTERS = 120
-# A key that nobody knows may still hold what nobody shall read.
-_SECRET_NAMES = ("pass", "token", "secret", "auth", "user", "credential")
-
-
-@attrs.frozen
-class _Written:
-    """A value as somebody wrote it; `source` names who, "" for the file."""
-
-    value: object
-    source: str = ""
 
 
 def find_config(path: Path | None, env: Mapping[str, str]) -> Path | None:
@@ -65,7 +50,7 @@ def load_settings(path: Path | None, *, env: Mapping[str, str], overrides: Mappi
     written = dict(_flatten(_read_file(found) if found is not None else {}, problems))
     written |= _from_environment(env)
     written |= {
-        name: _Written(value, "the command line") for name, value in overrides.items() if value not in (None, ())
+        name: Written(value, "the command line") for name, value in overrides.items() if value not in (None, ())
     }
     known = {key.path for key in KEYS}
     problems += [_stranger(name, one.value) for name, one in written.items() if name not in known]
@@ -76,28 +61,31 @@ def load_settings(path: Path | None, *, env: Mapping[str, str], overrides: Mappi
     return settings
 
 
-def _read_keys(written: Mapping[str, _Written], problems: list[Problem]) -> tuple[Settings, set[str]]:
+def _read_keys(written: Mapping[str, Written], problems: list[Problem]) -> tuple[Settings, set[str]]:
     """Read each key by itself; one that cannot be read is reported, named in the set, and stands at its default."""
     values: dict[str, Any] = {}
     wrong: set[str] = set()
     for key in KEYS:
-        one = written.get(key.path, _Written(key.default))
+        one = written.get(key.path, Written(key.default))
+        if isinstance(key.kind, Tables):
+            values[key.field] = read_tables(key, key.kind, one, _known_paths(), problems)
+            continue
         try:
             values[key.field] = key.kind.read(one.value)
         except ValueError as exc:
-            problems.append(_problem(key, one, key.kind.allowed, str(exc)))
+            problems.append(wrong_value(key, key.path, one, key.kind.allowed, str(exc)))
             values[key.field] = key.kind.read(key.default)
             wrong.add(key.path)
     return _build(values), wrong
 
 
-def _disagreements(settings: Settings, written: Mapping[str, _Written], wrong: set[str]) -> Iterator[Problem]:
+def _disagreements(settings: Settings, written: Mapping[str, Written], wrong: set[str]) -> Iterator[Problem]:
     """Yield what keys do not agree on, but nothing about a key that is wrong by itself."""
     by_path = {key.path: key for key in KEYS}
     for rule in RULES:
         if wrong.isdisjoint(rule.paths) and (fault := rule.fault(settings)):
             key = by_path[rule.paths[0]]
-            yield _problem(key, written.get(key.path, _Written(key.default)), fault)
+            yield wrong_value(key, key.path, written.get(key.path, Written(key.default)), fault)
 
 
 def _read_file(path: Path) -> dict[str, Any]:
@@ -114,44 +102,41 @@ def _read_file(path: Path) -> dict[str, Any]:
         raise ConfigError((Problem(str(path), "TOML", f"it cannot be read: {exc}"),)) from exc
 
 
-def _from_environment(env: Mapping[str, str]) -> dict[str, _Written]:
-    written: dict[str, _Written] = {}
+def _from_environment(env: Mapping[str, str]) -> dict[str, Written]:
+    written: dict[str, Written] = {}
     for path, names in (("listen.url", ("RESPITE_LISTEN",)), ("upstream.url", ("RESPITE_UPSTREAM", "REDIS_URL"))):
         for name in names:
             if env.get(name):
-                written[path] = _Written(env[name], name)
+                written[path] = Written(env[name], name)
                 break
     return written
 
 
-def _flatten(document: Mapping[str, Any], problems: list[Problem], prefix: str = "") -> Iterator[tuple[str, _Written]]:
+def _flatten(document: Mapping[str, Any], problems: list[Problem], prefix: str = "") -> Iterator[tuple[str, Written]]:
     """Yield (dotted path, value) for every value; a table is descended into only where keys live below it."""
-    tables = {key.path.rpartition(".")[0] for key in KEYS}
+    tables = {key.path.rpartition(".")[0] for key in KEYS if "." in key.path}
     for name, value in document.items():
         path = prefix + name
         if path not in tables:
-            yield path, _Written(value)
+            yield path, Written(value)
         elif isinstance(value, dict):
             yield from _flatten(value, problems, f"{path}.")
         else:
-            problems.append(Problem(path, _shorten(value), f"a table: [{path}]"))
+            problems.append(Problem(path, shorten(value), f"a table: [{path}]"))
 
 
 def _stranger(path: str, value: object) -> Problem:
     """Describe a key that no table of ours knows: one that comes later, or one that nobody ever heard of."""
-    if path in LATER:
-        return Problem(path, _shorten(value), _NOT_YET)
-    leaf = path.rpartition(".")[2]
-    shown = _MASK if any(name in leaf.lower() for name in _SECRET_NAMES) else _shorten(value)
-    known = [key.path for key in KEYS]
-    tables = sorted({name.partition(".")[0] for name in known})
-    if isinstance(value, dict | list) and "." not in path:
-        nearest = difflib.get_close_matches(path, tables, n=1)
-    else:
-        # A right name in the wrong table is the likelier slip than a wrong name in the right one.
-        same_leaf = [name for name in known if name.rpartition(".")[2] == leaf]
-        nearest = difflib.get_close_matches(path, same_leaf or known, n=1, cutoff=0.0 if same_leaf else 0.6)
-    return Problem(path, shown, "no such key", nearest[0] if nearest else "")
+    return not_yet(path, value) if path in LATER else no_such_key(path, value, _known_paths())
+
+
+def _known_paths() -> list[str]:
+    """List the paths of all keys, those of one table of an array as class.match."""
+    known = []
+    for key in KEYS:
+        inner = key.kind.keys if isinstance(key.kind, Tables) else ()
+        known += [f"{key.path}.{one.path}" for one in inner] or [key.path]
+    return known
 
 
 def _build(values: Mapping[str, Any]) -> Settings:
@@ -166,20 +151,5 @@ def _build(values: Mapping[str, Any]) -> Settings:
         l1=L1(**below("l1")),
         rollout=Rollout(**below("rollout")),
         log=Log(**below("log")),
+        classes=values["classes"],
     )
-
-
-def _problem(key: Key, one: _Written, allowed: str, reason: str = "") -> Problem:
-    because = f" ({reason})" if reason else ""
-    origin = f"; it comes from {one.source}" if one.source else ""
-    shown = _MASK if key.secret and one.value else _shorten(one.value)
-    return Problem(key.path, shown, f"{allowed}{because}{origin}")
-
-
-def _shorten(value: object) -> str:
-    if isinstance(value, dict):
-        return "{...}"
-    if isinstance(value, list) and any(isinstance(item, dict | list) for item in value):
-        return "[...]"
-    text = hide_credentials(json.dumps(value, default=str, ensure_ascii=False))
-    return text if len(text) <= _SHOWN_CHARACTERS else f"{text[:_SHOWN_CHARACTERS]}..."

@@ -1,6 +1,7 @@
 """What a configuration says once it has been read: frozen values, seconds and bytes, nothing left to parse.
 
-No defaults here: `keys.py` declares them, once. `load.default_settings()` hands out the settings of an empty file.
+No defaults here: the tables of keys declare them, once. `load.default_settings()` hands out the settings of an empty
+file. Only a class has them here too, for those that make one by hand; a test holds the two together.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from proxy.config.endpoint import Endpoint, parse_endpoint
 
 __all__ = [
     "L1",
+    "ClassSettings",
     "Endpoint",
     "Listen",
     "Log",
@@ -56,7 +58,7 @@ class ProxyUser:
 
 @attrs.frozen
 class Listen:
-    """The side of the clients. `admin` "" means no admin port; `idle_timeout_s` 0 means never."""
+    """The side of the clients. `admin` "" means no admin port; `idle_timeout_s` 0 means never; `workers` 1 to 64."""
 
     urls: tuple[Endpoint, ...]
     admin: str
@@ -85,22 +87,38 @@ class Upstream:
 
 @attrs.frozen
 class L1:
-    """The cache in this process. `max_age_s` is a hard cap, `max_staleness_s` how long the link may be silent."""
+    """The cache in this process. `max_age_s` is a hard cap, `max_staleness_s` how long the link may be silent.
+
+    `scope` "classes" keeps only keys of a class with l1. `cache_commands` are names of module commands in upper case.
+    `verify` is the share of hits that are compared with Redis, 0 to 1; `touch_rate` the hot keys a second that are
+    touched there, 0 for none; `early_refresh` the share of an entry's life, before its end, in which one reader goes to
+    Redis while the others are still served: 0 to 0.5.
+    """
 
     enabled: bool
     max_bytes: int
     max_value_bytes: int
     max_age_s: float
     max_staleness_s: float
+    admit: Literal["auto", "always", "second_read"]
+    scope: Literal["all", "classes"]
+    cache_commands: tuple[str, ...]
     tracking: Literal["auto", "redirect", "broadcast", "off"]
     fence_scripts: bool
+    verify: float
+    touch_rate: int
+    early_refresh: float
 
 
 @attrs.frozen
 class Rollout:
-    """How much of Respite is in effect: "off" is pure pass-through."""
+    """How much of Respite is in effect: "off" is pure pass-through, "shadow" compares L1 with Redis, never serves it.
 
-    mode: Literal["on", "off"]
+    `percent` of client connections get `mode`, 0 to 100; the rest get "off".
+    """
+
+    mode: Literal["on", "off", "shadow"]
+    percent: float
 
 
 @attrs.frozen
@@ -112,11 +130,29 @@ class Log:
 
 
 @attrs.frozen
+class ClassSettings:
+    """Keys that are treated alike: those that one of the globs `match` takes and none of a class before.
+
+    `l1` says whether L1 may hold them, `max_staleness_s` None that l1.max_staleness holds for them. `recompute_lease_s`
+    is how long one of many readers, on all hosts, may take to make a missing value anew, 0 that nobody gets a lease;
+    meanwhile the others "wait" or get what is "stale".
+    """
+
+    name: str
+    match: tuple[str, ...]
+    l1: bool = True
+    max_staleness_s: float | None = None
+    recompute_lease_s: float = 0
+    while_recomputed: Literal["wait", "stale"] = "wait"
+
+
+@attrs.frozen
 class Settings:
-    """The whole configuration."""
+    """The whole configuration. Of `classes`, the first that takes a key has it."""
 
     listen: Listen
     upstream: Upstream
     l1: L1
     rollout: Rollout
     log: Log
+    classes: tuple[ClassSettings, ...]

@@ -112,8 +112,10 @@ def _same_place(upstream: Endpoint, listening: Endpoint) -> bool:
 
 
 def _value_larger_than_l1(settings: Settings) -> str:
-    limit = settings.l1.max_bytes
-    return f"at most l1.max_bytes ({format_bytes(limit)})" if settings.l1.max_value_bytes > limit else ""
+    workers = settings.listen.workers
+    limit = settings.l1.max_bytes // workers
+    words = "l1.max_bytes / listen.workers, the part of one worker" if workers > 1 else "l1.max_bytes"
+    return f"at most {words} ({format_bytes(limit)})" if settings.l1.max_value_bytes > limit else ""
 
 
 _LISTEN_TLS = ("listen.tls.cert", "listen.tls.key", "listen.tls.ca", "listen.tls.require_client_cert")
@@ -132,5 +134,5 @@ RULES: Final[tuple[Rule, ...]] = (
     Rule(("upstream.tls.key", "upstream.tls.cert"), _upstream_key_without_cert),
     Rule(("upstream.url", *_UPSTREAM_TLS), _upstream_material_without_tls),
     Rule(("upstream.url", "listen.url"), _upstream_is_ourselves),
-    Rule(("l1.max_value_bytes", "l1.max_bytes"), _value_larger_than_l1),
+    Rule(("l1.max_value_bytes", "l1.max_bytes", "listen.workers"), _value_larger_than_l1),
 )

@@ -21,6 +21,7 @@ class Downstream(Client, Protocol):
 
     session: Session
     namespace: Namespace | None  # where its reads may be answered from, None = nowhere
+    shadow: Namespace | None  # what its reads are compared with, in shadow mode; never served from
     parked: str  # why its commands wait, "" when they do not
     muting: bool  # CLIENT REPLY: the reply of the command at hand is not sent
 

@@ -17,13 +17,17 @@ from typing import Final
 
 from proxy.cache.entry import Flight, Namespace
 from proxy.cache.flights import Flights
+from proxy.cache.journal import EVERY_KEY, FILL, FLUSH, PUSH, REFUSED, WRITE
 from proxy.cache.l1 import L1
 from proxy.core.stats import Stats
+from proxy.core.verify import Verifier
+from proxy.wire.reads import GET_READ, CachedRead
 
-_NILS: Final = (b"$-1\r\n", b"_\r\n")
+_UNFIT: Final = b"-!|"  # an error, or something that carries an attribute
 NO_EXPIRY: Final = -1  # PTTL's words
 NO_KEY: Final = -2
 LINGER_S: Final = 5.0
+FIELDS_S: Final = 10.0  # a command that lets a field expire may still be on its way for so long
 
 
 class Engine:
@@ -33,21 +37,55 @@ class Engine:
         self.l1 = l1
         self.stats = stats
         self.flights = Flights(l1.namespaces)
+        self.journal = l1.journal
+        self.verifier = Verifier(self)
         self.enabled = enabled
         self.max_age_s = max_age_s
         self.max_value_bytes = max_value_bytes
         self.now = 0.0
+        self.fields_expire = False
+        self._fields_until = 0.0
         self.writing: dict[bytes, int] = {}  # keys with a write in flight -> how many
         self._lingering: deque[tuple[float, list[bytes]]] = deque()
         self.writing_all = 0  # writes in flight whose keys are unknown
 
-    def can_lease(self, key: bytes) -> bool:
-        """Return whether a read of the key may open or join a flight: not while a write of it is in flight."""
-        return self.enabled and not self.writing_all and key not in self.writing
+    def can_lease(self, key: bytes, read: CachedRead = GET_READ) -> bool:
+        """Return whether a read of the key may open or join a flight.
 
-    def open(self, namespace: Namespace, key: bytes, link: object) -> Flight:
-        """Open a lease for a miss."""
-        return self.flights.open(namespace, key, link, self.now)
+        Not while a write of it is in flight, L1 is not served, or a field of a hash may end sooner than its key.
+        """
+        return (
+            self.l1.serving
+            and not self.writing_all
+            and key not in self.writing
+            and not (read.fields and self.fields_expire)
+        )
+
+    def let_fields_expire(self, at_least_s: float = FIELDS_S) -> None:
+        """Keep no reply about a hash: a field may have an end of its own from now on, and PTTL does not tell it.
+
+        `at_least_s`: how long `keep_fields` has no effect.
+        """
+        self._fields_until = max(self._fields_until, self.now + at_least_s)
+        if not self.fields_expire:
+            self.fields_expire = True
+            self.flush()
+
+    def keep_fields(self) -> None:
+        """Keep replies about hashes again: Redis says that no field has an end, and nobody is about to give one."""
+        if self.now >= self._fields_until:
+            self.fields_expire = False
+
+    def open(
+        self,
+        namespace: Namespace,
+        key: bytes,
+        link: object,
+        request: bytes | None = None,
+        read: CachedRead = GET_READ,
+    ) -> Flight:
+        """Open a lease for a miss: of a GET, or of the read of a raw request."""
+        return self.flights.open(namespace, key, link, self.now, request=request, read=read)
 
     def finish(self, flight: Flight, pttl_ms: int) -> float:
         """Land a flight whose read and PTTL are both in; publish if the lease still stands.
@@ -57,34 +95,39 @@ class Engine:
         """
         deadline = flight.sent_at + (pttl_ms / 1000 if pttl_ms >= 0 else self.max_age_s)
         reply = flight.reply
-        if reply is None:
-            is_fit = False
-        elif reply[0] == 0x24 and reply[1] != 0x2D:
-            # A value. PTTL knows no such key: it has expired between the two.
-            is_fit = pttl_ms != NO_KEY and len(reply) <= self.max_value_bytes
-            if pttl_ms == NO_KEY:
-                deadline = 0.0
-        elif reply in _NILS:
-            # No value. PTTL knows the key: it has come between the two, or MGET's nil hides another type.
-            is_fit = pttl_ms == NO_KEY
+        is_fit = False
+        if reply is not None and reply[0] not in _UNFIT:
+            may_be_missing = flight.read.may_be_missing(reply)
+            # PTTL knows no such key: what was read of one has expired between the two. It knows the key, and none was
+            # read: it has come between the two, or MGET's nil hides another type.
+            is_fit = may_be_missing if pttl_ms == NO_KEY else not (flight.read.sole and may_be_missing)
             if not is_fit:
                 deadline = 0.0
-        else:
-            is_fit = False  # an error, or something that carries an attribute
-        if self.flights.land(flight) and is_fit:
+        if self.flights.land(flight) and is_fit and len(reply) <= self.max_value_bytes:  # type: ignore[arg-type]
             until = min(deadline, flight.sent_at + self.max_age_s)
             if until > self.now:
-                self.l1.put(flight.namespace, flight.key, reply, until, self.now)  # type: ignore[arg-type]
-                self.stats.published += 1
+                self._publish(flight, reply, until)  # type: ignore[arg-type]
                 return deadline
         self.stats.refused += 1
+        self.journal.note((self.now, REFUSED, flight.key))
         return deadline
+
+    def _publish(self, flight: Flight, reply: bytes, until: float) -> None:
+        key, request = flight.key, flight.request
+        if request is key:
+            self.l1.put(flight.namespace, key, reply, until, self.now)
+        else:
+            self.l1.put_reply(flight.namespace, key, reply, until, self.now, request=request)
+        self.stats.published += 1
+        self.journal.note((self.now, FILL, key))
 
     def begin_write(self, keys: Iterable[bytes]) -> None:
         """Mark keys (as bulk strings) as being written, when the command is submitted."""
         writing = self.writing
+        note = self.journal.note
         for key in keys:
             writing[key] = writing.get(key, 0) + 1
+            note((self.now, WRITE, key))
             self.drop(key)
 
     def end_write(self, keys: Iterable[bytes]) -> None:
@@ -121,22 +164,26 @@ class Engine:
     def drop(self, key: bytes) -> None:
         """Drop a key (as a bulk string) everywhere and revoke its leases."""
         for namespace in self.l1.namespaces.values():
-            if key in namespace.resident:
+            if key in namespace.resident or key in namespace.heads:
                 self.stats.dropped += self.l1.drop(key)
-            if key in namespace.flights:
+            if key in namespace.flights or key in namespace.pending:
                 self.flights.revoke_key(key)
 
     def drop_pushed(self, keys: Sequence[bytes]) -> None:
         """Apply an invalidation push: plain keys."""
         self.stats.invalidations += len(keys)
+        note = self.journal.note
         for key in keys:
-            self.drop(b"$%d\r\n%b\r\n" % (len(key), key))
+            raw = b"$%d\r\n%b\r\n" % (len(key), key)
+            note((self.now, PUSH, raw))
+            self.drop(raw)
 
     def flush(self) -> None:
         """Drop everything and revoke every lease."""
         self.flights.revoke_all()
         if self.l1.clear():
             self.stats.flushes += 1
+            self.journal.note((self.now, FLUSH, EVERY_KEY))
 
     def flush_namespace(self, namespace: Namespace) -> None:
         """Drop and revoke what one namespace holds: the link that fed it was lost, its pushes with it."""

@@ -70,7 +70,7 @@ class FillSlot(Slot):
     __slots__ = ("_engine", "flight")
     needs_whole = True
 
-    def __init__(self, client: Client, engine: Engine, flight: Flight) -> None:
+    def __init__(self, client: Client | None, engine: Engine, flight: Flight) -> None:
         super().__init__(client)
         self.left = 2
         self._engine = engine
@@ -88,7 +88,7 @@ class FillSlot(Slot):
         super().keep(raw, count)
         if self.streams:
             self.mode = Mode.WHOLE  # what comes now is ours
-            super().fill(b"")
+            self.fill(b"")
 
     def land(self, raw: bytes) -> None:
         """Take the PTTL, or both at once: publish if the lease stands, then answer."""
@@ -106,13 +106,13 @@ class FillSlot(Slot):
             value = self.flight.reply = raw[:at]
         end_flight(self._engine, self.flight, raw[at:])
         if self.reply is None:
-            super().fill(value)
+            self.fill(value)
 
     def fail(self, failure: Failure) -> None:
         """Give the lease back; answer the opener with the value if that came, else with the error."""
         abandon_flight(self._engine, self.flight)
         if self.reply is None and self.left == 1 and self.parts is not None:
-            super().fill(b"".join(self.parts.chunks[: self.parts.whole]))
+            self.fill(b"".join(self.parts.chunks[: self.parts.whole]))
         elif self.reply is None:
             self.left = 1
             super().fail(failure)

@@ -224,6 +224,8 @@ class PinnedCommands:
             slot = WriteAllSlot(client, self._engine)
             state.queued_all = state.queued_all or state.multi
         elif spec.keys is not None:
+            if kind is Kind.FIELD_EXPIRY:
+                self._engine.let_fields_expire()
             keys = [bulk(bytes(key)) for key in spec.keys(args)]
             self._engine.begin_write(keys)
             if spec.may_write_undeclared and not state.multi:

@@ -17,16 +17,20 @@ from proxy.cache.entry import Namespace
 from proxy.core.downstream import Downstream, Services
 from proxy.core.engine import Engine
 from proxy.core.fill_slots import FillSlot, JoinSlot, MgetSlot, PttlSlot
+from proxy.core.gather import gather
 from proxy.core.pinned_commands import PinnedCommands
 from proxy.core.session_commands import SessionCommands
+from proxy.core.shadow import shadow
 from proxy.core.slots import EffectSlot, Slot, WriteAllSlot, WriteSlot
 from proxy.core.stats import Stats
 from proxy.wire.commands import CommandSpec, Kind
 from proxy.wire.encode import bulk, command
+from proxy.wire.reads import GET_READ, CachedRead
 from proxy.wire.request import Raw, Request
 
 GET: Final = b"*2\r\n$3\r\nGET\r\n"
 PTTL: Final = b"*2\r\n$4\r\nPTTL\r\n"
+READ_KINDS: Final = (Kind.GET, Kind.MGET, Kind.CACHED)
 NOAUTH: Final = b"-NOAUTH Authentication required.\r\n"
 
 
@@ -60,7 +64,7 @@ class Pipeline:
                     return
                 at += 1
                 continue
-            if client.joins and self.services.table.find(requests[at][0]).kind not in (Kind.GET, Kind.MGET):
+            if client.joins and self.services.table.find(requests[at][0]).kind not in READ_KINDS:
                 # A reader who joined may have to ask again: no write, SELECT .. of its own may overtake that.
                 self._hold(client, "settle", requests[at:])
                 return
@@ -86,7 +90,7 @@ class Pipeline:
         engine = self.engine
         by_word = self.services.table.by_word
         find = self.services.table.find
-        cached = client.namespace is not None
+        cached = client.namespace is not None or client.shadow is not None
         writes = engine.enabled
         total = len(requests)
         while at < total:
@@ -105,7 +109,7 @@ class Pipeline:
                     this = 2 if spec.is_write else 1
                 elif kind is Kind.WRITE:
                     this = 2
-                elif (kind is Kind.GET or kind is Kind.MGET) and not cached:
+                elif (kind is Kind.GET or kind is Kind.MGET or kind is Kind.CACHED) and not cached:
                     this = 1
                 else:
                     break
@@ -144,14 +148,24 @@ class Pipeline:
     def _special(self, client: Downstream, spec: CommandSpec, args: list[bytes], raw: Raw) -> bool:
         """Route what is neither a plain read nor a plain write; False = it must wait."""
         kind = spec.kind
+        if client.shadow is not None and kind in READ_KINDS and len(args) > 1:
+            shadow(self, client, spec, args, raw)
+            return True
         if kind is Kind.GET and client.namespace is not None and len(args) == 2:
             self.get(client, client.namespace, bulk(args[1]))
             return True
         if kind is Kind.MGET and client.namespace is not None and len(args) > 1:
             self.mget(client, client.namespace, args[1:])
             return True
-        if kind in (Kind.GET, Kind.MGET):  # of wrong arity: Redis has the words
+        if kind is Kind.CACHED and client.namespace is not None and len(args) > 1:
+            self.read(client, client.namespace, spec, args, raw)
+            return True
+        if kind in READ_KINDS:  # of wrong arity: Redis has the words
             self._forward(client, raw, Slot(client))
+            return True
+        if kind is Kind.FIELD_EXPIRY:
+            self.engine.let_fields_expire()
+            self._write(client, spec, args, raw)
             return True
         if kind is Kind.WRITE_ALL:
             if client.route() is None:
@@ -172,6 +186,16 @@ class Pipeline:
             return False
         return self.pinned_commands.take(client, args, raw)
 
+    def _write(self, client: Downstream, spec: CommandSpec, args: list[bytes], raw: Raw) -> None:
+        """Forward one write of known keys."""
+        assert spec.keys is not None
+        keys = [bulk(bytes(key)) for key in spec.keys(args)]
+        if client.route() is None:
+            client.reply(client.why_not())
+        else:
+            self.engine.begin_write(keys)
+            self._forward(client, raw, WriteSlot(client, self.engine, keys))
+
     def _forward(self, client: Downstream, raw: Raw, slot: Slot) -> None:
         link = client.route()
         if link is None:
@@ -189,10 +213,39 @@ class Pipeline:
             entry.used_at = engine.now
             self.stats.hits += 1
             client.reply(entry.reply)
+            if self.stats.hits >= engine.verifier.next_at:
+                engine.verifier.look(entry)
         else:
             self.miss(client, namespace, key)
 
-    def miss(self, client: Downstream, namespace: Namespace, key: bytes) -> None:
+    def read(self, client: Downstream, namespace: Namespace, spec: CommandSpec, args: list[bytes], raw: Raw) -> None:
+        """Answer another read of the allow-list, as `get` does."""
+        engine = self.engine
+        read = spec.read
+        assert read is not None
+        if read.join and len(args) - read.tail > 2:
+            gather(self, client, namespace, read, args)
+            return
+        request = bytes(raw)
+        entry = namespace.answers.get(request)
+        if entry is not None and entry.deadline > engine.now:
+            entry.uses += 1
+            entry.used_at = engine.now
+            self.stats.hits += 1
+            client.reply(entry.reply)
+            if self.stats.hits >= engine.verifier.next_at:
+                engine.verifier.look(entry)
+        else:
+            self.miss(client, namespace, bulk(args[1]), request, read)
+
+    def miss(
+        self,
+        client: Downstream,
+        namespace: Namespace,
+        key: bytes,
+        request: bytes | None = None,
+        read: CachedRead = GET_READ,
+    ) -> None:
         """Fetch what is not in L1: under a new lease, in another reader's flight, or for this client alone."""
         engine = self.engine
         self.stats.misses += 1
@@ -200,21 +253,24 @@ class Pipeline:
         if link is None:
             client.reply(client.why_not())
             return
-        if not (link.tracked and engine.l1.serving and engine.can_lease(key)):
+        if not (link.tracked and engine.can_lease(key, read)):
             slot = Slot(client)
             client.owe(slot)
-            link.submit(GET + key, slot)
+            link.submit(request or GET + key, slot)
             return
-        flight = namespace.flights.get(key)
+        flight = namespace.flights.get(request or key)
         if flight is None:
-            flight = engine.open(namespace, key, link)
+            flight = engine.open(namespace, key, link, request, read)
             fill = FillSlot(client, engine, flight)
             client.owe(fill)
-            link.submit(b"*2\r\n$3\r\nGET\r\n%b*2\r\n$4\r\nPTTL\r\n%b" % (key, key), fill)
+            if request is None:
+                link.submit(b"*2\r\n$3\r\nGET\r\n%b*2\r\n$4\r\nPTTL\r\n%b" % (key, key), fill)
+            else:
+                link.submit(b"%b*2\r\n$4\r\nPTTL\r\n%b" % (request, key), fill)
         else:
             self.stats.joined += 1
             client.joins += 1
-            join = JoinSlot(client, GET + key, engine.now)
+            join = JoinSlot(client, request or GET + key, engine.now)
             client.owe(join)
             if flight.joiners is None:
                 flight.joiners = [join]
@@ -253,10 +309,9 @@ class Pipeline:
         if link is None:
             client.reply(client.why_not())
             return
-        leasing = link.tracked and engine.l1.serving
         flights = [
             engine.open(namespace, key, link)
-            if leasing and key not in namespace.flights and engine.can_lease(key)
+            if link.tracked and key not in namespace.flights and engine.can_lease(key)
             else None
             for key in keys
         ]

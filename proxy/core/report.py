@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final, Protocol
 
 from proxy import __version__
+from proxy.cache.entry import Namespace, ReplyEntry
 from proxy.core.engine import Engine
 from proxy.core.stats import MetricFamily, Sample, Stats
 from proxy.core.tracking import Tracking
@@ -22,6 +23,9 @@ _GAUGES: Final[Mapping[str, tuple[str, str, str]]] = {
     "respite_resident_memory_bytes": ("memory", "rss_bytes", "Resident memory of this process."),
     "respite_uptime_seconds": ("", "uptime_s", "Seconds since this worker started."),
 }
+
+
+REPLIES_SHOWN: Final = 20
 
 
 class Reported(Protocol):
@@ -71,6 +75,7 @@ def build_report(worker: Reported) -> dict[str, Any]:
         "l1": {
             "enabled": engine.enabled,
             "serving": l1.serving,
+            "hash_fields_expire": engine.fields_expire,
             "entries": len(l1),
             "bytes": l1.bytes,
             "max_bytes": l1.max_bytes,
@@ -84,6 +89,14 @@ def build_report(worker: Reported) -> dict[str, Any]:
             "published_total": stats.published,
             "refused_total": stats.refused,
             "revoked_total": engine.flights.revoked,
+            "touched_total": stats.touched,
+        },
+        "consistency": {
+            "verified_total": stats.verified,
+            "stale_total": stats.stale,
+            "healed_total": stats.healed,
+            "staleness_p50_us": stats.staleness.quantile_us(0.50),
+            "staleness_p99_us": stats.staleness.quantile_us(0.99),
         },
         "commands": {
             "total": stats.commands,
@@ -108,7 +121,8 @@ def explain_key(engine: Engine, key: bytes) -> dict[str, Any]:
     for scope, namespace in engine.l1.namespaces.items():
         entry = namespace.resident.get(raw)
         flight = namespace.flights.get(raw)
-        if entry is None and flight is None:
+        replies = list(_replies(namespace, raw))
+        if entry is None and flight is None and not replies:
             continue
         row: dict[str, Any] = {
             "user": scope.user.decode("utf-8", "replace"),
@@ -121,12 +135,35 @@ def explain_key(engine: Engine, key: bytes) -> dict[str, Any]:
             row["uses"] = entry.uses
             row["idle_s"] = round(engine.now - entry.used_at, 3)
             row["ends_in_s"] = round(entry.deadline - engine.now, 3)
+        if replies:
+            row["replies"] = [_shown_reply(reply, engine.now) for reply in replies[:REPLIES_SHOWN]]
+            row["replies_total"] = len(replies)
         found.append(row)
     return {
         "key": key.decode("utf-8", "replace"),
         "l1": found,
         "l1_serving": engine.l1.serving,
         "write_in_flight": raw in engine.writing or engine.writing_all > 0,
+        "events": [{"ago_s": round(engine.now - at, 3), "event": what} for at, what in engine.journal.of(raw)],
+    }
+
+
+def _replies(namespace: Namespace, key: bytes) -> Iterator[ReplyEntry]:
+    """Yield the replies of other reads than GET."""
+    reply = namespace.heads.get(key)
+    while reply is not None:
+        yield reply
+        reply = reply.after
+
+
+def _shown_reply(reply: ReplyEntry, now: float) -> dict[str, Any]:
+    command = reply.request.split(b"\r\n", 3)[2]
+    return {
+        "command": command.decode("utf-8", "replace").upper(),
+        "reply_bytes": len(reply.reply),
+        "uses": reply.uses,
+        "idle_s": round(now - reply.used_at, 3),
+        "ends_in_s": round(reply.deadline - now, 3),
     }
 
 

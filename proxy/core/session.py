@@ -94,13 +94,14 @@ def _shown(value: bytes) -> str:
 
 
 class Sessions:
-    """All sessions by id."""
+    """All sessions by id. Of several workers each counts from a number of its own, so that no two ids are the same."""
 
-    __slots__ = ("_by_id", "_last_id")
+    __slots__ = ("_by_id", "_next_id", "_step")
 
-    def __init__(self) -> None:
+    def __init__(self, first: int = 1, step: int = 1) -> None:
         self._by_id: dict[int, Session] = {}
-        self._last_id = 0
+        self._next_id = first
+        self._step = step
 
     def __len__(self) -> int:
         return len(self._by_id)
@@ -109,9 +110,10 @@ class Sessions:
         return iter(list(self._by_id.values()))
 
     def next_id(self) -> int:
-        """Return an id never given before."""
-        self._last_id += 1
-        return self._last_id
+        """Return an id never given before: `first`, and each time `step` more."""
+        next_id = self._next_id
+        self._next_id += self._step
+        return next_id
 
     def add(self, session: Session) -> None:
         """Register a session."""

@@ -42,6 +42,10 @@ COUNTERS: Final[Mapping[str, tuple[str, str]]] = {
     "dropped": ("respite_l1_dropped", "Entries dropped by a push or a write."),
     "flushes": ("respite_l1_flushes", "Times everything in L1, or all of a link, was dropped."),
     "suspensions": ("respite_l1_suspensions", "Times L1 was not served because the invalidation link was silent."),
+    "verified": ("respite_verified_hits", "Hits (all of them in shadow mode, else a sample) compared with Redis."),
+    "stale": ("respite_stale_hits", "Compared hits for which Redis held something newer whose push had not come yet."),
+    "healed": ("respite_l1_healed", "Entries dropped because they differed from Redis and no push was on its way."),
+    "touched": ("respite_keys_touched", "Hot keys named in a TOUCH, so that Redis does not evict them."),
     "accepted": ("respite_clients_accepted", "Client connections accepted."),
     "rejected": ("respite_clients_rejected", "Client connections refused by max_clients."),
     "killed": (
@@ -58,9 +62,9 @@ COUNTERS: Final[Mapping[str, tuple[str, str]]] = {
 
 
 class Stats:
-    """Counters since the start, and the latency of what went upstream."""
+    """Counters since the start, the latency of what went upstream, and how long L1 was seen to be stale."""
 
-    __slots__ = (*COUNTERS, "latency")
+    __slots__ = (*COUNTERS, "latency", "staleness")
 
     commands: int
     hits: int
@@ -72,6 +76,10 @@ class Stats:
     dropped: int
     flushes: int
     suspensions: int
+    verified: int
+    stale: int
+    healed: int
+    touched: int
     accepted: int
     rejected: int
     killed: int
@@ -86,6 +94,7 @@ class Stats:
         for name in COUNTERS:
             setattr(self, name, 0)
         self.latency = Histogram()
+        self.staleness = Histogram()
 
     @property
     def hit_rate(self) -> float:
@@ -100,7 +109,12 @@ class Stats:
             for name, (metric, text) in COUNTERS.items()
         ]
         help_text = "Seconds a command waited for Redis, sampled once a read of a link; hits of L1 are not in it."
-        return [*counters, self.latency.family("respite_upstream_latency_seconds", help_text)]
+        stale_text = "Seconds from when Redis was seen to hold something newer than L1 until L1 had dropped it."
+        return [
+            *counters,
+            self.latency.family("respite_upstream_latency_seconds", help_text),
+            self.staleness.family("respite_staleness_seconds", stale_text),
+        ]
 
 
 class Histogram:

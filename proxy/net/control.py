@@ -7,6 +7,7 @@ that arrives is decoded here (hiredis): nothing of it is ever forwarded.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, Final
@@ -23,12 +24,14 @@ from proxy.net.backoff import Backoff
 from proxy.net.dial import Stream, Upstream, open_stream
 from proxy.net.outbox import Outbox
 from proxy.net.reactor import READ, WRITE, Reactor
-from proxy.wire.commands import CommandTable
+from proxy.wire.commands import CommandTable, Kind
 from proxy.wire.encode import command
 from proxy.wire.greeting import CLIENT_FIELDS, QUESTIONS, Greeting, read_greeting
 
 PING: Final = command("PING")
 ACL_LIST: Final = command("ACL", "LIST")
+INFO_KEYSPACE: Final = command("INFO", "keyspace")
+_VOLATILE_FIELDS: Final = re.compile(rb"(?:keys_with_volatile_items|subexpiry)=[1-9]")
 ACL_EVERY_S: Final = 1.0  # how long a change of ACLs made elsewhere may go unseen
 log = get_logger("control")
 
@@ -62,12 +65,14 @@ class ControlLink:
         self._mask = READ
         self._ended = trio.Event()
         self._client_id = 0
-        self._expected: list[str] = []  # what the replies to come answer: ping, fence, acl, track, table
+        self._expected: list[str] = []  # what the replies to come answer: ping, fence, acl, fields, track, table
         self._heard_at = 0.0
         self._pinged_at = 0.0
         self._acl_at = 0.0
         self._acl_digest = b""
         self._redirect_refused = False
+        self._also_cached: tuple[str, ...] = ()
+        self._has_field_expiry = False
         self._fencing: list[Callable[[], None]] = []  # who asked for a fence in this wake-up
         self._fenced: deque[list[Callable[[], None]]] = deque()  # and in earlier ones, a PING each
 
@@ -100,6 +105,19 @@ class ControlLink:
         """Start again in broadcast mode: the server refuses to redirect."""
         self._redirect_refused = True
         self.lose("CLIENT TRACKING REDIRECT was refused")
+
+    def cache(self, commands: Sequence[str]) -> None:
+        """Let L1 keep the replies of these module commands, besides those it knows."""
+        if tuple(commands) != self._also_cached:
+            self._also_cached = tuple(commands)
+            self._engine.flush()
+            self.refresh()
+
+    def _learn(self, table: CommandTable) -> None:
+        self.table = table
+        for name, why in self.table.refused.items():
+            log.warning("not cached", command=name, why=why)
+        self._has_field_expiry = self.table.find([b"HPEXPIRE"]).kind is Kind.FIELD_EXPIRY
 
     def refresh(self) -> None:
         """Read the command table anew: the server knows a command that we do not."""
@@ -135,7 +153,7 @@ class ControlLink:
             stream, raw = await open_stream(self._upstream, self._identity, 0, 2, "respite-control", *QUESTIONS)
             raw[2] = b":0\r\n"
         try:
-            return stream, read_greeting(raw)
+            return stream, read_greeting(raw, self._also_cached)
         except RemoteError:
             stream.close()
             raise
@@ -143,7 +161,7 @@ class ControlLink:
     def _begin(self, stream: Stream, greeting: Greeting) -> None:
         self.server, self.version = greeting.server, greeting.version
         self.client_fields = greeting.client_fields
-        self.table = greeting.table
+        self._learn(greeting.table)
         self.table_is_builtin = False
         self._stream = stream
         self._reader = hiredis.Reader()
@@ -153,6 +171,8 @@ class ControlLink:
         self._expected.clear()
         self._fenced.clear()
         self._acl_digest = b""
+        if self._has_field_expiry:
+            self._engine.let_fields_expire(0.0)  # until the server has said that no field does
         self._heard_at = self._engine.now
         self._reactor.add(stream.fileno(), self)
         self._client_id = greeting.client_id
@@ -227,6 +247,8 @@ class ControlLink:
         if now - self._acl_at >= ACL_EVERY_S:
             self._acl_at = now
             self._send(ACL_LIST, "acl")
+            if self._has_field_expiry:
+                self._send(INFO_KEYSPACE, "fields")
 
     def _send(self, raw: bytes, expect: str) -> None:
         self._expected.append(expect)
@@ -297,7 +319,13 @@ class ControlLink:
         elif expected == "track":
             self._tracking.begin(self._client_id, self._engine.now)
         elif expected == "table" and not isinstance(frame, hiredis.ReplyError):
-            self.table = CommandTable.from_reply(frame)
+            self._learn(CommandTable.from_reply(frame, self._also_cached))
+        elif expected == "fields":
+            # Valkey's word, and Redis'. A user who may not ask gets an error: then nothing is known.
+            if isinstance(frame, hiredis.ReplyError) or _VOLATILE_FIELDS.search(frame):
+                self._engine.let_fields_expire(0.0)
+            else:
+                self._engine.keep_fields()
         elif expected == "acl" and not isinstance(frame, hiredis.ReplyError):
             digest = hashlib.sha256(repr(frame).encode()).digest()
             if self._acl_digest and digest != self._acl_digest:

@@ -26,13 +26,14 @@ if TYPE_CHECKING:
 class PlacedClient(Sender):
     """A sender with a place. Subclasses read."""
 
-    __slots__ = ("_backlog", "_closing", "_gone", "group", "joins", "link", "namespace", "parked", "pin")
+    __slots__ = ("_backlog", "_closing", "_gone", "group", "joins", "link", "namespace", "parked", "pin", "shadow")
 
     def __init__(self, worker: Worker, stream: Stream, session: Session) -> None:
         super().__init__(worker, stream, session)
         self.group: Group | None = None
         self.link: Link | None = None
         self.namespace: Namespace | None = None
+        self.shadow: Namespace | None = None
         self.pin: PinnedLink | None = None
         self.parked = ""  # why its commands wait: "settle", "reply" or "link"
         self.joins = 0
@@ -100,19 +101,20 @@ class PlacedClient(Sender):
         if self.group is not None:
             self.worker.leave(self.group)
             self.group = None
-        self._expose()
+        self.expose()
 
     def regroup(self) -> Group:
         """Join the group of the session's present scope."""
         session = self.session
         scope = Scope(session.identity.user, session.db, session.protocol)
         self.group = self.worker.join(scope, session.identity)
-        self._expose()
+        self.expose()
         return self.group
 
-    def _expose(self) -> None:
-        """Let reads be answered from L1, or not: never while pinned, muted, parked or not let in."""
+    def expose(self) -> None:
+        """Let reads be answered from L1, or compared, or neither: never while pinned, muted, parked or not let in."""
         session = self.session
+        mode = self.worker.mode_of(session)
         if (
             self.group is None
             or self.pin is not None
@@ -122,11 +124,13 @@ class PlacedClient(Sender):
             or session.skips
             or self.muting
             or not session.authenticated
-            or not self.worker.engine.enabled
+            or mode == "off"
         ):
-            self.namespace = None
+            self.namespace = self.shadow = None
+        elif mode == "shadow":
+            self.namespace, self.shadow = None, self.group.namespace
         else:
-            self.namespace = self.group.namespace
+            self.namespace, self.shadow = self.group.namespace, None
 
     def pin_down(self) -> bool:
         """Get a connection of its own; False = one is being opened, and the client must be parked."""
@@ -143,7 +147,7 @@ class PlacedClient(Sender):
     def _hold(self, link: PinnedLink) -> None:
         link.holder = self
         self.pin = link
-        self.namespace = None
+        self.namespace = self.shadow = None
         self.session.upstream_id = link.upstream_id
 
     def _pinned(self, link: PinnedLink | None, refusal: bytes) -> None:
@@ -174,7 +178,7 @@ class PlacedClient(Sender):
             self.pin = None
             self.session.upstream_id = 0
             if self._is_place_of(link):
-                self._expose()
+                self.expose()
             else:
                 self.rescope()
             self.worker.pool.give_back(link)

@@ -65,6 +65,7 @@ class Timers:
             elif now - client.drained_at > STALL_S:
                 client.kill("it stopped reading a large reply")
         worker.engine.end_lingering()
+        worker.touch_hot_keys()
         while self._unmarked and all(slot.reply is not None for slot in self._unmarked[0]):
             self._unmarked.pop(0)
             worker.engine.end_write_all()

@@ -14,23 +14,25 @@ from typing import Any, Final
 import trio
 from cachetools import LRUCache
 
-from proxy.cache.entry import Scope
+from proxy.cache.entry import Namespace, Scope
 from proxy.cache.l1 import L1
 from proxy.config.model import Endpoint, Settings
 from proxy.core.engine import Engine
 from proxy.core.pipeline import Pipeline
 from proxy.core.report import build_report, explain_key, gauges
 from proxy.core.session import Identity, Session, Sessions
+from proxy.core.slots import Slot
 from proxy.core.stats import MetricFamily, Stats
 from proxy.core.tracking import Tracking
+from proxy.core.warming import Warmer
 from proxy.errors import TOO_MANY_CLIENTS
 from proxy.log import get_logger
 from proxy.net.client import ClientConnection
 from proxy.net.control import ControlLink
 from proxy.net.dial import Stream, Upstream
+from proxy.net.facts import Facts
 from proxy.net.listener import Listener
 from proxy.net.pinned import PinnedPool
-from proxy.net.process import resident_bytes
 from proxy.net.reactor import Reactor
 from proxy.net.sender import Sender
 from proxy.net.timers import Timers
@@ -41,6 +43,7 @@ from proxy.wire.request import Limits, RequestParser
 
 HELLOS_MAX: Final = 1024  # users times protocols whose HELLO is remembered
 GC_EVERY: Final = (50_000, 20, 100)  # a full collection over 100,000 entries takes 13-30 ms; nothing here makes cycles
+_GOLDEN: Final = 0.6180339887498949  # multiples of it are spread evenly over 0 .. 1
 log = get_logger("worker")
 
 
@@ -55,11 +58,12 @@ class Worker:
         self.engine = Engine(
             l1,
             self.stats,
-            enabled=settings.l1.enabled and settings.rollout.mode == "on",
+            enabled=settings.l1.enabled and settings.rollout.mode != "off",
             max_age_s=settings.l1.max_age_s,
             max_value_bytes=settings.l1.max_value_bytes,
         )
         self.tracking = Tracking(self.engine, wanted=settings.l1.tracking, max_staleness_s=settings.l1.max_staleness_s)
+        self.warmer = Warmer(self.engine)
         self.reactor = Reactor(self.engine, self.tracking)
         self.endpoint = upstream
         context = client_context(settings.upstream.tls) if upstream.scheme == "tls" else None
@@ -85,10 +89,13 @@ class Worker:
             Listener(self.reactor, url, tls if url.scheme == "tls" else None, self.accept)
             for url in settings.listen.urls
         ]
+        self.engine.verifier.probe = self._probe
+        self.engine.verifier.fence = self.control.fence
         self.control.on_up = self._control_up
         self.control.on_down = self.hellos.clear
         self.control.on_users = self._users_changed
         self.links.on_refused = self._refused
+        self.facts = Facts(self)
         self.apply(settings)
 
     def apply(self, settings: Settings) -> None:
@@ -104,7 +111,13 @@ class Worker:
         self.engine.max_value_bytes = settings.l1.max_value_bytes
         self.engine.l1.resize(settings.l1.max_bytes, self.engine.now)
         self.tracking.max_staleness_s = settings.l1.max_staleness_s
-        self.switch_l1(on=settings.l1.enabled and settings.rollout.mode == "on")
+        # In shadow mode everything is compared anyway, by those who ask.
+        self.engine.verifier.sample(settings.l1.verify if settings.rollout.mode == "on" else 0.0)
+        self.warmer.rate = settings.l1.touch_rate
+        self.control.cache(settings.l1.cache_commands)
+        self.switch_l1(on=settings.l1.enabled and settings.rollout.mode != "off")
+        for client in self.clients:
+            client.expose()
 
     def switch_l1(self, *, on: bool) -> None:
         """Use L1 or not. Off drops everything; on starts a new invalidation link, for what was untracked meanwhile."""
@@ -117,6 +130,15 @@ class Worker:
         self.control.lose("L1 was switched " + ("on" if on else "off"))
         for client in self.clients:
             client.rescope()
+
+    def mode_of(self, session: Session) -> str:
+        """Return what of Respite is in effect for a client: "on", "shadow" or "off". The same for all of its life."""
+        rollout = self.settings.rollout
+        if not self.engine.enabled:
+            return "off"
+        # Ids are counted up: spread over 0 .. 100, so that any percentage takes its share of any hundred clients.
+        place = session.id * _GOLDEN % 1.0 * 100
+        return rollout.mode if place < rollout.percent else "off"
 
     async def run(self, *, task_status: trio.TaskStatus[list[str]] = trio.TASK_STATUS_IGNORED) -> None:
         """Serve until cancelled. `task_status` gets the addresses, once the upstream has been tried."""
@@ -201,6 +223,19 @@ class Worker:
         """Say that a client broke a limit."""
         log.warning("client closed", id=session.id, address=session.address, why=why)
 
+    def _probe(self, namespace: Namespace, raw: bytes, slot: Slot) -> None:
+        """Send a command of our own on the link that feeds a namespace, if it stands."""
+        group = self.links.groups.get(namespace.scope)
+        link = group.pick() if group is not None else None
+        if link is not None and link.connected:
+            link.submit(raw, slot)
+
+    def touch_hot_keys(self) -> None:
+        """Name the hottest keys of L1 in a TOUCH."""
+        for namespace, keys in self.warmer.turn().items():
+            self.stats.touched += len(keys)
+            self._probe(namespace, b"*%d\r\n$5\r\nTOUCH\r\n%b" % (len(keys) + 1, b"".join(keys)), Slot(None))
+
     def _users_changed(self, users: set[bytes]) -> None:
         """Close the sessions of users that are no more, as Redis closes their connections."""
         for client in list(self.clients):
@@ -227,58 +262,6 @@ class Worker:
                 self.reactor.enter()
                 self.control.use_broadcast()
                 self.reactor.flush()
-
-    # -- core.report.Reported ----------------------------------------------------------------------------------------
-
-    def upstream_facts(self) -> dict[str, Any]:
-        """Return url, state, server and why it is not up."""
-        control = self.control
-        return {"url": self.endpoint.display, "state": control.state, "server": control.server, "why": control.why}
-
-    def link_facts(self) -> list[dict[str, Any]]:
-        """Return one row a link to Redis."""
-        rows = [
-            {
-                "id": f"data-{number}",
-                "kind": "data",
-                "db": scope.db,
-                "user": scope.user.decode("utf-8", "replace"),
-                "protocol": scope.protocol,
-                "state": "up" if link.connected else "down",
-                "tracked": link.tracked,
-                "outstanding": len(link.fifo),
-                "outbox_bytes": link.unsent_bytes,
-            }
-            for scope, group in self.links.groups.items()
-            for number, link in enumerate(group.links)
-        ]
-        rows += [
-            {
-                "id": f"pinned-{link.upstream_id}",
-                "kind": "pinned",
-                "db": link.place.db,
-                "user": link.place.identity.user.decode("utf-8", "replace"),
-                "protocol": link.place.protocol,
-                "state": "idle" if link.holder is None else "held",
-                "tracked": False,
-                "outstanding": len(link.fifo),
-                "outbox_bytes": link.unsent_bytes,
-            }
-            for link in self.pool.links
-        ]
-        return rows
-
-    def uptime_s(self) -> float:
-        """Return seconds since the start."""
-        return time.monotonic() - self.started_at
-
-    def resident_bytes(self) -> int:
-        """Return the resident memory of this process."""
-        return resident_bytes()
-
-    def client_count(self) -> int:
-        """Return how many clients are connected."""
-        return len(self.clients)
 
     # -- core.downstream.Services ------------------------------------------------------------------------------------
 
@@ -332,7 +315,7 @@ class Worker:
 
     def report(self, section: str) -> dict[str, Any]:
         """Return the figures of `stats.json`, or one section of them (empty when there is no such)."""
-        report = build_report(self)
+        report = build_report(self.facts)
         if not section:
             return report
         part = report.get(section, {})
@@ -350,7 +333,7 @@ class Worker:
 
     def families(self) -> list[MetricFamily]:
         """Return all metrics."""
-        return [*self.stats.families(), *gauges(build_report(self))]
+        return [*self.stats.families(), *gauges(build_report(self.facts))]
 
 
 def _address(stream: Stream, *, peer: bool) -> str:

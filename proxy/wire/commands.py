@@ -7,11 +7,13 @@ session.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from enum import IntEnum
 from typing import Any, Final
 
 import attrs
+
+from proxy.wire.reads import FIELD_EXPIRY, READS, CachedRead
 
 KeyFinder = Callable[[Sequence[bytes]], Sequence[bytes]]
 """From the words of a command to the keys it may write."""
@@ -24,19 +26,21 @@ class Kind(IntEnum):
     WRITE = 1  # shared link, changes the keys its finder names
     GET = 2  # may be answered from L1
     MGET = 3
-    WRITE_ALL = 4  # shared link, may change any key
-    SESSION = 5  # HELLO AUTH SELECT CLIENT RESET QUIT: the session's own
-    RESPITE = 6
-    ONCE = 7  # a pinned link for this one command: it may hang behind what it is meant to end, or push
-    BLOCKING = 8  # a pinned link until the reply, however long
-    MULTI = 9  # a pinned link until EXEC or DISCARD
-    WATCH = 10
-    SUBSCRIBE = 11  # a pinned link until the last subscription ends
-    STICKY = 12  # a pinned link until RESET or the end
-    STREAM = 13  # MONITOR, PSYNC: a pinned link, bytes forwarded as they are, until the end
-    UNKNOWN = 14  # not in the table
-    SCRIPT = 15  # a pinned link while replies are owed: behind a script that does not end, only BUSY must wait
-    FORBIDDEN = 16  # POST, Host: a browser was made to talk to us; Redis closes the connection without a word
+    CACHED = 4  # may be answered from L1: what else the allow-list names (wire.reads)
+    WRITE_ALL = 5  # shared link, may change any key
+    FIELD_EXPIRY = 6  # a write that may let fields of a hash expire by themselves
+    SESSION = 7  # HELLO AUTH SELECT CLIENT RESET QUIT: the session's own
+    RESPITE = 8
+    ONCE = 9  # a pinned link for this one command: it may hang behind what it is meant to end, or push
+    BLOCKING = 10  # a pinned link until the reply, however long
+    MULTI = 11  # a pinned link until EXEC or DISCARD
+    WATCH = 12
+    SUBSCRIBE = 13  # a pinned link until the last subscription ends
+    STICKY = 14  # a pinned link until RESET or the end
+    STREAM = 15  # MONITOR, PSYNC: a pinned link, bytes forwarded as they are, until the end
+    UNKNOWN = 16  # not in the table
+    SCRIPT = 17  # a pinned link while replies are owed: behind a script that does not end, only BUSY must wait
+    FORBIDDEN = 18  # POST, Host: a browser was made to talk to us; Redis closes the connection without a word
 
 
 @attrs.frozen(slots=True)
@@ -49,6 +53,7 @@ class CommandSpec:
     is_write: bool = False  # its effect may have been applied although no reply came
     blocks_if: bytes = b""  # it blocks only when this word is among its arguments
     keys: KeyFinder | None = None
+    read: CachedRead | None = None  # how L1 keeps its replies, None where it does not
     subcommands: Mapping[bytes, CommandSpec] = attrs.field(factory=dict)
 
     @property
@@ -107,12 +112,13 @@ UNKNOWN: Final = CommandSpec(b"", Kind.UNKNOWN, is_write=True, keys=_every_argum
 class CommandTable:
     """Look commands up by the words a client sent, in any case."""
 
-    __slots__ = ("_specs", "by_word")
+    __slots__ = ("_specs", "by_word", "refused")
 
     CACHED_WORDS: Final = 4096  # spellings remembered; clients use a handful
 
-    def __init__(self, specs: Iterable[CommandSpec]) -> None:
+    def __init__(self, specs: Iterable[CommandSpec], refused: Mapping[str, str] | None = None) -> None:
         self._specs = {spec.name: spec for spec in specs}
+        self.refused = refused or {}  # commands that were to be cached and cannot be -> why
         self.by_word: dict[bytes, CommandSpec] = {}  # as clients spell them; none that has subcommands
 
     def __len__(self) -> int:
@@ -140,12 +146,22 @@ class CommandTable:
         return cls([*specs, CommandSpec(b"EXEC", Kind.READ), CommandSpec(b"DISCARD", Kind.READ)])
 
     @classmethod
-    def from_reply(cls, rows: Sequence[Sequence[Any]]) -> CommandTable:
+    def from_reply(cls, rows: Sequence[Sequence[Any]], also_cached: Iterable[str] = ()) -> CommandTable:
         """Build from a decoded COMMAND reply (RESP2 or RESP3, six columns or ten).
 
+        `also_cached` names reads of modules that L1 may keep; those that are no reads of single keys are `refused`.
         Source: Redis documentation, COMMAND.
         """
         specs = {spec.name: spec for spec in map(_from_row, rows)}
+        refused = {}
+        by_name = {_bytes(row[0]).upper(): row for row in rows}
+        for wanted in also_cached:
+            name = wanted.upper().encode()
+            found = _module_read(by_name.get(name))
+            if isinstance(found, str):
+                refused[wanted] = found
+            else:
+                specs[name] = attrs.evolve(specs[name], kind=Kind.CACHED, read=found)
         for name, kind in _REFINED_SUBCOMMANDS.items():  # six columns say nothing about subcommands
             parent, _, word = name.partition(b"|")
             spec = specs.get(parent)
@@ -160,7 +176,24 @@ class CommandTable:
                 Kind.FORBIDDEN,
             ):  # a renamed or hidden one is still dangerous on a shared link
                 specs.setdefault(name, CommandSpec(name, kind))
-        return cls(specs.values())
+        return cls(specs.values(), refused)
+
+    def __iter__(self) -> Iterator[CommandSpec]:
+        return iter(self._specs.values())
+
+
+def _module_read(row: Sequence[Any] | None) -> CachedRead | str:
+    """Return how L1 may keep the replies of a command it does not know, or why it may not."""
+    if row is None:
+        return "the server has no such command"
+    if "readonly" not in {_text(flag) for flag in row[2]}:
+        return "the server does not call it a read"
+    first, last, step = int(row[3]), int(row[4]), int(row[5])
+    if first != 1 or (last != 1 and step != 1):
+        return "its keys are not its first arguments"
+    if last == 1:
+        return CachedRead()
+    return CachedRead(join="list", tail=max(0, -last - 1)) if last < 0 else "it has several keys"
 
 
 def _from_row(row: Sequence[Any]) -> CommandSpec:
@@ -175,6 +208,7 @@ def _from_row(row: Sequence[Any]) -> CommandSpec:
         name=name,
         kind=_kind(name, flags, finder),
         arity=int(row[1]),
+        read=READS.get(name),
         is_write=writes,
         blocks_if=_BLOCKS_IF.get(name, b""),
         keys=finder,
@@ -188,8 +222,10 @@ def _kind(name: bytes, flags: set[str], finder: KeyFinder | None) -> Kind:
         return refined
     if "blocking" in flags and name not in _BLOCKS_IF:
         return Kind.BLOCKING
+    if name in READS:
+        return Kind.CACHED
     if finder is not None:
-        return Kind.WRITE
+        return Kind.FIELD_EXPIRY if name in FIELD_EXPIRY else Kind.WRITE
     if "write" in flags and not name.startswith(b"FUNCTION|"):
         return Kind.WRITE_ALL
     return Kind.READ

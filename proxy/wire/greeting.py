@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Final
 
 import attrs
@@ -29,7 +30,7 @@ class Greeting:
     client_fields: tuple[str, ...]
 
 
-def read_greeting(raw: list[bytes]) -> Greeting:
+def read_greeting(raw: list[bytes], also_cached: Sequence[str] = ()) -> Greeting:
     """Read the raw replies to `QUESTIONS`.
 
     Raises HandshakeError when the server refuses to say what it is, RemoteError when it answers as no Redis does.
@@ -46,7 +47,7 @@ def read_greeting(raw: list[bytes]) -> Greeting:
         return Greeting(
             server=f"valkey {found[b'valkey']}" if b"valkey" in found else f"redis {version}",
             version=tuple(int(part) for part in version.split(".")),
-            table=CommandTable.from_reply(rows),
+            table=CommandTable.from_reply(rows, also_cached),
             client_id=client_id if isinstance(client_id, int) else 0,
             client_fields=_fields(client_info),
         )

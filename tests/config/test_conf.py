@@ -8,13 +8,18 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+import attrs
 import pytest
 
+from proxy.config.classes import CLASSES
+from proxy.config.key import Tables
 from proxy.config.keys import KEYS
 from proxy.config.load import default_settings, load_settings
 from proxy.errors import ConfigError
 
 CONF = Path(__file__).parents[2] / "conf"
+SAMPLE = (CONF / "respite.toml").read_text(encoding="utf-8")
+PLAIN = [key for key in KEYS if not isinstance(key.kind, Tables)]
 README = (CONF / "README.md").read_text(encoding="utf-8")
 
 
@@ -23,6 +28,12 @@ def _leaf(document: dict[str, Any], path: str) -> object:
     for name in path.split("."):
         node = node[name]
     return node
+
+
+def _sample_class() -> list[str]:
+    """Return the lines of the class that is commented out, without their #."""
+    lines = SAMPLE.splitlines()
+    return [line.removeprefix("#").removeprefix(" ") for line in lines[lines.index("# [[class]]") :]]
 
 
 def _count_leaves(node: object) -> int:
@@ -36,24 +47,47 @@ def test_sample_file_parses_to_exactly_the_defaults() -> None:
 
 def test_sample_file_names_every_key_with_its_default() -> None:
     """Each key stands in the sample, written as the table writes its default, and no other does."""
-    document = tomllib.loads((CONF / "respite.toml").read_text(encoding="utf-8"))
+    document = tomllib.loads(SAMPLE)
 
-    assert {key.path: key.default for key in KEYS} == {key.path: _leaf(document, key.path) for key in KEYS}
-    assert len(KEYS) == _count_leaves(document)
+    assert {key.path: key.default for key in PLAIN} == {key.path: _leaf(document, key.path) for key in PLAIN}
+    assert len(PLAIN) == _count_leaves(document)
 
 
 def test_sample_file_says_above_each_key_when_to_change_it() -> None:
     """The comment above a key is the help of the table, so that the two cannot drift apart."""
     table = ""
     comments = {}
-    lines = (CONF / "respite.toml").read_text(encoding="utf-8").splitlines()
+    lines = SAMPLE.splitlines()
     for above, line in itertools.pairwise(lines):
         if header := re.fullmatch(r"\[(.+)\]", line):
             table = header[1]
         elif (assignment := re.match(r"([a-z0-9_.]+) = ", line)) and above.startswith("# "):
             comments[f"{table}.{assignment[1]}"] = above.removeprefix("# ")
 
-    assert {key.path: key.help for key in KEYS} == comments
+    assert {key.path: key.help for key in PLAIN} == comments
+
+
+def test_sample_file_shows_a_class_with_every_key() -> None:
+    """The class that is commented out has each key once, its default where it has one, below the help of the table."""
+    lines = _sample_class()
+    (shown,) = tomllib.loads("\n".join(lines))["class"]
+    comments = {line.partition(" = ")[0]: above for above, line in itertools.pairwise(lines) if " = " in line}
+
+    assert [key.path for key in CLASSES.keys] == list(shown)
+    assert {key.path: f"# {key.help}" for key in CLASSES.keys} == comments
+    for key in CLASSES.keys:
+        assert key.default is None or key.default == shown[key.path], key.path
+
+
+def test_sample_file_with_its_class_is_valid(tmp_path: Path) -> None:
+    """Taking the # away gives a class, and nothing else changes."""
+    path = tmp_path / "respite.toml"
+    path.write_text(SAMPLE + "\n".join(_sample_class()), encoding="utf-8")
+
+    settings = load_settings(path, env={}, overrides={})
+
+    assert [one.name for one in settings.classes] == ["tickets"]
+    assert default_settings() == attrs.evolve(settings, classes=())
 
 
 def test_minimal_file_needs_nothing_but_the_upstream() -> None:

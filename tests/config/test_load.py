@@ -11,7 +11,7 @@ import pytest
 from proxy.config.endpoint import Endpoint
 from proxy.config.keys import KEYS
 from proxy.config.load import default_settings, find_config, load_settings
-from proxy.config.model import L1, ProxyUser, Settings, TlsClient, TlsServer
+from proxy.config.model import L1, ClassSettings, ProxyUser, Rollout, Settings, TlsClient, TlsServer
 
 from .conftest import Fail, Load
 
@@ -28,6 +28,7 @@ def test_load_full_file_sets_every_field(load: Load, pem: Path) -> None:
         url = ["rediss://0.0.0.0", "unix:///run/r.sock"]
         admin = ""
         admin_token = "t"
+        workers = 64
         max_clients = 1
         idle_timeout = 3
         max_pipeline = 2
@@ -48,13 +49,23 @@ def test_load_full_file_sets_every_field(load: Load, pem: Path) -> None:
         max_value_bytes = 10
         max_age = "1h"
         max_staleness = "250ms"
+        admit = "second_read"
+        scope = "classes"
+        cache_commands = ["json.get", "JSON.MGET"]
         tracking = "broadcast"
         fence_scripts = false
+        verify = 1
+        touch_rate = 0
+        early_refresh = 0.5
         [rollout]
-        mode = "off"
+        mode = "shadow"
+        percent = 2.5
         [log]
         level = "debug"
         format = "json"
+        [[class]]
+        name = "tickets"
+        match = ["ticket:*"]
         """)
 
     defaults = default_settings()
@@ -64,19 +75,23 @@ def test_load_full_file_sets_every_field(load: Load, pem: Path) -> None:
     assert settings.listen.max_request_bytes == 2048
     assert settings.upstream.endpoint == Endpoint("tls", "10.0.0.1", 6379, username="app", password="pw", db=2)
     assert settings.upstream.tls == TlsClient(str(pem), str(pem), str(pem), False)
-    assert settings.l1 == L1(False, 2 << 20, 10, 3600.0, 0.25, "broadcast", False)
+    commands = ("JSON.GET", "JSON.MGET")
+    assert settings.l1 == L1(
+        False, 2 << 20, 10, 3600.0, 0.25, "second_read", "classes", commands, "broadcast", False, 1.0, 0, 0.5
+    )
+    assert settings.rollout == Rollout("shadow", 2.5)
+    assert settings.classes == (ClassSettings("tickets", ("ticket:*",)),)
     for section in ("listen", "upstream", "l1", "rollout", "log"):
         for field in attrs.fields(type(getattr(settings, section))):
-            if field.name != "workers":
-                changed = getattr(getattr(settings, section), field.name)
-                assert changed != getattr(getattr(defaults, section), field.name), field.name
+            changed = getattr(getattr(settings, section), field.name)
+            assert changed != getattr(getattr(defaults, section), field.name), field.name
 
 
 def test_keys_table_fills_every_field_of_the_model_once() -> None:
     """Table and model belong together: a field without a key, or a key without a field, is a mistake."""
     settings = default_settings()
-    fields = []
-    for section in attrs.fields(Settings):
+    fields = ["classes"]
+    for section in attrs.fields(Settings)[:-1]:
         for field in attrs.fields(type(getattr(settings, section.name))):
             value = getattr(getattr(settings, section.name), field.name)
             inner = [f".{one.name}" for one in attrs.fields(type(value))] if field.name == "tls" else [""]
@@ -151,6 +166,12 @@ def test_load_file_of_the_environment_is_read_without_a_path(tmp_path: Path) -> 
         *(("upstream.url", "3"), ("upstream.url", '"redis://h:0"'), ("upstream.url", '["redis://h"]')),
         *(("upstream.connect_timeout", "0"), ("upstream.response_timeout", '"0s"'), ("l1.enabled", '"true"')),
         *(("l1.tracking", '"on"'), ("l1.tracking", "true"), ("l1.tracking", "[]"), ("rollout.mode", "false")),
+        *(("listen.workers", "65"), ("listen.workers", "1.5"), ("rollout.mode", '"shade"'), ("rollout.percent", "101")),
+        *(("rollout.percent", "-1"), ("rollout.percent", '"5%"'), ("rollout.percent", "true"), ("l1.verify", "1.1")),
+        *(("l1.verify", "nan"), ("l1.early_refresh", "0.51"), ("l1.touch_rate", "0.5"), ("l1.touch_rate", "-1")),
+        *(("l1.admit", '"never"'), ("l1.scope", "[]"), ("l1.cache_commands", '"JSON.GET"')),
+        *(("l1.cache_commands", "[1]"), ("l1.cache_commands", '["GET"]'), ("l1.cache_commands", '["JSON. GET"]')),
+        *(("l1.cache_commands", '["JSON.GET", "json.get"]'), ("class", "1"), ("class", "[1]"), ("class", "{}")),
         *(("log.level", '"loud"'), ("log.format", "1979-05-27"), ("l1.max_age", "07:32:00"), ("l1.max_bytes", "inf")),
     ],
 )

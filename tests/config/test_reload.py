@@ -26,6 +26,9 @@ def test_compare_same_settings_names_nothing() -> None:
         ("listen.output_buffer_limit", "1MiB"),
         ("listen.users", [{"name": "a", "password": "p"}]),
         *(("l1.enabled", False), ("l1.max_bytes", "1GiB"), ("l1.max_staleness", 1), ("rollout.mode", "off")),
+        *(("l1.admit", "always"), ("l1.scope", "classes"), ("l1.cache_commands", ["JSON.GET"]), ("l1.verify", 1)),
+        *(("l1.touch_rate", 0), ("l1.early_refresh", 0.1), ("rollout.mode", "shadow"), ("rollout.percent", 5)),
+        ("class", [{"name": "a", "match": ["a*"]}]),
         ("log.level", "debug"),
     ],
 )
@@ -40,6 +43,7 @@ def test_compare_live_key_is_named_as_live(path: str, value: object) -> None:
         *(("listen.url", "redis://:1"), ("listen.admin", ""), ("listen.admin_token", "t")),
         *(("upstream.url", "redis://h"), ("upstream.connect_timeout", 1), ("upstream.pinned_connections", 1)),
         ("log.format", "json"),
+        ("listen.workers", 2),
     ],
 )
 def test_compare_fixed_key_is_named_for_restart(path: str, value: object) -> None:
@@ -68,3 +72,24 @@ def test_merge_live_both_kinds_changed_takes_the_live_ones() -> None:
 
     assert Changes(("l1.max_bytes", "log.level"), ()) == compare(old, merged)
     assert Changes((), ("listen.url", "log.format")) == compare(merged, new)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        [{"name": "a", "match": ["a*"], "max_staleness": "1s"}, {"name": "b", "match": ["b*"]}],
+        [{"name": "b", "match": ["b*"]}, {"name": "a", "match": ["a*"]}],
+        [{"name": "a", "match": ["a*"]}],
+    ],
+)
+def test_compare_class_changed_moved_or_gone_is_one_live_change(changed: list[dict[str, object]]) -> None:
+    """The order of classes is what they mean, so moving one is a change; a reload takes all of them."""
+    before = [{"name": "a", "match": ["a*"]}, {"name": "b", "match": ["b*"]}]
+    old = load_settings(None, env={}, overrides={"class": before, "listen.url": "redis://:1"})
+    new = load_settings(None, env={}, overrides={"class": changed, "listen.url": "redis://:2"})
+
+    merged = merge_live(old, new)
+
+    assert Changes(("class",), ("listen.url",)) == compare(old, new)
+    assert merged.classes == new.classes
+    assert merged.listen == old.listen

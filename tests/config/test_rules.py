@@ -41,6 +41,7 @@ from .conftest import Fail, Load
         ),
         ("upstream.url = 'unix:///r'\nlisten.url = 'unix:///r'", "upstream.url", "where Respite itself listens"),
         ("l1.max_bytes = '512KiB'", "l1.max_value_bytes", "at most l1.max_bytes (512KiB)"),
+        ("l1.max_bytes = '2MiB'\nlisten.workers = 4", "l1.max_value_bytes", "the part of one worker (512KiB)"),
     ],
 )
 def test_load_keys_that_disagree_are_reported(fail: Fail, pem: Path, text: str, path: str, words: str) -> None:
@@ -62,6 +63,8 @@ def test_load_keys_that_disagree_are_reported(fail: Fail, pem: Path, text: str, 
         "upstream.url = 'unix:///a'\nlisten.url = 'unix:///b'",
         "upstream.url = 'rediss://h'\nupstream.tls.verify = false",
         "upstream.url = 'rediss://h'",
+        "l1.max_bytes = '4MiB'\nlisten.workers = 4",
+        "listen.workers = 64",
     ],
 )
 def test_load_keys_that_agree_pass(load: Load, text: str) -> None:

@@ -124,7 +124,7 @@ def redirection_breaks(world: World) -> list[str]:
     world.kill(world.control)
     world.redis.foreign("SET", "k", "newer")
 
-    return wrong("the next reply", 5, client.ask("STRLEN", "k"))
+    return wrong("the next reply", -1, client.ask("PTTL", "k"))
 
 
 def databases_hold_different_values(world: World) -> list[str]:

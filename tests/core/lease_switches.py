@@ -85,7 +85,7 @@ def end_without_drop(self: Engine, keys: Any) -> None:
 
 def lease_always(monkeypatch: pytest.MonkeyPatch) -> None:
     """Open and join flights while a write is in flight."""
-    monkeypatch.setattr(Engine, "can_lease", lambda self, key: True)
+    monkeypatch.setattr(Engine, "can_lease", lambda self, key, read=None: True)
 
 
 def know_no_unknown_writes(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -184,14 +184,14 @@ def take_pushes_for_replies(self: Link, frame: bytes) -> None:
 
 def serve_the_pinned(monkeypatch: pytest.MonkeyPatch) -> None:
     """Answer sessions that hold a link of their own from L1 too."""
-    expose = ClientConnection._expose
+    expose = ClientConnection.expose
 
     def expose_always(self: ClientConnection) -> None:
         expose(self)
         if self.pin is not None and self.group is not None:
             self.namespace = self.group.namespace
 
-    monkeypatch.setattr(ClientConnection, "_expose", expose_always)
+    monkeypatch.setattr(ClientConnection, "expose", expose_always)
 
 
 def forget_what_is_queued(name: str, nothing: Any) -> Switch:

@@ -79,7 +79,12 @@ def _pttl(redis: ModelRedis, connection: Connection, words: list[bytes]) -> byte
 
 def _strlen(redis: ModelRedis, connection: Connection, words: list[bytes]) -> bytes:
     value = redis.look(connection.db, words[1])
+    _track(connection, words[1])
     return b":%d\r\n" % (0 if value is None else len(value.data))
+
+
+def _touch(redis: ModelRedis, connection: Connection, words: list[bytes]) -> bytes:
+    return b":%d\r\n" % sum(redis.look(connection.db, key) is not None for key in words[1:])
 
 
 def _set(redis: ModelRedis, connection: Connection, words: list[bytes]) -> bytes:
@@ -252,6 +257,7 @@ COMMANDS: Final[Mapping[bytes, Handler]] = {
     b"MGET": _mget,
     b"PTTL": _pttl,
     b"STRLEN": _strlen,
+    b"TOUCH": _touch,
     b"SET": _set,
     b"MSET": _mset,
     b"RPUSH": _rpush,

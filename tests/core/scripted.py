@@ -62,6 +62,7 @@ class ScriptedClient:
     def __init__(self, session: Session) -> None:
         self.session = session
         self.namespace: Namespace | None = None
+        self.shadow: Namespace | None = None
         self.parked = ""
         self.muting = False
         self.ended = False

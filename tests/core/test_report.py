@@ -78,8 +78,9 @@ def test_report_of_a_fresh_worker_has_every_figure(worker: Reported) -> None:
         "l1": {
             *("enabled", "serving", "entries", "bytes", "max_bytes", "hits_total", "misses_total", "joined_total"),
             *("hit_rate", "evictions_total", "invalidations_total", "flushes_total", "published_total"),
-            *("refused_total", "revoked_total"),
+            *("refused_total", "revoked_total", "touched_total", "hash_fields_expire"),
         },
+        "consistency": {"verified_total", "stale_total", "healed_total", "staleness_p50_us", "staleness_p99_us"},
         "commands": {"total", "per_second", "errors_total"},
         "latency": {"count", "p50_us", "p90_us", "p99_us"},
         "memory": {"rss_bytes"},
@@ -155,6 +156,7 @@ def test_explain_of_an_unknown_key_says_so(worker: Reported) -> None:
         "l1": [],
         "l1_serving": True,
         "write_in_flight": False,
+        "events": [],
     }
 
 

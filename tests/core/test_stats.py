@@ -31,12 +31,13 @@ def test_stats_every_counter_starts_at_zero_and_has_a_family() -> None:
 
     families = {family.name: family for family in stats.families()}
 
-    assert len(families) == len(COUNTERS) + 1
+    assert len(families) == len(COUNTERS) + 2
     for number, (metric, text) in enumerate(COUNTERS.values()):
         family = families[metric]
         assert (family.kind, family.help, family.samples[0].suffix) == ("counter", text, "_total")
         assert [number] == [sample.value for sample in family.samples]
     assert families["respite_upstream_latency_seconds"].kind == "histogram"
+    assert families["respite_staleness_seconds"].kind == "histogram"
 
 
 @pytest.mark.parametrize(("metric", "text"), COUNTERS.values())

@@ -167,6 +167,6 @@ async def test_script_of_a_client_that_left_while_it_waited_harms_nobody(scripte
 
     scripted.go_on("control")
 
-    await until(lambda: proxy.worker.client_count() == 1, "the client is gone")
+    await until(lambda: len(proxy.worker.clients) == 1, "the client is gone")
     assert await other.command("EVAL", "...", "0") == b"+OK\r\n"
     assert await other.command("GET", "warm") == NEW

@@ -1,0 +1,122 @@
+"""Reads of several keys that fall apart into reads of one: EXISTS, JSON.MGET.
+
+    EXISTS a b c  -->  EXISTS a: in L1 | EXISTS b, PTTL b: under a lease | EXISTS c: for this client alone  -->  sum
+
+Owns the taking apart and the joining. The parts are read at different moments, as those of an MGET are; an error of
+one part is the reply of the whole.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from proxy.cache.entry import Flight, Namespace
+from proxy.core.downstream import Downstream
+from proxy.core.fill_slots import FillSlot
+from proxy.core.slots import Client, Slot
+from proxy.wire.encode import bulk, command
+from proxy.wire.reads import CachedRead
+
+if TYPE_CHECKING:
+    from proxy.core.engine import Engine
+    from proxy.core.pipeline import Pipeline
+
+
+class GatherSlot(Slot):
+    """The reply that is owed: made when the last part is in. It stands in its client's queue, and in no link's."""
+
+    __slots__ = ("_missing", "_parts", "_read")
+
+    def __init__(self, client: Client, read: CachedRead, parts: list[bytes | None]) -> None:
+        super().__init__(client)
+        self._read = read
+        self._parts = parts  # None where it is awaited
+        self._missing = parts.count(None)
+
+    def put(self, at: int, reply: bytes) -> None:
+        """Take one part."""
+        if self._parts[at] is None:
+            self._parts[at] = reply
+            self._missing -= 1
+            if not self._missing:
+                self.fill(joined(self._read, [part for part in self._parts if part is not None]))
+
+
+class PartSlot(Slot):
+    """One part, read without a lease."""
+
+    __slots__ = ("_at", "_gather")
+    needs_whole = True
+
+    def __init__(self, gather: GatherSlot, at: int) -> None:
+        super().__init__(None)
+        self._gather = gather
+        self._at = at
+
+    def fill(self, reply: bytes) -> None:
+        """Hand it over."""
+        self.reply = reply
+        self._gather.put(self._at, reply)
+
+
+class LeasedPartSlot(FillSlot):
+    """One part, read under a lease."""
+
+    __slots__ = ("_at", "_gather")
+
+    def __init__(self, gather: GatherSlot, at: int, engine: Engine, flight: Flight) -> None:
+        super().__init__(None, engine, flight)
+        self._gather = gather
+        self._at = at
+
+    def fill(self, reply: bytes) -> None:
+        """Hand it over."""
+        self.reply = reply
+        self._gather.put(self._at, reply)
+
+
+def joined(read: CachedRead, parts: list[bytes]) -> bytes:
+    """Make one reply of those for the single keys."""
+    for part in parts:
+        if part[:1] in (b"-", b"!"):
+            return part
+    if read.join == "sum":
+        return b":%d\r\n" % sum([int(part[1:]) for part in parts])
+    return b"*%d\r\n%b" % (len(parts), b"".join([part[part.find(b"\n") + 1 :] for part in parts]))
+
+
+def gather(pipeline: Pipeline, client: Downstream, namespace: Namespace, read: CachedRead, args: list[bytes]) -> None:
+    """Answer a read of several keys, each from L1, under a lease, or for this client alone."""
+    engine, stats = pipeline.engine, pipeline.stats
+    last = len(args) - read.tail
+    names = [bytes(word) for word in args[1:last]]
+    requests = [command(args[0], name, *args[last:]) for name in names]
+    parts: list[bytes | None] = []
+    for request in requests:
+        entry = namespace.answers.get(request)
+        if entry is not None and entry.deadline > engine.now:
+            entry.uses += 1
+            entry.used_at = engine.now
+            parts.append(entry.reply)
+        else:
+            parts.append(None)
+    missing = [at for at, part in enumerate(parts) if part is None]
+    stats.hits += len(parts) - len(missing)
+    stats.misses += len(missing)
+    if not missing:
+        client.reply(joined(read, [part for part in parts if part is not None]))
+        return
+    link = client.route()
+    if link is None:
+        client.reply(client.why_not())
+        return
+    slot = GatherSlot(client, read, parts)
+    client.owe(slot)
+    for at in missing:
+        key, request = bulk(names[at]), requests[at]
+        if link.tracked and request not in namespace.flights and engine.can_lease(key, read):
+            flight = engine.open(namespace, key, link, request, read)
+            part = LeasedPartSlot(slot, at, engine, flight)
+            link.submit(b"%b*2\r\n$4\r\nPTTL\r\n%b" % (request, key), part)
+        else:
+            link.submit(request, PartSlot(slot, at))

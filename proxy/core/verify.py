@@ -1,0 +1,111 @@
+"""Is what L1 serves what Redis holds? A share of the hits is looked up again, and what differs is followed to its end.
+
+    a hit (or, in shadow mode, what would have been one) --> the same read, to Redis
+        equal                        verified
+        differs, entry gone by now   overtaken: a change was pushed in between, nothing was stale
+        differs, entry still there   stale; a fence tells when its push came, or that none will: then it is dropped
+
+Owns when a hit is due, and what a comparison means.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
+
+from proxy.cache.entry import Entry, Namespace, ReplyEntry
+from proxy.cache.journal import HEALED
+from proxy.core.slots import Client, Slot
+from proxy.log import get_logger, short
+from proxy.wire.encode import unbulk
+
+if TYPE_CHECKING:
+    from proxy.core.engine import Engine
+
+GET: Final = b"*2\r\n$3\r\nGET\r\n"
+NEVER: Final = 1 << 62
+log = get_logger("verify")
+
+
+class Verifier:
+    """Choose hits and judge what Redis says of them.
+
+    `probe` sends a raw read on a link of a namespace and gives its reply to a slot; `fence` calls when the pushes sent
+    by now have been applied.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._every = 0.0
+        self._random = random.Random()
+        self.next_at = NEVER  # the number of hits at which one is due; the hot path compares it
+        self.probe: Callable[[Namespace, bytes, Slot], None] = lambda namespace, raw, slot: None
+        self.fence: Callable[[Callable[[], None]], None] = lambda then: then()
+
+    def sample(self, share: float) -> None:
+        """Compare this share of the hits from now on, 0 to 1."""
+        self._every = 1 / share if share > 0 else 0.0
+        self._schedule()
+
+    def _schedule(self) -> None:
+        hits = self._engine.stats.hits
+        # Between half and three halves of the interval: a pattern in the traffic must not always hide the same hits.
+        wait = max(1, round(self._every * (0.5 + self._random.random())))
+        self.next_at = hits + wait if self._every else NEVER
+
+    def look(self, entry: Entry) -> None:
+        """Ask Redis about the entry that has just been served."""
+        self._schedule()
+        request = entry.request if isinstance(entry, ReplyEntry) else GET + entry.key
+        self.probe(entry.namespace, request, VerifySlot(None, self, entry))
+
+    def judge(self, entry: Entry, reply: bytes) -> None:
+        """Compare what was (or would have been) served with what Redis says now."""
+        engine = self._engine
+        if not is_resident(entry) or entry.deadline <= engine.now or reply[:1] in (b"", b"-", b"!"):
+            return
+        engine.stats.verified += 1
+        if reply != entry.reply:
+            engine.stats.stale += 1
+            seen_at = engine.now
+            self.fence(lambda: self._settle(entry, seen_at))
+
+    def _settle(self, entry: Entry, seen_at: float) -> None:
+        """Note how long the difference lasted; every push that was on its way has been applied."""
+        engine = self._engine
+        if is_resident(entry):
+            engine.stats.healed += 1
+            engine.drop(entry.key)
+            engine.journal.note((engine.now, HEALED, entry.key))
+            log.warning("L1 held what Redis does not, and no push came", key=short(unbulk(entry.key)))
+        engine.stats.staleness.add(engine.now - seen_at)
+
+
+class VerifySlot(Slot):
+    """The reply of Redis to what L1 has answered, or (with a client) would have answered."""
+
+    __slots__ = ("_entry", "_verifier")
+    needs_whole = True
+
+    def __init__(self, client: Client | None, verifier: Verifier, entry: Entry) -> None:
+        super().__init__(client)
+        self._verifier = verifier
+        self._entry = entry
+
+    def may_stream(self, size: int) -> bool:
+        """Never: it must be compared. What is in L1 is small enough."""
+        return size > 2 * len(self._entry.reply) + 1024
+
+    def fill(self, reply: bytes) -> None:
+        """Compare, then answer."""
+        if not self.streams:
+            self._verifier.judge(self._entry, reply)
+        super().fill(reply)
+
+
+def is_resident(entry: Entry) -> bool:
+    """Return whether L1 still holds an entry."""
+    if isinstance(entry, ReplyEntry):
+        return entry.namespace.replies.get(entry.request) is entry
+    return entry.namespace.resident.get(entry.key) is entry

@@ -1,0 +1,79 @@
+"""What a worker tells of itself to the report: its upstream, its links, its memory.
+
+Only looks; `core.report` makes figures of it.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from proxy.net.process import resident_bytes
+
+if TYPE_CHECKING:
+    from proxy.net.worker import Worker
+
+
+class Facts:
+    """`core.report.Reported` of a worker."""
+
+    def __init__(self, worker: Worker) -> None:
+        self._worker = worker
+        self.stats = worker.stats
+        self.engine = worker.engine
+        self.tracking = worker.tracking
+
+    def upstream_facts(self) -> dict[str, Any]:
+        """Return url, state, server and why it is not up."""
+        control = self._worker.control
+        return {
+            "url": self._worker.endpoint.display,
+            "state": control.state,
+            "server": control.server,
+            "why": control.why,
+        }
+
+    def link_facts(self) -> list[dict[str, Any]]:
+        """Return one row a link to Redis."""
+        rows = [
+            {
+                "id": f"data-{number}",
+                "kind": "data",
+                "db": scope.db,
+                "user": scope.user.decode("utf-8", "replace"),
+                "protocol": scope.protocol,
+                "state": "up" if link.connected else "down",
+                "tracked": link.tracked,
+                "outstanding": len(link.fifo),
+                "outbox_bytes": link.unsent_bytes,
+            }
+            for scope, group in self._worker.links.groups.items()
+            for number, link in enumerate(group.links)
+        ]
+        rows += [
+            {
+                "id": f"pinned-{link.upstream_id}",
+                "kind": "pinned",
+                "db": link.place.db,
+                "user": link.place.identity.user.decode("utf-8", "replace"),
+                "protocol": link.place.protocol,
+                "state": "idle" if link.holder is None else "held",
+                "tracked": False,
+                "outstanding": len(link.fifo),
+                "outbox_bytes": link.unsent_bytes,
+            }
+            for link in self._worker.pool.links
+        ]
+        return rows
+
+    def uptime_s(self) -> float:
+        """Return seconds since the start."""
+        return time.monotonic() - self._worker.started_at
+
+    def resident_bytes(self) -> int:
+        """Return the resident memory of this process."""
+        return resident_bytes()
+
+    def client_count(self) -> int:
+        """Return how many clients are connected."""
+        return len(self._worker.clients)

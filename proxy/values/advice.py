@@ -1,0 +1,48 @@
+"""What a configuration says that is allowed and can hardly be meant, for `respite check` to say."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import attrs
+
+from proxy.config.globs import Part, parse_glob
+from proxy.config.model import ClassSettings, Settings
+from proxy.values.covering import is_covered
+
+
+@attrs.frozen
+class _Earlier:
+    """A class that comes first, and its globs."""
+
+    name: str
+    globs: tuple[tuple[Part, ...], ...]
+
+
+def warnings(settings: Settings) -> tuple[str, ...]:
+    """Return a sentence for each doubt, in the order of the file."""
+    return tuple(_never_matching(settings.classes))
+
+
+def _never_matching(classes: Sequence[ClassSettings]) -> Iterator[str]:
+    """Name globs whose keys an earlier class takes, all of them, and classes that are left with no key."""
+    before: list[_Earlier] = []
+    for one in classes:
+        globs = tuple(parse_glob(glob.encode()) for glob in one.match)
+        takers = [_taker(glob, before) for glob in globs]
+        if all(takers):
+            by = " and ".join(dict.fromkeys(takers))
+            yield f"class.{one.name} can never match: all its keys go to {by}, above it"
+        else:
+            for glob, taker in zip(one.match, takers, strict=True):
+                if taker:
+                    yield f"class.{one.name}.match: {glob!r} can never match: all its keys go to {taker}, above it"
+        before.append(_Earlier(one.name, globs))
+
+
+def _taker(glob: tuple[Part, ...], before: Sequence[_Earlier]) -> str:
+    """Say who comes first and takes every key of a glob: one class if one does, else all together; "" for nobody."""
+    if not before or not is_covered(glob, [other for earlier in before for other in earlier.globs]):
+        return ""
+    alone = (f"class.{earlier.name}" for earlier in before if is_covered(glob, earlier.globs))
+    return next(alone, "several classes together")
