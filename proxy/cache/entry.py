@@ -26,13 +26,16 @@ REPLY_OVERHEAD_BYTES: Final = 170
 class Entry:
     """One reply under one key. Plain attributes, no methods: a hit reads two of them and writes two."""
 
-    __slots__ = ("deadline", "index", "key", "namespace", "reply", "size_bytes", "used_at", "uses")
+    __slots__ = ("deadline", "ends_at", "index", "key", "namespace", "reply", "size_bytes", "used_at", "uses")
 
     def __init__(self, namespace: Namespace, key: bytes, reply: bytes, deadline: float, now: float) -> None:
         self.namespace = namespace
         self.key = key  # as a bulk string: the bytes that follow `GET` in a request
         self.reply = reply  # raw, in the namespace's protocol
-        self.deadline = deadline  # clock seconds from which it is not served
+        self.ends_at = deadline  # clock seconds from which it is not served
+        self.deadline = (
+            deadline  # .. from which it is looked at more closely first (Engine.revive): `ends_at` or sooner
+        )
         self.uses = 1
         self.used_at = now
         self.size_bytes = len(key) + len(reply) + ENTRY_OVERHEAD_BYTES

@@ -62,26 +62,28 @@ class L1:
         for namespace in self.namespaces.values():
             namespace.entries, namespace.answers = {}, {}
 
-    def put(self, namespace: Namespace, key: bytes, reply: bytes, deadline: float, now: float) -> None:
+    def put(self, namespace: Namespace, key: bytes, reply: bytes, deadline: float, now: float) -> Entry:
         """Hold a reply of GET until `deadline`, replacing what was there; evict until the bound is kept."""
         entry = Entry(namespace, key, reply, deadline, now)
         if self._make_room(entry, namespace.resident.get(key), now):
             namespace.resident[key] = entry
             self._link(entry)
+        return entry
 
     def put_reply(
         self, namespace: Namespace, key: bytes, reply: bytes, deadline: float, now: float, *, request: bytes
-    ) -> None:
+    ) -> Entry:
         """Hold a reply of another read."""
         entry = ReplyEntry(namespace, key, reply, deadline, now, request=request)
         if self._make_room(entry, namespace.replies.get(request), now):
             head = namespace.heads.get(key)
             if head is not None:
                 if head.count >= REPLIES_MAX:
-                    return
+                    return entry
                 entry.after, head.before, entry.count = head, entry, head.count + 1
             namespace.heads[key] = namespace.replies[request] = entry
             self._link(entry)
+        return entry
 
     def _make_room(self, entry: Entry, old: Entry | None, now: float) -> bool:
         """Forget what an entry replaces and evict until it fits; False if it never will."""
@@ -155,7 +157,7 @@ class L1:
         """Drop the `BATCH` entries of the next slice that are worth least, the dead ones before all others."""
 
         def worth(entry: Entry) -> float:
-            if entry.deadline <= now:
+            if entry.ends_at <= now:
                 return -1.0
             # A little is added to the idle time: an entry of this very wake-up would divide by zero.
             return entry.uses / ((now - entry.used_at + 0.001) * entry.size_bytes)

@@ -11,14 +11,16 @@ Owns L1, the flights and the writes in flight. Every way a key can change ends i
 
 from __future__ import annotations
 
+import random
 from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-from proxy.cache.entry import Flight, Namespace
+from proxy.cache.entry import Entry, Flight, Namespace, ReplyEntry
 from proxy.cache.flights import Flights
-from proxy.cache.journal import EVERY_KEY, FILL, FLUSH, PUSH, REFUSED, WRITE
+from proxy.cache.journal import EVERY_KEY, EXPIRED, FILL, FLUSH, PUSH, REFUSED, WRITE
 from proxy.cache.l1 import L1
+from proxy.core.policy import Policy
 from proxy.core.stats import Stats
 from proxy.core.verify import Verifier
 from proxy.wire.reads import GET_READ, CachedRead
@@ -27,6 +29,8 @@ _UNFIT: Final = b"-!|"  # an error, or something that carries an attribute
 NO_EXPIRY: Final = -1  # PTTL's words
 NO_KEY: Final = -2
 LINGER_S: Final = 5.0
+REFRESHED_USES: Final = 4  # an entry used less often is left to end: to fetch it again may be for nobody
+PUSHED_MAX: Final = 4096
 FIELDS_S: Final = 10.0  # a command that lets a field expire may still be on its way for so long
 
 
@@ -42,6 +46,11 @@ class Engine:
         self.enabled = enabled
         self.max_age_s = max_age_s
         self.max_value_bytes = max_value_bytes
+        self.early_refresh = 0.0  # share of max_age_s, before an entry's end, in which it is refreshed
+        self.policy: Policy | None = None  # None: all keys alike
+        self.proven_at = 0.0  # every push that Redis sent up to then has been applied
+        self._random = random.Random().random
+        self._pushed: dict[bytes, int] = {}  # keys that a push has dropped -> hash of the reply
         self.now = 0.0
         self.fields_expire = False
         self._fields_until = 0.0
@@ -59,7 +68,35 @@ class Engine:
             and not self.writing_all
             and key not in self.writing
             and not (read.fields and self.fields_expire)
+            and (self.policy is None or self.policy.may_keep(key))
         )
+
+    def revive(self, entry: Entry) -> bool:
+        """Return whether an entry whose deadline has passed is served all the same, and until when from now on.
+
+        Not when it has ended; not when its class bounds staleness tighter than pushes are proven to have come; not for
+        the one reader that is to refresh it early.
+        """
+        now = self.now
+        if entry.ends_at <= now:
+            self.journal.note((now, EXPIRED, entry.key))
+            return False
+        until = entry.ends_at
+        if self.policy is not None:
+            bound_s = self.policy.max_staleness_s(entry.key)
+            if bound_s is not None:
+                until = min(until, self.proven_at + bound_s)
+                if until <= now:
+                    return False
+        entry.deadline = until
+        # The others are served meanwhile: the deadline has been moved for them.
+        if now < entry.ends_at - self.early_refresh * self.max_age_s or entry.uses < REFRESHED_USES:
+            return True
+        request = entry.request if isinstance(entry, ReplyEntry) else entry.key
+        if request in entry.namespace.flights:
+            return True
+        self.stats.refreshed += 1
+        return False
 
     def let_fields_expire(self, at_least_s: float = FIELDS_S) -> None:
         """Keep no reply about a hash: a field may have an end of its own from now on, and PTTL does not tell it.
@@ -115,9 +152,19 @@ class Engine:
     def _publish(self, flight: Flight, reply: bytes, until: float) -> None:
         key, request = flight.key, flight.request
         if request is key:
-            self.l1.put(flight.namespace, key, reply, until, self.now)
+            entry = self.l1.put(flight.namespace, key, reply, until, self.now)
         else:
-            self.l1.put_reply(flight.namespace, key, reply, until, self.now, request=request)
+            entry = self.l1.put_reply(flight.namespace, key, reply, until, self.now, request=request)
+        if self.early_refresh and until == flight.sent_at + self.max_age_s:
+            # It ends by max_age alone, so Redis may well have the same value for longer. Each entry at a place of its
+            # own in the last part of its life, that not all are refreshed at once.
+            entry.deadline = until - self._random() * self.early_refresh * self.max_age_s
+        if self.policy is not None:
+            bound_s = self.policy.max_staleness_s(key)
+            if bound_s is not None:
+                entry.deadline = min(entry.deadline, self.proven_at + bound_s)
+        if self._pushed:
+            self._tell_needless(entry)
         self.stats.published += 1
         self.journal.note((self.now, FILL, key))
 
@@ -176,7 +223,21 @@ class Engine:
         for key in keys:
             raw = b"$%d\r\n%b\r\n" % (len(key), key)
             note((self.now, PUSH, raw))
+            self._remember_pushed(raw)
             self.drop(raw)
+
+    def _remember_pushed(self, key: bytes) -> None:
+        """Keep a digest of what a push drops: when Redis gives the same again, the push told of no change."""
+        for namespace in self.l1.namespaces.values():
+            entry = namespace.resident.get(key)
+            if entry is not None:
+                if len(self._pushed) >= PUSHED_MAX:
+                    self._pushed.clear()
+                self._pushed[key] = hash(entry.reply)
+
+    def _tell_needless(self, entry: Entry) -> None:
+        if not isinstance(entry, ReplyEntry) and self._pushed.pop(entry.key, None) == hash(entry.reply):
+            self.stats.needless_pushes += 1
 
     def flush(self) -> None:
         """Drop everything and revoke every lease."""

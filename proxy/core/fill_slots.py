@@ -7,14 +7,18 @@ MGET     MgetSlot   the value of each key; a PttlSlot behind it for each lease
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
-from proxy.cache.entry import Flight
-from proxy.core.slots import Client, Failure, Mode, Slot
+from proxy.cache.entry import Flight, Namespace
+from proxy.core.slots import Client, Failure, Link, Mode, Slot
+from proxy.wire.encode import OK, command
 from proxy.wire.reply import elements
 
 if TYPE_CHECKING:
     from proxy.core.engine import Engine
+    from proxy.wire.request import Raw
+
+CACHING_YES: Final = command("CLIENT", "CACHING", "YES")
 
 
 class JoinSlot(Slot):
@@ -40,6 +44,32 @@ class JoinSlot(Slot):
         else:
             assert self.client is not None
             self.client.ask(self._raw, self)
+
+
+class CachingSlot(Slot):
+    """The reply of CLIENT CACHING YES: when it is refused, the read behind it is not tracked."""
+
+    __slots__ = ("_engine", "_link", "_namespace")
+
+    def __init__(self, engine: Engine, link: Link, namespace: Namespace) -> None:
+        super().__init__(None)
+        self._engine = engine
+        self._link = link
+        self._namespace = namespace
+
+    def fill(self, reply: bytes) -> None:
+        """Hold nothing that was read on a link whose user may not ask for tracking."""
+        if reply != OK:
+            self._link.tracked = False
+            self._engine.flush_namespace(self._namespace)
+        super().fill(reply)
+
+
+def submit_leased(engine: Engine, link: Link, namespace: Namespace, raw: Raw, slot: Slot) -> None:
+    """Send a read under a lease, in such a way that Redis tracks it."""
+    if link.optin:
+        link.submit(CACHING_YES, CachingSlot(engine, link, namespace))
+    link.submit(raw, slot)
 
 
 def end_flight(engine: Engine, flight: Flight, pttl: bytes) -> None:

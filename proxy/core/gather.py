@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from proxy.cache.entry import Flight, Namespace
 from proxy.core.downstream import Downstream
-from proxy.core.fill_slots import FillSlot
+from proxy.core.fill_slots import FillSlot, submit_leased
 from proxy.core.slots import Client, Slot
 from proxy.wire.encode import bulk, command
 from proxy.wire.reads import CachedRead
@@ -94,7 +94,7 @@ def gather(pipeline: Pipeline, client: Downstream, namespace: Namespace, read: C
     parts: list[bytes | None] = []
     for request in requests:
         entry = namespace.answers.get(request)
-        if entry is not None and entry.deadline > engine.now:
+        if entry is not None and (entry.deadline > engine.now or engine.revive(entry)):
             entry.uses += 1
             entry.used_at = engine.now
             parts.append(entry.reply)
@@ -117,6 +117,6 @@ def gather(pipeline: Pipeline, client: Downstream, namespace: Namespace, read: C
         if link.tracked and request not in namespace.flights and engine.can_lease(key, read):
             flight = engine.open(namespace, key, link, request, read)
             part = LeasedPartSlot(slot, at, engine, flight)
-            link.submit(b"%b*2\r\n$4\r\nPTTL\r\n%b" % (request, key), part)
+            submit_leased(engine, link, namespace, b"%b*2\r\n$4\r\nPTTL\r\n%b" % (request, key), part)
         else:
             link.submit(request, PartSlot(slot, at))

@@ -16,7 +16,15 @@ from typing import Final
 from proxy.cache.entry import Namespace
 from proxy.core.downstream import Downstream, Services
 from proxy.core.engine import Engine
-from proxy.core.fill_slots import FillSlot, JoinSlot, MgetSlot, PttlSlot
+from proxy.core.fill_slots import (
+    CACHING_YES,
+    CachingSlot,
+    FillSlot,
+    JoinSlot,
+    MgetSlot,
+    PttlSlot,
+    submit_leased,
+)
 from proxy.core.gather import gather
 from proxy.core.pinned_commands import PinnedCommands
 from proxy.core.session_commands import SessionCommands
@@ -248,6 +256,13 @@ class Pipeline:
     ) -> None:
         """Fetch what is not in L1: under a new lease, in another reader's flight, or for this client alone."""
         engine = self.engine
+        entry = namespace.entries.get(key) if request is None else namespace.answers.get(request)
+        if entry is not None and engine.revive(entry):
+            entry.uses += 1
+            entry.used_at = engine.now
+            self.stats.hits += 1
+            client.reply(entry.reply)
+            return
         self.stats.misses += 1
         link = client.route()
         if link is None:
@@ -263,6 +278,8 @@ class Pipeline:
             flight = engine.open(namespace, key, link, request, read)
             fill = FillSlot(client, engine, flight)
             client.owe(fill)
+            if link.optin:
+                link.submit(CACHING_YES, CachingSlot(engine, link, namespace))
             if request is None:
                 link.submit(b"*2\r\n$3\r\nGET\r\n%b*2\r\n$4\r\nPTTL\r\n%b" % (key, key), fill)
             else:
@@ -288,7 +305,7 @@ class Pipeline:
         for name in names:
             key = bulk(name)
             entry = entries.get(key)
-            if entry is not None and entry.deadline > now:
+            if entry is not None and (entry.deadline > now or engine.revive(entry)):
                 entry.uses += 1
                 entry.used_at = now
                 frames.append(entry.reply)
@@ -317,7 +334,7 @@ class Pipeline:
         ]
         slot = MgetSlot(client, engine, frames, flights)
         client.owe(slot)
-        link.submit(command("MGET", *missing), slot)
+        submit_leased(engine, link, namespace, command("MGET", *missing), slot)
         for flight in flights:
             if flight is not None:
                 link.submit(PTTL + flight.key, PttlSlot(engine, flight))

@@ -20,6 +20,8 @@ _GAUGES: Final[Mapping[str, tuple[str, str, str]]] = {
     "respite_l1_max_bytes": ("l1", "max_bytes", "Bound of L1 in bytes."),
     "respite_l1_serving": ("l1", "serving", "1 while L1 is served, 0 while it is not proven or switched off."),
     "respite_upstream_up": ("upstream", "up", "1 while the invalidation link to Redis stands."),
+    "respite_tracked_keys": ("upstream", "tracked_keys", "Keys in the server's tracking table, all clients together."),
+    "respite_tracked_max_keys": ("upstream", "tracked_max_keys", "Bound of that table; 0 is none."),
     "respite_resident_memory_bytes": ("memory", "rss_bytes", "Resident memory of this process."),
     "respite_uptime_seconds": ("", "uptime_s", "Seconds since this worker started."),
 }
@@ -64,6 +66,7 @@ def build_report(worker: Reported) -> dict[str, Any]:
             **worker.upstream_facts(),
             "tracking": tracking.mode,
             "tracking_reason": tracking.reason,
+            "tracking_narrowed": tracking.narrowed,
         },
         "clients": {
             "connected": worker.client_count(),
@@ -90,6 +93,8 @@ def build_report(worker: Reported) -> dict[str, Any]:
             "refused_total": stats.refused,
             "revoked_total": engine.flights.revoked,
             "touched_total": stats.touched,
+            "refreshed_total": stats.refreshed,
+            "needless_pushes_total": stats.needless_pushes,
         },
         "consistency": {
             "verified_total": stats.verified,
@@ -134,7 +139,7 @@ def explain_key(engine: Engine, key: bytes) -> dict[str, Any]:
             row["reply_bytes"] = len(entry.reply)
             row["uses"] = entry.uses
             row["idle_s"] = round(engine.now - entry.used_at, 3)
-            row["ends_in_s"] = round(entry.deadline - engine.now, 3)
+            row["ends_in_s"] = round(entry.ends_at - engine.now, 3)
         if replies:
             row["replies"] = [_shown_reply(reply, engine.now) for reply in replies[:REPLIES_SHOWN]]
             row["replies_total"] = len(replies)
@@ -163,7 +168,7 @@ def _shown_reply(reply: ReplyEntry, now: float) -> dict[str, Any]:
         "reply_bytes": len(reply.reply),
         "uses": reply.uses,
         "idle_s": round(now - reply.used_at, 3),
-        "ends_in_s": round(reply.deadline - now, 3),
+        "ends_in_s": round(reply.ends_at - now, 3),
     }
 
 

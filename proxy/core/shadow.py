@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from proxy.cache.entry import Entry
 from proxy.core.downstream import Downstream
-from proxy.core.fill_slots import FillSlot
+from proxy.core.fill_slots import FillSlot, submit_leased
 from proxy.core.slots import Slot
 from proxy.core.verify import VerifySlot
 from proxy.wire.commands import CommandSpec, Kind
@@ -58,7 +58,7 @@ def shadow(pipeline: Pipeline, client: Downstream, spec: CommandSpec, args: list
         return
     read = spec.read or GET_READ
     if spec.kind is Kind.MGET:
-        entries = [_live(namespace.entries.get(bulk(name)), now) for name in args[1:]]
+        entries = [_live(engine, namespace.entries.get(bulk(name))) for name in args[1:]]
         known = len(entries) - entries.count(None)
         stats.hits += known
         stats.misses += len(entries) - known
@@ -74,7 +74,7 @@ def shadow(pipeline: Pipeline, client: Downstream, spec: CommandSpec, args: list
     key = bulk(args[1])
     request = None if spec.kind is Kind.GET else bytes(raw)
     found: Entry | None = namespace.entries.get(key) if request is None else namespace.answers.get(request)
-    entry = _live(found, now)
+    entry = _live(engine, found)
     if entry is not None:
         entry.uses += 1
         entry.used_at = now
@@ -84,12 +84,13 @@ def shadow(pipeline: Pipeline, client: Downstream, spec: CommandSpec, args: list
         stats.misses += 1
         if link.tracked and (request or key) not in namespace.flights and engine.can_lease(key, read):
             slot = FillSlot(client, engine, engine.open(namespace, key, link, request, read))
-            raw = b"%b*2\r\n$4\r\nPTTL\r\n%b" % (bytes(raw), key)
-        else:
-            slot = Slot(client)
+            client.owe(slot)
+            submit_leased(engine, link, namespace, b"%b*2\r\n$4\r\nPTTL\r\n%b" % (bytes(raw), key), slot)
+            return
+        slot = Slot(client)
     client.owe(slot)
     link.submit(raw, slot)
 
 
-def _live(entry: Entry | None, now: float) -> Entry | None:
-    return entry if entry is not None and entry.deadline > now else None
+def _live(engine: Engine, entry: Entry | None) -> Entry | None:
+    return entry if entry is not None and (entry.deadline > engine.now or engine.revive(entry)) else None

@@ -58,6 +58,7 @@ class Link(Protocol):
     """What the core knows of a link."""
 
     tracked: bool
+    optin: bool  # a read is tracked only behind CLIENT CACHING YES
 
     def submit(self, raw: Raw, slot: Slot) -> None:
         """Queue a command whose reply, or replies, the slot takes."""

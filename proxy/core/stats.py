@@ -42,6 +42,8 @@ COUNTERS: Final[Mapping[str, tuple[str, str]]] = {
     "dropped": ("respite_l1_dropped", "Entries dropped by a push or a write."),
     "flushes": ("respite_l1_flushes", "Times everything in L1, or all of a link, was dropped."),
     "suspensions": ("respite_l1_suspensions", "Times L1 was not served because the invalidation link was silent."),
+    "refreshed": ("respite_l1_refreshed", "Hot entries fetched again before their end, while others were served."),
+    "needless_pushes": ("respite_invalidations_needless", "Pushes after which Redis still held what L1 had held."),
     "verified": ("respite_verified_hits", "Hits (all of them in shadow mode, else a sample) compared with Redis."),
     "stale": ("respite_stale_hits", "Compared hits for which Redis held something newer whose push had not come yet."),
     "healed": ("respite_l1_healed", "Entries dropped because they differed from Redis and no push was on its way."),
@@ -76,6 +78,8 @@ class Stats:
     dropped: int
     flushes: int
     suspensions: int
+    refreshed: int
+    needless_pushes: int
     verified: int
     stale: int
     healed: int

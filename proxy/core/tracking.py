@@ -13,7 +13,7 @@ from typing import Final, Literal
 
 from proxy.core.engine import Engine
 
-Mode = Literal["off", "redirect", "broadcast"]
+Mode = Literal["off", "redirect", "optin", "broadcast"]
 FOREVER: Final = float("inf")
 OLDEST_TRACKED: Final = (6, 2)  # before, a push could come inside another reply
 
@@ -30,13 +30,27 @@ class Tracking:
         self.mode: Mode = "off"
         self.reason = "the upstream has not been reached yet"
         self.redirect_id = 0  # the invalidation link's client id, 0 while there is none
+        self.narrowed = False  # by the governor, until the process ends
         self.serve_until = 0.0
         self._pings: deque[float] = deque()  # when the PINGs not yet answered were sent
 
     @property
     def ping_every_s(self) -> float:
-        """How often the invalidation link is pinged."""
-        return self.max_staleness_s / 4
+        """How often the invalidation link is pinged: four times in the tightest bound."""
+        policy = self._engine.policy
+        tightest_s = policy.tightest_s if policy is not None else None
+        return min(self.max_staleness_s, tightest_s or self.max_staleness_s) / 4
+
+    @property
+    def redirects(self) -> bool:
+        """Return whether data links are tracked, and their pushes sent to the invalidation link."""
+        return self.mode in ("redirect", "optin")
+
+    @property
+    def prefixes(self) -> tuple[bytes, ...]:
+        """Return what the keys begin with that are announced in broadcast mode; () for all."""
+        policy = self._engine.policy
+        return policy.prefixes if policy is not None else ()
 
     def choose(self, *, resp3: bool, version: tuple[int, ...], redirect_refused: bool = False) -> Mode:
         """Choose how to track on the server just reached; `reason` says why."""
@@ -47,9 +61,14 @@ class Tracking:
         elif not resp3 or version < OLDEST_TRACKED:
             self.mode, self.reason = "off", f"server {'.'.join(map(str, version))} cannot track: 6.2 or newer can"
         elif self.wanted == "broadcast":
-            self.mode, self.reason = "broadcast", "l1.tracking asks for it"
+            about = f" for {len(self.prefixes)} prefixes of the classes" if self.prefixes else ""
+            self.mode, self.reason = "broadcast", f"l1.tracking asks for it{about}"
         elif redirect_refused and self.wanted == "auto":
             self.mode, self.reason = "broadcast", "the server refuses CLIENT TRACKING REDIRECT"
+        elif self.narrowed:
+            self.mode, self.reason = "optin", "the server's tracking table is full: only what L1 is to hold is tracked"
+        elif self._engine.policy is not None and self._engine.policy.scope == "classes":
+            self.mode, self.reason = "optin", "only keys of classes are held, so only those are tracked"
         else:
             self.mode, self.reason = "redirect", "the server tracks only what is read here"
         return self.mode
@@ -65,6 +84,7 @@ class Tracking:
         self._pings.clear()
         if self.may_cache:
             self.serve_until = FOREVER if self.mode == "off" else now + self.max_staleness_s
+            self._engine.proven_at = FOREVER if self.mode == "off" else now
             self._engine.serve()
 
     def refuse(self, reply: str) -> None:
@@ -83,6 +103,7 @@ class Tracking:
         sent = self._pings.popleft()
         if self.may_cache and self.mode != "off":
             self.serve_until = sent + self.max_staleness_s
+            self._engine.proven_at = sent
             if self.serve_until > self._engine.now:
                 self._engine.serve()
 

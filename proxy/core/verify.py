@@ -63,7 +63,7 @@ class Verifier:
     def judge(self, entry: Entry, reply: bytes) -> None:
         """Compare what was (or would have been) served with what Redis says now."""
         engine = self._engine
-        if not is_resident(entry) or entry.deadline <= engine.now or reply[:1] in (b"", b"-", b"!"):
+        if not is_resident(entry) or entry.ends_at <= engine.now or reply[:1] in (b"", b"-", b"!"):
             return
         engine.stats.verified += 1
         if reply != entry.reply:

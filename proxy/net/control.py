@@ -16,6 +16,8 @@ import hiredis
 import trio
 
 from proxy.core.engine import Engine
+from proxy.core.governor import EVERY_S as GOVERN_EVERY_S
+from proxy.core.governor import Governor
 from proxy.core.session import Identity
 from proxy.core.tracking import Tracking
 from proxy.errors import HandshakeError, RemoteError
@@ -32,6 +34,8 @@ PING: Final = command("PING")
 ACL_LIST: Final = command("ACL", "LIST")
 INFO_KEYSPACE: Final = command("INFO", "keyspace")
 _VOLATILE_FIELDS: Final = re.compile(rb"(?:keys_with_volatile_items|subexpiry)=[1-9]")
+CONFIG_MAX_KEYS: Final = command("CONFIG", "GET", "tracking-table-max-keys")
+INFO_STATS: Final = command("INFO", "stats")
 ACL_EVERY_S: Final = 1.0  # how long a change of ACLs made elsewhere may go unseen
 log = get_logger("control")
 
@@ -65,7 +69,7 @@ class ControlLink:
         self._mask = READ
         self._ended = trio.Event()
         self._client_id = 0
-        self._expected: list[str] = []  # what the replies to come answer: ping, fence, acl, fields, track, table
+        self._expected: list[str] = []  # what the replies to come answer: ping, fence, acl, fields, table ..
         self._heard_at = 0.0
         self._pinged_at = 0.0
         self._acl_at = 0.0
@@ -73,6 +77,8 @@ class ControlLink:
         self._redirect_refused = False
         self._also_cached: tuple[str, ...] = ()
         self._has_field_expiry = False
+        self.governor = Governor()
+        self._governed_at = 0.0
         self._fencing: list[Callable[[], None]] = []  # who asked for a fence in this wake-up
         self._fenced: deque[list[Callable[[], None]]] = deque()  # and in earlier ones, a PING each
 
@@ -180,11 +186,15 @@ class ControlLink:
             resp3=self._client_id > 0, version=self.version, redirect_refused=self._redirect_refused
         )
         if mode == "broadcast":  # L1 begins when it is granted: a read before it would not be tracked
-            self._send(command("CLIENT", "TRACKING", "ON", "BCAST"), "track")
+            prefixes = [word for prefix in self._tracking.prefixes for word in ("PREFIX", prefix)]
+            self._send(command("CLIENT", "TRACKING", "ON", "BCAST", *prefixes), "track")
         else:
             self._tracking.begin(self._client_id, self._engine.now)
         self.state, self.why = "up", ""
         log.info("upstream up", server=self.server, tracking=mode, reason=self._tracking.reason)
+        if self._tracking.redirects:
+            self._send(CONFIG_MAX_KEYS, "limit")
+            self._governed_at = self._engine.now
         self._ping()
         self.on_up()
 
@@ -249,6 +259,9 @@ class ControlLink:
             self._send(ACL_LIST, "acl")
             if self._has_field_expiry:
                 self._send(INFO_KEYSPACE, "fields")
+        if self._tracking.redirects and now - self._governed_at >= GOVERN_EVERY_S:
+            self._governed_at = now
+            self._send(INFO_STATS, "table pressure")
 
     def _send(self, raw: bytes, expect: str) -> None:
         self._expected.append(expect)
@@ -320,6 +333,12 @@ class ControlLink:
             self._tracking.begin(self._client_id, self._engine.now)
         elif expected == "table" and not isinstance(frame, hiredis.ReplyError):
             self._learn(CommandTable.from_reply(frame, self._also_cached))
+        elif expected == "limit":
+            self.governor.limit(None if isinstance(frame, hiredis.ReplyError) else frame)
+        elif expected == "table pressure":
+            if isinstance(frame, bytes) and self.governor.judge(frame) == "narrow" and not self._tracking.narrowed:
+                self._tracking.narrowed = True
+                self.lose("what is tracked is narrowed")
         elif expected == "fields":
             # Valkey's word, and Redis'. A user who may not ask gets an error: then nothing is known.
             if isinstance(frame, hiredis.ReplyError) or _VOLATILE_FIELDS.search(frame):

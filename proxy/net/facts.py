@@ -31,6 +31,8 @@ class Facts:
             "state": control.state,
             "server": control.server,
             "why": control.why,
+            "tracked_keys": control.governor.keys,
+            "tracked_max_keys": control.governor.max_keys,
         }
 
     def link_facts(self) -> list[dict[str, Any]]:

@@ -48,7 +48,9 @@ class Link:
         "connected",
         "fifo",
         "kind",
+        "mode",
         "open",
+        "optin",
         "patient",
         "paused",
         "relieved",
@@ -60,6 +62,8 @@ class Link:
         self.kind = kind
         self.open = True  # commands may be submitted
         self.connected = False
+        self.mode = ""  # how Redis was asked to track, "" when it never was
+        self.optin = False  # it tracks only reads that CLIENT CACHING YES goes before
         self.tracked = False  # Redis tracks what is read here: leases may be opened
         self.patient = False  # a blocking command runs: no reply is late
         self.paused = False  # not read, because the client a reply streams to is slow

@@ -33,7 +33,7 @@ class Timers:
         """Tick until cancelled."""
         worker = self._worker
         while True:
-            await trio.sleep(min(TICK_S, worker.tracking.max_staleness_s / 8))
+            await trio.sleep(min(TICK_S, worker.tracking.ping_every_s / 2))
             now = worker.reactor.enter()
             try:
                 self.tick(now)

@@ -29,6 +29,7 @@ from proxy.net.reactor import Reactor
 from proxy.wire.encode import command
 
 LINKS_MAX: Final = 4  # a group's links: one, and what slow readers of large replies hold up
+TRACKING_OFF: Final = command("CLIENT", "TRACKING", "OFF")
 IDLE_S: Final = 60.0  # a group without clients is kept so long
 log = get_logger("upstream")
 
@@ -148,10 +149,15 @@ class DataLinks:
 
     def _track(self, link: Link) -> None:
         link.tracked = False
-        if self._tracking.mode != "redirect":
+        mode = self._tracking.mode
+        if link.mode not in ("", mode):  # Redis lets a connection change its way of tracking only through OFF
+            link.submit(TRACKING_OFF, Slot(None))
+        link.mode = mode
+        link.optin = mode == "optin"
+        if not self._tracking.redirects:
             link.tracked = self._tracking.may_cache
             if not self._engine.enabled:  # L1 was switched off: what the link was tracked for is over
-                link.submit(command("CLIENT", "TRACKING", "OFF"), Slot(None))
+                link.submit(TRACKING_OFF, Slot(None))
             return
         redirect_id = self._tracking.redirect_id
         if not redirect_id:
@@ -161,7 +167,11 @@ class DataLinks:
             self._tracked(link, redirect_id, reply)
             return b""
 
-        link.submit(command("CLIENT", "TRACKING", "ON", "REDIRECT", redirect_id), CallSlot(None, then))
+        link.submit(self._tracking_on(redirect_id), CallSlot(None, then))
+
+    def _tracking_on(self, redirect_id: int) -> bytes:
+        optin = ("OPTIN",) if self._tracking.mode == "optin" else ()
+        return command("CLIENT", "TRACKING", "ON", "REDIRECT", redirect_id, *optin)
 
     def _tracked(self, link: Link, redirect_id: int, reply: bytes) -> None:
         """Take the reply to CLIENT TRACKING: leases may be opened if it still is about the present link."""
@@ -187,10 +197,11 @@ class DataLinks:
     async def _connect(self, group: Group, link: Link) -> bool:
         """Connect one link; on failure it is ended and its waiters answered."""
         scope = group.scope
-        redirect_id = self._tracking.redirect_id if self._tracking.mode == "redirect" else 0
+        mode = self._tracking.mode
+        redirect_id = self._tracking.redirect_id if self._tracking.redirects else 0
         more = [command("PING")]
         if redirect_id:
-            more.append(command("CLIENT", "TRACKING", "ON", "REDIRECT", redirect_id))
+            more.append(self._tracking_on(redirect_id))
         try:
             stream, replies = await open_stream(
                 self.upstream, group.identity, scope.db, scope.protocol, "respite-data", *more
@@ -209,7 +220,9 @@ class DataLinks:
             return False
         self._attach(group, link, stream)
         group.refusal = replies[0] if replies[0].startswith(b"-NOAUTH") else b""
-        if redirect_id and redirect_id == self._tracking.redirect_id:
+        if redirect_id:
+            link.mode, link.optin = mode, mode == "optin"
+        if redirect_id and redirect_id == self._tracking.redirect_id and mode == self._tracking.mode:
             self._tracked(link, redirect_id, replies[1])
         else:  # the invalidation link came, or changed, in the meantime
             self._track(link)
@@ -231,7 +244,7 @@ class DataLinks:
 
     def _on_lost(self, group: Group, link: Link, why: str) -> None:
         """Drop what the link fed: in redirect mode Redis forgets with it what was to be pushed."""
-        if self._tracking.mode == "redirect" or self._tracking.redirect_id == 0:
+        if self._tracking.redirects or self._tracking.redirect_id == 0:
             self._engine.flush_namespace(group.namespace)
         else:
             self._engine.flights.revoke_link(link)

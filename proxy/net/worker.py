@@ -19,6 +19,7 @@ from proxy.cache.l1 import L1
 from proxy.config.model import Endpoint, Settings
 from proxy.core.engine import Engine
 from proxy.core.pipeline import Pipeline
+from proxy.core.policy import Policy
 from proxy.core.report import build_report, explain_key, gauges
 from proxy.core.session import Identity, Session, Sessions
 from proxy.core.slots import Slot
@@ -64,6 +65,7 @@ class Worker:
         )
         self.tracking = Tracking(self.engine, wanted=settings.l1.tracking, max_staleness_s=settings.l1.max_staleness_s)
         self.warmer = Warmer(self.engine)
+        self._policy = Policy()
         self.reactor = Reactor(self.engine, self.tracking)
         self.endpoint = upstream
         context = client_context(settings.upstream.tls) if upstream.scheme == "tls" else None
@@ -111,6 +113,11 @@ class Worker:
         self.engine.max_value_bytes = settings.l1.max_value_bytes
         self.engine.l1.resize(settings.l1.max_bytes, self.engine.now)
         self.tracking.max_staleness_s = settings.l1.max_staleness_s
+        self.engine.early_refresh = settings.l1.early_refresh
+        self._take_classes(Policy(settings.classes, settings.l1.scope))
+        if settings.l1.tracking != self.tracking.wanted:
+            self.tracking.wanted = settings.l1.tracking
+            self.control.lose("l1.tracking was changed")
         # In shadow mode everything is compared anyway, by those who ask.
         self.engine.verifier.sample(settings.l1.verify if settings.rollout.mode == "on" else 0.0)
         self.warmer.rate = settings.l1.touch_rate
@@ -118,6 +125,14 @@ class Worker:
         self.switch_l1(on=settings.l1.enabled and settings.rollout.mode != "off")
         for client in self.clients:
             client.expose()
+
+    def _take_classes(self, policy: Policy) -> None:
+        """Follow the classes. What they say is part of how the server was asked to track, so changes start anew."""
+        if (policy.classes, policy.scope) != (self._policy.classes, self._policy.scope):
+            self._policy = policy
+            self.engine.policy = policy if policy.is_needed else None
+            self.engine.flush()
+            self.control.lose("the classes were changed")
 
     def switch_l1(self, *, on: bool) -> None:
         """Use L1 or not. Off drops everything; on starts a new invalidation link, for what was untracked meanwhile."""
@@ -258,7 +273,7 @@ class Worker:
         while True:
             await self.links.redirect_refused.wait()
             self.links.redirect_refused = trio.Event()
-            if self.tracking.wanted == "auto" and self.tracking.mode == "redirect":
+            if self.tracking.wanted == "auto" and self.tracking.redirects:
                 self.reactor.enter()
                 self.control.use_broadcast()
                 self.reactor.flush()

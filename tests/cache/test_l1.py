@@ -111,7 +111,7 @@ def test_eviction_drops_the_dead_before_all_others() -> None:
     for key, entry in resident.items():
         entry.used_at = 9.0
         if int(key[5:11]) in dead:
-            entry.deadline = 5.0
+            entry.ends_at = 5.0
             entry.uses = 1_000_000
     fill(l1, 1, first=SAMPLE, now=10.0)
 

@@ -232,6 +232,10 @@ def _client(redis: ModelRedis, connection: Connection, words: list[bytes]) -> by
     return bulk(b"") if name == b"INFO" else OK
 
 
+def _config(redis: ModelRedis, connection: Connection, words: list[bytes]) -> bytes:
+    return b"*2\r\n%b%b" % (bulk(words[2]), bulk(b"1000000"))
+
+
 def _info(redis: ModelRedis, connection: Connection, words: list[bytes]) -> bytes:
     return bulk(b"# Server\r\nredis_version:7.0.15\r\n")
 
@@ -281,6 +285,7 @@ COMMANDS: Final[Mapping[bytes, Handler]] = {
     b"HELLO": _hello,
     b"CLIENT": _client,
     b"INFO": _info,
+    b"CONFIG": _config,
     b"ACL": _acl,
     b"COMMAND": _command,
 }

@@ -30,6 +30,7 @@ class ScriptedLink:
     def __init__(self) -> None:
         self.state = Pinning()
         self.tracked = False
+        self.optin = False
         self.patient = False
         self.upstream_id = 900
         self.name = b""

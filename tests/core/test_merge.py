@@ -99,6 +99,17 @@ def test_join_reports_is_true_when_all_say_so() -> None:
     assert joined["l1"] == {"serving": False, "enabled": True, "hash_fields_expire": True}
 
 
+def test_join_reports_says_once_what_all_read_from_the_server() -> None:
+    """The tracking table is the server's: two workers that look at it do not make it larger."""
+    seen = {"tracked_keys": 70, "tracked_max_keys": 100, "tracking_narrowed": False}
+    joined = _reports({"upstream": seen}, {"upstream": {**seen, "tracked_keys": 71, "tracking_narrowed": True}})
+    names = ("respite_tracked_keys", "respite_tracked_max_keys")
+    families = join_families([[_gauge(name, 7) for name in names], [_gauge(name, 7) for name in names]])
+
+    assert joined["upstream"] == {"tracked_keys": 71, "tracked_max_keys": 100, "tracking_narrowed": True}
+    assert [samples[0][2] for samples in _values(families).values()] == [7, 7]
+
+
 def test_join_reports_says_words_once_or_all_of_them() -> None:
     """What workers agree on is said once; where they differ, each is heard; silence is no word."""
     joined = _reports(

@@ -32,7 +32,8 @@ class Reported:
 
     def upstream_facts(self) -> dict[str, Any]:
         """Return a server that is up."""
-        return {"url": "redis://x:1", "state": "up", "server": "redis 7.0.15", "why": ""}
+        facts = {"url": "redis://x:1", "state": "up", "server": "redis 7.0.15", "why": ""}
+        return {**facts, "tracked_keys": 5, "tracked_max_keys": 10}
 
     def link_facts(self) -> list[dict[str, Any]]:
         """Return the links."""
@@ -73,12 +74,16 @@ def test_report_of_a_fresh_worker_has_every_figure(worker: Reported) -> None:
 
     assert json.loads(json.dumps(report)) == report
     assert {name: set(section) for name, section in report.items() if isinstance(section, dict)} == {
-        "upstream": {"url", "state", "server", "why", "tracking", "tracking_reason"},
+        "upstream": {
+            *("url", "state", "server", "why", "tracking", "tracking_reason", "tracking_narrowed"),
+            *("tracked_keys", "tracked_max_keys"),
+        },
         "clients": {"connected", "pinned", "accepted_total", "rejected_total", "killed_total"},
         "l1": {
             *("enabled", "serving", "entries", "bytes", "max_bytes", "hits_total", "misses_total", "joined_total"),
             *("hit_rate", "evictions_total", "invalidations_total", "flushes_total", "published_total"),
             *("refused_total", "revoked_total", "touched_total", "hash_fields_expire"),
+            *("refreshed_total", "needless_pushes_total"),
         },
         "consistency": {"verified_total", "stale_total", "healed_total", "staleness_p50_us", "staleness_p99_us"},
         "commands": {"total", "per_second", "errors_total"},
