@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import signal
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any, Final
 
 import trio
 
 from proxy.admin.http import serve_admin
 from proxy.config.model import Endpoint, Settings
-from proxy.config.reload import compare, merge_live
+from proxy.config.reload import Changes, compare, merge_live
 from proxy.core.stats import MetricFamily
 from proxy.embedded import Embedded
 from proxy.errors import ConfigError, EmbeddedError, ListenError, RemoteError
@@ -29,33 +30,46 @@ log = get_logger("app")
 
 def run(settings: Settings, reload: Callable[[], Settings]) -> int:
     """Run the proxy until it is told to stop; return the exit code. `reload` reads the configuration again."""
+
+    async def main(upstream: Endpoint) -> int:
+        worker = Worker(settings, upstream)
+        try:
+            return await _main(App(worker, settings, reload))
+        finally:
+            for listener in worker.listeners:  # those that were bound and never ran, too
+                listener.close()
+
+    return launch(settings, main)
+
+
+def launch(settings: Settings, main: Callable[[Endpoint], Awaitable[int]]) -> int:
+    """Run `main` in front of its upstream, an embedded one if need be; return the exit code.
+
+    What keeps it from starting is said in one line on stderr. Whatever ends it, the embedded Redis ends too.
+    """
     configure(settings.log.level, settings.log.format)
     embedded: Embedded | None = None
-    try:
-        endpoint = settings.upstream.endpoint
-        if endpoint is None:
-            embedded = Embedded()
-            endpoint = embedded.start()
+    with _sigterm_as_interrupt():
         try:
-            worker = Worker(settings, endpoint)
-        except (ListenError, RemoteError) as exc:
+            endpoint = settings.upstream.endpoint
+            if endpoint is None:
+                embedded = Embedded()
+                endpoint = embedded.start()
+            return trio.run(main, endpoint, strict_exception_groups=True)
+        except (EmbeddedError, ListenError, RemoteError) as exc:
             print(f"respite: {exc}", file=sys.stderr)
             return 1
-        return trio.run(_main, App(worker, settings, reload), strict_exception_groups=True)
-    except EmbeddedError as exc:
-        print(f"respite: {exc}", file=sys.stderr)
-        return 1
-    except BaseExceptionGroup as group:
-        known, others = group.split(ListenError)
-        if known is None or others is not None:
-            raise
-        print(f"respite: {_first(known)}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:  # before the signal handlers stood
-        return 0
-    finally:
-        if embedded is not None:
-            embedded.stop()
+        except BaseExceptionGroup as group:
+            known, others = group.split(ListenError)
+            if known is None or others is not None:
+                raise
+            print(f"respite: {_first(known)}", file=sys.stderr)
+            return 1
+        except KeyboardInterrupt:  # before the signal handlers stood
+            return 0
+        finally:
+            if embedded is not None:
+                embedded.stop()
 
 
 class App:
@@ -68,24 +82,24 @@ class App:
         self.stopping = trio.Event()
         self._reload = reload
 
-    def ready(self) -> tuple[bool, str]:
+    async def ready(self) -> tuple[bool, str]:
         """Return whether clients are served, and why not."""
         if self.worker.draining:
             return False, "draining"
         control = self.worker.control
         return control.state in ("up", "refused"), control.why or "serving"
 
-    def stats(self) -> dict[str, Any]:
+    async def stats(self) -> dict[str, Any]:
         """Return the body of /stats.json."""
         self.worker.reactor.enter()
         return self.worker.report("")
 
-    def families(self) -> Iterable[MetricFamily]:
+    async def families(self) -> Iterable[MetricFamily]:
         """Return all metrics."""
         self.worker.reactor.enter()
         return self.worker.families()
 
-    def explain(self, key: bytes) -> dict[str, Any]:
+    async def explain(self, key: bytes) -> dict[str, Any]:
         """Return what is known about a key."""
         self.worker.reactor.enter()
         return self.worker.explain(key)
@@ -94,7 +108,7 @@ class App:
         """Stop taking clients, finish what runs, exit."""
         self.stopping.set()
 
-    def reload(self) -> dict[str, Any]:
+    async def reload(self) -> dict[str, Any]:
         """Read the configuration again and apply what can be applied; a wrong one changes nothing."""
         try:
             settings = self._reload()
@@ -102,6 +116,12 @@ class App:
             problems = [str(problem) for problem in exc.problems]
             log.warning("reload refused, the old settings stay", problems=problems)
             return {"applied": [], "needs_restart": [], "problems": problems}
+        changes = self.take(settings)
+        log.info("reloaded", applied=list(changes.live), needs_restart=list(changes.restart))
+        return {"applied": list(changes.live), "needs_restart": list(changes.restart), "problems": []}
+
+    def take(self, settings: Settings) -> Changes:
+        """Apply what of new settings can be applied while running; return what is new."""
         changes = compare(self.settings, settings)
         settings = merge_live(self.settings, settings)
         self.worker.reactor.enter()
@@ -110,8 +130,7 @@ class App:
         if "log.level" in changes.live:
             configure(settings.log.level, settings.log.format)
         self.settings = settings
-        log.info("reloaded", applied=list(changes.live), needs_restart=list(changes.restart))
-        return {"applied": list(changes.live), "needs_restart": list(changes.restart), "problems": []}
+        return changes
 
 
 async def _main(app: App) -> int:
@@ -124,7 +143,7 @@ async def _main(app: App) -> int:
             admin = await nursery.start(serve_admin, listen.admin, listen.admin_token, app) or listen.admin
         endpoint = app.worker.endpoint
         app.started = True
-        print(_start_line(urls, admin, endpoint), flush=True)
+        print(start_line(urls, admin, endpoint), flush=True)
         await app.stopping.wait()
         await app.worker.drain(DRAIN_S)
         nursery.cancel_scope.cancel()
@@ -137,8 +156,19 @@ def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
     return _first(first) if isinstance(first, BaseExceptionGroup) else first
 
 
-def _start_line(urls: list[str], admin: str, upstream: Endpoint) -> str:
+def start_line(urls: list[str], admin: str, upstream: Endpoint) -> str:
+    """Say where everything is, without a password: the one line that goes to stdout."""
     return f"respite listening on {' '.join(urls)}, admin {admin}, upstream {upstream.display}"
+
+
+@contextmanager
+def _sigterm_as_interrupt() -> Iterator[None]:
+    """Treat SIGTERM as Ctrl-C where nobody listens for signals yet, or any more: neither leaves anything behind."""
+    before = signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 async def _signals(
@@ -149,7 +179,7 @@ async def _signals(
         task_status.started()
         async for number in signals:
             if number == signal.SIGHUP:
-                app.reload()
+                await app.reload()
             elif app.stopping.is_set() or not app.started:
                 scope.cancel()
                 return

@@ -159,7 +159,7 @@ class _Connection:
                 return
             if request is None:
                 return
-            response = self._answer(request)
+            response = await self._answer(request)
             try:
                 await self._send(response)
             finally:
@@ -177,9 +177,9 @@ class _Connection:
             await self._send(refusal(status, error, help_text), is_last=True)
             await self._linger()
 
-    def _answer(self, request: Request) -> Response:
+    async def _answer(self, request: Request) -> Response:
         try:
-            return respond(request, self.server.token, self.server.source)
+            return await respond(request, self.server.token, self.server.source)
         except Exception:
             # The query is left out: it may hold a key.
             path = request.target.partition("?")[0]

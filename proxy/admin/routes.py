@@ -9,7 +9,7 @@ from __future__ import annotations
 import hmac
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any, Final, Protocol
 from urllib.parse import unquote_to_bytes, urlsplit
 
@@ -25,25 +25,28 @@ _BROKEN_ESCAPE: Final = re.compile(r"%(?![0-9A-Fa-f]{2})")
 
 
 class AdminSource(Protocol):
-    """What the admin port needs from the proxy. Every method answers at once and is called on the trio thread."""
+    """What the admin port needs from the proxy: one worker, which answers at once, or all of them, which are asked.
 
-    def ready(self) -> tuple[bool, str]:
+    Called on the trio thread. A cancelled call changes nothing but what it has already been asked for.
+    """
+
+    async def ready(self) -> tuple[bool, str]:
         """Say whether clients are being served, and why or why not in one line."""
         ...
 
-    def stats(self) -> dict[str, Any]:
+    async def stats(self) -> dict[str, Any]:
         """Return the body of /stats.json."""
         ...
 
-    def families(self) -> Iterable[MetricFamily]:
+    async def families(self) -> Iterable[MetricFamily]:
         """Return every metric with its present value."""
         ...
 
-    def explain(self, key: bytes) -> dict[str, Any]:
+    async def explain(self, key: bytes) -> dict[str, Any]:
         """Say what is known about a key, and why it is or is not served from L1."""
         ...
 
-    def reload(self) -> dict[str, Any]:
+    async def reload(self) -> dict[str, Any]:
         """Apply a changed file; return {"applied": [...], "needs_restart": [...], "problems": [...]}."""
         ...
 
@@ -79,11 +82,11 @@ class Route:
     method: str
     path: str
     about: str
-    answer: Callable[[AdminSource, str], Response]
+    answer: Callable[[AdminSource, str], Awaitable[Response]]
     is_public: bool = False
 
 
-def respond(request: Request, token: str, source: AdminSource) -> Response:
+async def respond(request: Request, token: str, source: AdminSource) -> Response:
     """Answer one request; never raises for what a client sent, lets through what `source` raises."""
     try:
         path, _, query = request.target.partition("?")
@@ -101,7 +104,7 @@ def respond(request: Request, token: str, source: AdminSource) -> Response:
     asked = "GET" if request.method == "HEAD" else request.method
     for route in routes:
         if route.method == asked:
-            return route.answer(source, query)
+            return await route.answer(source, query)
     allowed = [method for route in routes for method in ([route.method, "HEAD"] if route.method == "GET" else ["POST"])]
     return attrs.evolve(
         refusal(405, f"{path} takes no {request.method}", f"use {' or '.join(allowed)}", paths=_paths()),
@@ -147,30 +150,30 @@ def _check_local(request: Request) -> Response | None:
     )
 
 
-def _index(_source: AdminSource, _query: str) -> Response:
+async def _index(_source: AdminSource, _query: str) -> Response:
     lines = [f"Respite {__version__}", ""]
     lines += [f"{route.method:<5}{route.path:<15}{route.about}" for route in ROUTES]
     return Response(200, "text/plain; charset=utf-8", ("\n".join(lines) + "\n").encode())
 
 
-def _healthz(_source: AdminSource, _query: str) -> Response:
+async def _healthz(_source: AdminSource, _query: str) -> Response:
     return _json({"alive": True})
 
 
-def _readyz(source: AdminSource, _query: str) -> Response:
-    is_ready, reason = source.ready()
+async def _readyz(source: AdminSource, _query: str) -> Response:
+    is_ready, reason = await source.ready()
     return _json({"ready": is_ready, "reason": reason}, status=200 if is_ready else 503)
 
 
-def _metrics(source: AdminSource, _query: str) -> Response:
-    return Response(200, CONTENT_TYPE, render_metrics(source.families()))
+async def _metrics(source: AdminSource, _query: str) -> Response:
+    return Response(200, CONTENT_TYPE, render_metrics(await source.families()))
 
 
-def _stats(source: AdminSource, _query: str) -> Response:
-    return _json(source.stats())
+async def _stats(source: AdminSource, _query: str) -> Response:
+    return _json(await source.stats())
 
 
-def _explain(source: AdminSource, query: str) -> Response:
+async def _explain(source: AdminSource, query: str) -> Response:
     named = [value for name, _, value in (field.partition("=") for field in query.split("&")) if name == "key"]
     if len(named) != 1 or _BROKEN_ESCAPE.search(named[0]):
         return refusal(
@@ -178,15 +181,15 @@ def _explain(source: AdminSource, query: str) -> Response:
             "one key is wanted, percent-encoded",
             "ask for /explain.json?key=user%3A1; a byte that is no letter or digit is %XX, and + stands for itself",
         )
-    return _json(source.explain(unquote_to_bytes(named[0])))
+    return _json(await source.explain(unquote_to_bytes(named[0])))
 
 
-def _reload(source: AdminSource, _query: str) -> Response:
-    outcome = source.reload()
+async def _reload(source: AdminSource, _query: str) -> Response:
+    outcome = await source.reload()
     return _json(outcome, status=422 if outcome.get("problems") else 200)
 
 
-def _drain(source: AdminSource, _query: str) -> Response:
+async def _drain(source: AdminSource, _query: str) -> Response:
     return attrs.evolve(_json({"draining": True}, status=202), after=source.drain)
 
 

@@ -9,6 +9,7 @@ A reply of GET is found by its key, every other reply by the bytes of the whole 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, Final
 
 import attrs
@@ -98,3 +99,10 @@ class Namespace:
     heads: dict[bytes, ReplyEntry] = attrs.field(factory=dict)
     flights: dict[bytes, Flight] = attrs.field(factory=dict)  # of GET by key, of other reads by request
     pending: dict[bytes, list[Flight]] = attrs.field(factory=dict)  # key -> flights of other reads
+
+    def replies_of(self, key: bytes) -> Iterator[ReplyEntry]:
+        """Yield the replies of a key to other reads than GET."""
+        reply = self.heads.get(key)
+        while reply is not None:
+            yield reply
+            reply = reply.after

@@ -22,6 +22,7 @@ from proxy.cli.client import AdminClient
 from proxy.config.load import find_config, load_settings
 from proxy.config.model import Settings
 from proxy.errors import ConfigError, RespiteError
+from proxy.values.advice import warnings
 
 FAILED: Final = 1
 WRONG: Final = 2
@@ -103,7 +104,7 @@ def cli() -> None:
 @click.option("--upstream", metavar="URL", help="The Redis behind: redis://, rediss:// or unix://.")
 @click.option("--admin", metavar="URL", help='Where the admin port listens, http://HOST:PORT; "" for none.')
 @click.option("--embedded", is_flag=True, help="Run a Redis of our own as the upstream; it keeps nothing on disk.")
-@click.option("--workers", metavar="N", type=int, help="Worker processes behind one port.")
+@click.option("--workers", metavar="N", type=int, help="Worker processes behind one port; 1 needs no parent.")
 @click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), help="What is logged.")
 @click.option("--log-format", type=click.Choice(["text", "json"]), help="Lines for people or for machines.")
 @click.pass_context
@@ -123,6 +124,9 @@ def run(
 
     Flags stand above RESPITE_LISTEN, RESPITE_UPSTREAM (else REDIS_URL), these above the file, the file above the
     defaults. SIGTERM and Ctrl-C finish what runs, then exit; a second one exits at once. SIGHUP reads the file again.
+
+    With --workers N, N processes share the addresses; one that dies is replaced. max_clients, pinned_connections and
+    l1.max_bytes are for all of them together: each gets its share.
     """
     if embedded and upstream:
         raise click.UsageError("--embedded and --upstream name two upstreams; give one of them")
@@ -140,9 +144,22 @@ def run(
 
     settings = read()
 
-    from proxy.app import run as run_proxy  # noqa: PLC0415 - brings trio along
+    if settings.listen.workers > 1:
+        from proxy.supervisor.parent import run as run_proxy  # noqa: PLC0415 - brings trio along
+    else:
+        from proxy.app import run as run_proxy  # noqa: PLC0415 - brings trio along
 
     ctx.exit(run_proxy(settings, read))
+
+
+@cli.command(hidden=True)
+@click.argument("fd", type=int)
+@click.pass_context
+def worker(ctx: click.Context, *, fd: int) -> None:
+    """Be one of several workers, for the parent at the other end of the socket FD. `respite run` starts them."""
+    from proxy.supervisor.child import run_worker  # noqa: PLC0415 - brings trio along
+
+    ctx.exit(run_worker(fd))
 
 
 @cli.command()
@@ -157,7 +174,7 @@ def check(ctx: click.Context, *, config_path: Path | None, as_json: bool) -> Non
     found = find_config(config_path, os.environ)
     name = "the configuration (defaults and environment)" if found is None else str(found)
     try:
-        load_settings(config_path, env=os.environ, overrides={})
+        settings = load_settings(config_path, env=os.environ, overrides={})
     except ConfigError as exc:
         if not as_json:
             raise
@@ -168,8 +185,10 @@ def check(ctx: click.Context, *, config_path: Path | None, as_json: bool) -> Non
         _print_json({"ok": False, "problems": problems})
         ctx.exit(WRONG)
     if as_json:
-        _print_json({"ok": True, "problems": []})
+        _print_json({"ok": True, "problems": [], "warnings": list(warnings(settings))})
     else:
+        for text in warnings(settings):
+            click.echo(f"respite: warning: {text}", err=True)
         click.echo(f"{name} is fine")
 
 

@@ -12,6 +12,8 @@ from typing import Final
 
 from proxy.core.downstream import Downstream, PinnedConnection, Services
 from proxy.core.session import FilterError, Filters, Session
+from proxy.core.slots import CallSlot, Pending
+from proxy.errors import HOST_SILENT
 from proxy.wire.encode import OK, bulk_or_nil, command, count, error, integer, verbatim
 from proxy.wire.request import Raw
 
@@ -84,7 +86,7 @@ class ClientCommands:
 
     def ask(
         self, client: Downstream, link: PinnedConnection, args: list[bytes], raw: Raw
-    ) -> tuple[Raw, Callable[[bytes], bytes]]:
+    ) -> tuple[Raw, Callable[[bytes], bytes | Pending]]:
         """Return what to send on the pinned link, and what to make of its reply."""
         words = [bytes(word) for word in args[1:]]
         subcommand = words[0].upper() if words else b""
@@ -103,18 +105,29 @@ class ClientCommands:
         if subcommand == b"UNBLOCK" and number is not None:
             target = self._services.sessions.get(number)
             unblocked = target.upstream_id if target is not None and target.upstream_id else _NOBODY
-            return command("CLIENT", "UNBLOCK", unblocked, *words[2:]), lambda reply: reply
+
+            def again(upstream_id: int) -> bytes:
+                return command("CLIENT", "UNBLOCK", upstream_id, *words[2:])
+
+            def tried(reply: bytes) -> bytes | Pending:
+                if reply != integer(0) or target is not None:
+                    return reply
+                return self._elsewhere(client, link, number, again, lambda reply: reply) or reply
+
+            return again(unblocked), tried
         if subcommand in (b"PAUSE", b"UNPAUSE"):
             seconds = (number or 0) / 1000 if subcommand == b"PAUSE" else 0.0
 
             def paused(reply: bytes) -> bytes:
                 if reply == OK:
                     self._services.pause(seconds)
+                    if self._services.host is not None:
+                        self._services.host.ask("pause", seconds, then=lambda _: None)
                 return reply
 
             return raw, paused
         if subcommand == b"TRACKING":
-            return self._tracking(link, words)
+            return self._tracking(client, link, words)
 
         def noted(reply: bytes) -> bytes:
             if reply[:1] in b"-!":
@@ -130,18 +143,19 @@ class ClientCommands:
 
         return raw, noted
 
-    def _tracking(self, link: PinnedConnection, words: list[bytes]) -> tuple[Raw, Callable[[bytes], bytes]]:
+    def _tracking(
+        self, client: Downstream, link: PinnedConnection, words: list[bytes]
+    ) -> tuple[Raw, Callable[[bytes], bytes | Pending]]:
         """Forward the app's own CLIENT TRACKING; a REDIRECT to a session means the link that session holds."""
         state = link.state
-        sent = list(words)
         upper = [word.upper() for word in words]
-        if b"REDIRECT" in upper[:-1]:
-            at = upper.index(b"REDIRECT") + 1
-            number = count(words[at])
-            if number:
-                target = self._services.sessions.get(number)
-                sent[at] = b"%d" % (target.upstream_id if target is not None and target.upstream_id else _NOBODY)
+        at = upper.index(b"REDIRECT") + 1 if b"REDIRECT" in upper[:-1] else 0
+        number = count(words[at]) if at else None
+        target = self._services.sessions.get(number) if number else None
         turns_on = len(upper) > 1 and upper[1] == b"ON"
+
+        def redirected(upstream_id: int) -> bytes:
+            return command("CLIENT", *words[:at], upstream_id, *words[at + 1 :])
 
         def tracked(reply: bytes) -> bytes:
             if reply == OK:
@@ -149,7 +163,45 @@ class ClientCommands:
                 state.used = True
             return reply
 
-        return command("CLIENT", *sent), tracked
+        def tried(reply: bytes) -> bytes | Pending:
+            if number and target is None and reply.startswith(b"-ERR The client ID"):
+                return self._elsewhere(client, link, number, redirected, tracked) or reply
+            return tracked(reply)
+
+        if not number:
+            return command("CLIENT", *words), tracked
+        return redirected(target.upstream_id if target is not None and target.upstream_id else _NOBODY), tried
+
+    def _elsewhere(
+        self,
+        client: Downstream,
+        link: PinnedConnection,
+        session_id: int,
+        make: Callable[[int], bytes],
+        then: Callable[[bytes], bytes],
+    ) -> Pending | None:
+        """Do what names a session that is not here, with the link it holds in another worker; None if there is none.
+
+        The client keeps its own link meanwhile; if it loses it, it is closed.
+        """
+        host = self._services.host
+        if host is None:
+            return None
+        pending = Pending()
+        kept = link.state.sticky
+        link.state.sticky = True
+
+        def found(upstream_id: int | None) -> None:
+            link.state.sticky = kept
+            if client.pin is link:
+                link.submit(make(upstream_id or _NOBODY), CallSlot(None, done, lambda: pending.settle(HOST_SILENT)))
+
+        def done(reply: bytes) -> bytes:
+            pending.settle(then(reply))
+            return b""
+
+        host.ask("upstream_id", session_id, then=found)
+        return pending
 
     @staticmethod
     def _probe(words: list[bytes]) -> bytes:
@@ -168,17 +220,27 @@ class ClientCommands:
         """Return whether Redis' answer to the probe is the client's: any refusal but that nobody has that address."""
         return reply[:1] == b"-" and not (len(words) == 2 and reply.startswith(b"-ERR No such client"))
 
-    def _list(self, client: Downstream, words: list[bytes]) -> bytes:
+    def _list(self, client: Downstream, words: list[bytes]) -> bytes | Pending:
         now = self._services.now()
         try:
             filters = Filters.parse(words, skip_me=False)
         except FilterError as exc:
             return error(str(exc))
+        protocol = client.session.protocol
+        if self._services.host is not None:
+            pending = Pending()
+
+            def listed(lines: list[str] | None) -> None:
+                told = HOST_SILENT if lines is None else verbatim("".join(line + "\n" for line in lines), protocol)
+                pending.settle(told)
+
+            self._services.host.ask("lines", filters, then=listed)
+            return pending
         matching = self._services.sessions.matching(filters, client.session, now)
         lines = "".join(self._services.line_of(session) + "\n" for session in matching)
-        return verbatim(lines, client.session.protocol)
+        return verbatim(lines, protocol)
 
-    def _kill(self, client: Downstream, words: list[bytes]) -> bytes:
+    def _kill(self, client: Downstream, words: list[bytes]) -> bytes | Pending:
         """End sessions. The old form names one address, and wants one; the new one filters, and counts."""
         now = self._services.now()
         session = client.session
@@ -196,9 +258,21 @@ class ClientCommands:
                 client.quit()
             else:
                 target.close()
-        if by_address:
-            return OK if killed else b"-ERR No such client\r\n"
-        return integer(len(killed))
+
+        def killed_in_all(number: int) -> bytes:
+            if by_address:
+                return OK if number else b"-ERR No such client\r\n"
+            return integer(number)
+
+        if self._services.host is None:
+            return killed_in_all(len(killed))
+        pending = Pending()
+
+        def killed_elsewhere(number: int | None) -> None:
+            pending.settle(HOST_SILENT if number is None else killed_in_all(len(killed) + number))
+
+        self._services.host.ask("kill", filters, session.id, then=killed_elsewhere)
+        return pending
 
     def _knows(self, subcommand: bytes) -> bool:
         """Return whether the server has the subcommand: SETINFO came with 7.2, NO-TOUCH too."""

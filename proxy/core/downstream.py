@@ -85,9 +85,17 @@ class PinnedConnection(Link, Protocol):
         """Note that the link now is who, and speaks what, its session does."""
 
 
+class Host(Protocol):
+    """The other workers, where there are any, and this one among them."""
+
+    def ask(self, question: str, *arguments: object, then: Callable[[Any], None]) -> None:
+        """Ask about the whole host; `then` gets the answer in a wake-up of its own, None when none came in time."""
+
+
 class Services(Protocol):
     """What a worker offers to its sessions."""
 
+    host: Host | None  # None: this is the only worker
     sessions: Sessions
     proxy_users: dict[bytes, bytes]  # listen.users: name -> password; empty = Redis decides
     initial_identity: Identity

@@ -21,6 +21,7 @@ from proxy.cache.flights import Flights
 from proxy.cache.journal import EVERY_KEY, EXPIRED, FILL, FLUSH, PUSH, REFUSED, WRITE
 from proxy.cache.l1 import L1
 from proxy.core.policy import Policy
+from proxy.core.recompute import Recomputes
 from proxy.core.stats import Stats
 from proxy.core.verify import Verifier
 from proxy.wire.reads import GET_READ, CachedRead
@@ -43,6 +44,7 @@ class Engine:
         self.flights = Flights(l1.namespaces)
         self.journal = l1.journal
         self.verifier = Verifier(self)
+        self.recomputes = Recomputes(self)
         self.enabled = enabled
         self.max_age_s = max_age_s
         self.max_value_bytes = max_value_bytes
@@ -80,6 +82,8 @@ class Engine:
         now = self.now
         if entry.ends_at <= now:
             self.journal.note((now, EXPIRED, entry.key))
+            if self.policy is not None and self._keeps_last(entry.key):
+                self.recomputes.remember(entry)
             return False
         until = entry.ends_at
         if self.policy is not None:
@@ -149,6 +153,18 @@ class Engine:
         self.journal.note((self.now, REFUSED, flight.key))
         return deadline
 
+    def recomputed(self, flight: Flight) -> bool:
+        """Return whether a flight that found no key is handed to those who make its value anew."""
+        rules = self.policy.recompute(flight.key) if self.policy is not None else None
+        if rules is None or flight.joiners is None or not flight.standing or flight.reply is None:
+            return False
+        if not flight.read.may_be_missing(flight.reply):
+            return False
+        self.flights.land(flight)
+        joiners, flight.joiners = flight.joiners, None
+        self.recomputes.begin(flight, flight.reply, rules, joiners)
+        return True
+
     def _publish(self, flight: Flight, reply: bytes, until: float) -> None:
         key, request = flight.key, flight.request
         if request is key:
@@ -175,6 +191,7 @@ class Engine:
         for key in keys:
             writing[key] = writing.get(key, 0) + 1
             note((self.now, WRITE, key))
+            self.recomputes.forget(key)
             self.drop(key)
 
     def end_write(self, keys: Iterable[bytes]) -> None:
@@ -187,6 +204,8 @@ class Engine:
             else:
                 del writing[key]
             self.drop(key)
+            if self.recomputes:
+                self.recomputes.written(key)
 
     def linger(self, keys: list[bytes]) -> None:
         """Mark keys as being written for `LINGER_S`: a write whose reply will not be seen."""
@@ -225,6 +244,8 @@ class Engine:
             note((self.now, PUSH, raw))
             self._remember_pushed(raw)
             self.drop(raw)
+            if self.recomputes:
+                self.recomputes.written(raw)
 
     def _remember_pushed(self, key: bytes) -> None:
         """Keep a digest of what a push drops: when Redis gives the same again, the push told of no change."""
@@ -234,6 +255,14 @@ class Engine:
                 if len(self._pushed) >= PUSHED_MAX:
                     self._pushed.clear()
                 self._pushed[key] = hash(entry.reply)
+            if self.policy is not None and self._keeps_last(key):
+                for last in (entry, *namespace.replies_of(key)):
+                    if last is not None:
+                        self.recomputes.remember(last)
+
+    def _keeps_last(self, key: bytes) -> bool:
+        rules = self.policy.recompute(key) if self.policy is not None else None
+        return rules is not None and rules.while_recomputed == "stale"
 
     def _tell_needless(self, entry: Entry) -> None:
         if not isinstance(entry, ReplyEntry) and self._pushed.pop(entry.key, None) == hash(entry.reply):
@@ -242,6 +271,9 @@ class Engine:
     def flush(self) -> None:
         """Drop everything and revoke every lease."""
         self.flights.revoke_all()
+        self.recomputes.forget_all()
+        if self.recomputes:
+            self.recomputes.lost()
         if self.l1.clear():
             self.stats.flushes += 1
             self.journal.note((self.now, FLUSH, EVERY_KEY))

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from proxy.core.engine import Engine
     from proxy.wire.request import Raw
 
+KEY_IS_MISSING: Final = b":-2\r\n"
 CACHING_YES: Final = command("CLIENT", "CACHING", "YES")
 
 
@@ -28,6 +29,7 @@ class JoinSlot(Slot):
 
     def __init__(self, client: Client, raw: bytes, now: float) -> None:
         super().__init__(client)
+        client.joins += 1
         self._raw = raw  # the read, for asking oneself
         self.joined_at = now
 
@@ -77,6 +79,8 @@ def end_flight(engine: Engine, flight: Flight, pttl: bytes) -> None:
     if pttl[:1] != b":":  # a user who may GET but not PTTL: no deadline, no entry
         engine.flights.revoke(flight)
         deadline = engine.finish(flight, 0)
+    elif engine.policy is not None and pttl == KEY_IS_MISSING and engine.recomputed(flight):
+        return
     else:
         deadline = engine.finish(flight, int(pttl[1:]))
     if flight.joiners is not None:

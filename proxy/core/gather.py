@@ -19,7 +19,7 @@ from proxy.wire.reads import CachedRead
 
 if TYPE_CHECKING:
     from proxy.core.engine import Engine
-    from proxy.core.pipeline import Pipeline
+    from proxy.core.reads import Reads
 
 
 class GatherSlot(Slot):
@@ -85,9 +85,9 @@ def joined(read: CachedRead, parts: list[bytes]) -> bytes:
     return b"*%d\r\n%b" % (len(parts), b"".join([part[part.find(b"\n") + 1 :] for part in parts]))
 
 
-def gather(pipeline: Pipeline, client: Downstream, namespace: Namespace, read: CachedRead, args: list[bytes]) -> None:
+def gather(reads: Reads, client: Downstream, namespace: Namespace, read: CachedRead, args: list[bytes]) -> None:
     """Answer a read of several keys, each from L1, under a lease, or for this client alone."""
-    engine, stats = pipeline.engine, pipeline.stats
+    engine, stats = reads.engine, reads.stats
     last = len(args) - read.tail
     names = [bytes(word) for word in args[1:last]]
     requests = [command(args[0], name, *args[last:]) for name in names]

@@ -13,31 +13,18 @@ from __future__ import annotations
 
 from typing import Final
 
-from proxy.cache.entry import Namespace
 from proxy.core.downstream import Downstream, Services
 from proxy.core.engine import Engine
-from proxy.core.fill_slots import (
-    CACHING_YES,
-    CachingSlot,
-    FillSlot,
-    JoinSlot,
-    MgetSlot,
-    PttlSlot,
-    submit_leased,
-)
-from proxy.core.gather import gather
 from proxy.core.pinned_commands import PinnedCommands
+from proxy.core.reads import Reads
 from proxy.core.session_commands import SessionCommands
 from proxy.core.shadow import shadow
 from proxy.core.slots import EffectSlot, Slot, WriteAllSlot, WriteSlot
 from proxy.core.stats import Stats
 from proxy.wire.commands import CommandSpec, Kind
-from proxy.wire.encode import bulk, command
-from proxy.wire.reads import GET_READ, CachedRead
+from proxy.wire.encode import bulk
 from proxy.wire.request import Raw, Request
 
-GET: Final = b"*2\r\n$3\r\nGET\r\n"
-PTTL: Final = b"*2\r\n$4\r\nPTTL\r\n"
 READ_KINDS: Final = (Kind.GET, Kind.MGET, Kind.CACHED)
 NOAUTH: Final = b"-NOAUTH Authentication required.\r\n"
 
@@ -49,6 +36,7 @@ class Pipeline:
         self.engine = engine
         self.stats = stats
         self.services = services
+        self.reads = Reads(engine, stats)
         self.session_commands = SessionCommands(services)
         self.pinned_commands = PinnedCommands(engine, services, self.session_commands)
 
@@ -160,13 +148,13 @@ class Pipeline:
             shadow(self, client, spec, args, raw)
             return True
         if kind is Kind.GET and client.namespace is not None and len(args) == 2:
-            self.get(client, client.namespace, bulk(args[1]))
+            self.reads.get(client, client.namespace, bulk(args[1]))
             return True
         if kind is Kind.MGET and client.namespace is not None and len(args) > 1:
-            self.mget(client, client.namespace, args[1:])
+            self.reads.mget(client, client.namespace, args[1:])
             return True
         if kind is Kind.CACHED and client.namespace is not None and len(args) > 1:
-            self.read(client, client.namespace, spec, args, raw)
+            self.reads.read(client, client.namespace, spec, args, raw)
             return True
         if kind in READ_KINDS:  # of wrong arity: Redis has the words
             self._forward(client, raw, Slot(client))
@@ -211,133 +199,6 @@ class Pipeline:
             return
         client.owe(slot)
         link.submit(raw, slot)
-
-    def get(self, client: Downstream, namespace: Namespace, key: bytes) -> None:
-        """Answer a GET of a key (as a bulk string): from L1, from a flight, or from Redis under a new lease."""
-        engine = self.engine
-        entry = namespace.entries.get(key)
-        if entry is not None and entry.deadline > engine.now:
-            entry.uses += 1
-            entry.used_at = engine.now
-            self.stats.hits += 1
-            client.reply(entry.reply)
-            if self.stats.hits >= engine.verifier.next_at:
-                engine.verifier.look(entry)
-        else:
-            self.miss(client, namespace, key)
-
-    def read(self, client: Downstream, namespace: Namespace, spec: CommandSpec, args: list[bytes], raw: Raw) -> None:
-        """Answer another read of the allow-list, as `get` does."""
-        engine = self.engine
-        read = spec.read
-        assert read is not None
-        if read.join and len(args) - read.tail > 2:
-            gather(self, client, namespace, read, args)
-            return
-        request = bytes(raw)
-        entry = namespace.answers.get(request)
-        if entry is not None and entry.deadline > engine.now:
-            entry.uses += 1
-            entry.used_at = engine.now
-            self.stats.hits += 1
-            client.reply(entry.reply)
-            if self.stats.hits >= engine.verifier.next_at:
-                engine.verifier.look(entry)
-        else:
-            self.miss(client, namespace, bulk(args[1]), request, read)
-
-    def miss(
-        self,
-        client: Downstream,
-        namespace: Namespace,
-        key: bytes,
-        request: bytes | None = None,
-        read: CachedRead = GET_READ,
-    ) -> None:
-        """Fetch what is not in L1: under a new lease, in another reader's flight, or for this client alone."""
-        engine = self.engine
-        entry = namespace.entries.get(key) if request is None else namespace.answers.get(request)
-        if entry is not None and engine.revive(entry):
-            entry.uses += 1
-            entry.used_at = engine.now
-            self.stats.hits += 1
-            client.reply(entry.reply)
-            return
-        self.stats.misses += 1
-        link = client.route()
-        if link is None:
-            client.reply(client.why_not())
-            return
-        if not (link.tracked and engine.can_lease(key, read)):
-            slot = Slot(client)
-            client.owe(slot)
-            link.submit(request or GET + key, slot)
-            return
-        flight = namespace.flights.get(request or key)
-        if flight is None:
-            flight = engine.open(namespace, key, link, request, read)
-            fill = FillSlot(client, engine, flight)
-            client.owe(fill)
-            if link.optin:
-                link.submit(CACHING_YES, CachingSlot(engine, link, namespace))
-            if request is None:
-                link.submit(b"*2\r\n$3\r\nGET\r\n%b*2\r\n$4\r\nPTTL\r\n%b" % (key, key), fill)
-            else:
-                link.submit(b"%b*2\r\n$4\r\nPTTL\r\n%b" % (request, key), fill)
-        else:
-            self.stats.joined += 1
-            client.joins += 1
-            join = JoinSlot(client, request or GET + key, engine.now)
-            client.owe(join)
-            if flight.joiners is None:
-                flight.joiners = [join]
-            else:
-                flight.joiners.append(join)
-
-    def mget(self, client: Downstream, namespace: Namespace, names: list[bytes]) -> None:
-        """Answer an MGET: what is in L1 from there, the rest fetched in one MGET, a lease for each key."""
-        engine = self.engine
-        now = engine.now
-        entries = namespace.entries
-        frames: list[bytes | None] = []
-        missing: list[bytes] = []
-        keys: list[bytes] = []
-        for name in names:
-            key = bulk(name)
-            entry = entries.get(key)
-            if entry is not None and (entry.deadline > now or engine.revive(entry)):
-                entry.uses += 1
-                entry.used_at = now
-                frames.append(entry.reply)
-            else:
-                frames.append(None)
-                missing.append(name)
-                keys.append(key)
-        if sum([len(frame) for frame in frames if frame is not None]) > self.engine.max_value_bytes:
-            # Too much to join here: Redis' own reply streams.
-            self._forward(client, command("MGET", *names), Slot(client))
-            return
-        self.stats.hits += len(names) - len(missing)
-        self.stats.misses += len(missing)
-        if not missing:
-            client.reply(b"*%d\r\n%b" % (len(frames), b"".join(frame for frame in frames if frame is not None)))
-            return
-        link = client.route()
-        if link is None:
-            client.reply(client.why_not())
-            return
-        flights = [
-            engine.open(namespace, key, link)
-            if link.tracked and key not in namespace.flights and engine.can_lease(key)
-            else None
-            for key in keys
-        ]
-        slot = MgetSlot(client, engine, frames, flights)
-        client.owe(slot)
-        submit_leased(engine, link, namespace, command("MGET", *missing), slot)
-        for flight in flights:
-            if flight is not None:
-                link.submit(PTTL + flight.key, PttlSlot(engine, flight))
 
     @staticmethod
     def _hold(client: Downstream, why: str, requests: list[Request]) -> None:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Final, Protocol
 
 from proxy import __version__
-from proxy.cache.entry import Namespace, ReplyEntry
+from proxy.cache.entry import ReplyEntry
 from proxy.core.engine import Engine
 from proxy.core.stats import MetricFamily, Sample, Stats
 from proxy.core.tracking import Tracking
@@ -126,7 +126,7 @@ def explain_key(engine: Engine, key: bytes) -> dict[str, Any]:
     for scope, namespace in engine.l1.namespaces.items():
         entry = namespace.resident.get(raw)
         flight = namespace.flights.get(raw)
-        replies = list(_replies(namespace, raw))
+        replies = list(namespace.replies_of(raw))
         if entry is None and flight is None and not replies:
             continue
         row: dict[str, Any] = {
@@ -151,14 +151,6 @@ def explain_key(engine: Engine, key: bytes) -> dict[str, Any]:
         "write_in_flight": raw in engine.writing or engine.writing_all > 0,
         "events": [{"ago_s": round(engine.now - at, 3), "event": what} for at, what in engine.journal.of(raw)],
     }
-
-
-def _replies(namespace: Namespace, key: bytes) -> Iterator[ReplyEntry]:
-    """Yield the replies of other reads than GET."""
-    reply = namespace.heads.get(key)
-    while reply is not None:
-        yield reply
-        reply = reply.after
 
 
 def _shown_reply(reply: ReplyEntry, now: float) -> dict[str, Any]:

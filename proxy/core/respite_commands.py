@@ -9,7 +9,10 @@ import json
 from collections.abc import Callable
 from typing import Any, Final
 
-from proxy.core.downstream import Downstream, Services
+from proxy.core.downstream import Downstream, Host, Services
+from proxy.core.session import Filters
+from proxy.core.slots import Pending
+from proxy.errors import HOST_SILENT
 from proxy.wire.encode import command, error, integer, strings, verbatim
 from proxy.wire.request import Raw
 
@@ -39,14 +42,49 @@ class RespiteCommands:
     def __init__(self, services: Services) -> None:
         self._services = services
 
-    def ask(self, client: Downstream, args: list[bytes]) -> tuple[Raw, Callable[[bytes], bytes]]:
+    def ask(self, client: Downstream, args: list[bytes]) -> tuple[Raw, Callable[[bytes], bytes | Pending]]:
         """Return the question whether the user may, and the answer if so."""
         words = [bytes(word) for word in args[1:]]
 
-        def then(reply: bytes) -> bytes:
-            return reply if reply[:1] in b"-!" else self._answer(client, words)
+        def then(reply: bytes) -> bytes | Pending:
+            if reply[:1] in b"-!":
+                return reply
+            host = self._services.host
+            pending = None if host is None else self._ask_host(host, client.session.protocol, words)
+            return self._answer(client, words) if pending is None else pending
 
         return PROBE, then
+
+    def _ask_host(self, host: Host, protocol: int, words: list[bytes]) -> Pending | None:
+        """Ask all workers what one of them cannot say; None for what is the same in all."""
+        pending = Pending()
+
+        def ask(question: str, *arguments: object, form: Callable[[Any], bytes]) -> Pending:
+            host.ask(
+                question,
+                *arguments,
+                then=lambda answer: pending.settle(HOST_SILENT if answer is None else form(answer)),
+            )
+            return pending
+
+        match [word.upper() for word in words]:
+            case [b"INFO"]:
+                return ask("stats", form=lambda report: verbatim(_info(report), protocol))
+            case [b"INFO", section]:
+                name = section.decode("utf-8", "replace").lower()
+                return ask("stats", form=lambda report: verbatim(_info(_section(report, name)), protocol))
+            case [b"STATS"]:
+                return ask("stats", form=lambda report: verbatim(json.dumps(report), protocol))
+            case [b"EXPLAIN", _]:
+                return ask("explain", words[1], form=lambda facts: verbatim(json.dumps(facts), protocol))
+            case [b"CLIENTS"]:
+                return ask("lines", Filters(), form=lambda lines: verbatim("".join(f"{x}\n" for x in lines), protocol))
+            case [b"LINKS"]:
+                return ask("stats", form=lambda report: verbatim(_rows(report["links"]), protocol))
+            case [b"L1", b"CLEAR"]:
+                return ask("clear_l1", form=integer)
+            case _:
+                return None
 
     def _answer(self, client: Downstream, words: list[bytes]) -> bytes:
         services = self._services
@@ -67,9 +105,7 @@ class RespiteCommands:
             case [b"CLIENTS"]:
                 return verbatim("".join(services.line_of(session) + "\n" for session in services.sessions), protocol)
             case [b"LINKS"]:
-                rows = services.report("")["links"]
-                lines = (" ".join(f"{key}={value}" for key, value in row.items()) for row in rows)
-                return verbatim("".join(line + "\n" for line in lines), protocol)
+                return verbatim(_rows(services.report("")["links"]), protocol)
             case [b"L1", b"CLEAR"]:
                 return integer(services.clear_l1())
             case []:
@@ -79,6 +115,16 @@ class RespiteCommands:
                 return error(
                     f"ERR unknown RESPITE subcommand or wrong number of arguments for '{name}'. Try RESPITE HELP."
                 )
+
+
+def _section(report: dict[str, Any], name: str) -> dict[str, Any]:
+    part = report.get(name)
+    return {name: part} if isinstance(part, dict) else {}
+
+
+def _rows(rows: list[dict[str, Any]]) -> str:
+    lines = (" ".join(f"{key}={value}" for key, value in row.items()) for row in rows)
+    return "".join(line + "\n" for line in lines)
 
 
 def _info(report: dict[str, Any]) -> str:

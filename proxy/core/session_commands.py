@@ -15,10 +15,11 @@ from proxy.cache.entry import Scope
 from proxy.core.client_commands import ClientCommands
 from proxy.core.downstream import Downstream, PinnedConnection, Services
 from proxy.core.session import Identity
+from proxy.core.slots import Pending
 from proxy.wire.encode import OK, RESET, command, count
 from proxy.wire.request import Raw
 
-Then = Callable[[bytes], bytes]
+Then = Callable[[bytes], bytes | Pending]
 _ID: Final = re.compile(rb"(\$2\r\nid\r\n):\d+\r\n")
 WRONGPASS: Final = b"-WRONGPASS invalid username-password pair or user is disabled.\r\n"
 HELLO_NOAUTH: Final = (

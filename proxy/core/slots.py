@@ -254,10 +254,33 @@ class WriteAllSlot(Slot):
             self._after()
 
 
+class Pending:
+    """A reply that somebody else will give: returned by the `then` of a CallSlot that has to ask further."""
+
+    __slots__ = ("_reply", "_slot")
+
+    def __init__(self) -> None:
+        self._slot: Slot | None = None
+        self._reply: bytes | None = None
+
+    def settle(self, reply: bytes) -> None:
+        """Give the client its reply; before the slot waits for it, too."""
+        self._reply = reply
+        if self._slot is not None:
+            self._slot.fill(reply)
+
+    def await_in(self, slot: Slot) -> None:
+        """Fill a slot with the reply, once it is known."""
+        self._slot = slot
+        if self._reply is not None:
+            slot.fill(self._reply)
+
+
 class CallSlot(Slot):
     """A reply for the proxy itself, or one it must read before the client does.
 
-    `then` gets the whole raw frame and returns what the client is sent; its result is ignored when there is no client.
+    `then` gets the whole raw frame and returns what the client is sent, or that it is not known yet; its result is
+    ignored when there is no client.
     """
 
     __slots__ = ("_failed", "_then")
@@ -265,7 +288,7 @@ class CallSlot(Slot):
     needs_whole = True
 
     def __init__(
-        self, client: Client | None, then: Callable[[bytes], bytes], failed: Callable[[], None] | None = None
+        self, client: Client | None, then: Callable[[bytes], bytes | Pending], failed: Callable[[], None] | None = None
     ) -> None:
         super().__init__(client)
         self._then = then
@@ -285,7 +308,11 @@ class CallSlot(Slot):
             self.parts.chunks.append(raw)
             raw = b"".join(self.parts.chunks)
             self.parts = None
-        self.fill(self._then(raw))
+        reply = self._then(raw)
+        if isinstance(reply, Pending):
+            reply.await_in(self)
+        else:
+            self.fill(reply)
 
     def fail(self, failure: Failure) -> None:
         """Tell whoever waits, then the client."""

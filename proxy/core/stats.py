@@ -44,6 +44,8 @@ COUNTERS: Final[Mapping[str, tuple[str, str]]] = {
     "suspensions": ("respite_l1_suspensions", "Times L1 was not served because the invalidation link was silent."),
     "refreshed": ("respite_l1_refreshed", "Hot entries fetched again before their end, while others were served."),
     "needless_pushes": ("respite_invalidations_needless", "Pushes after which Redis still held what L1 had held."),
+    "recompute_waits": ("respite_recompute_waits", "Readers who waited while another made a missing value anew."),
+    "stale_served": ("respite_stale_served", "Readers who got a value's last state while another made it anew."),
     "verified": ("respite_verified_hits", "Hits (all of them in shadow mode, else a sample) compared with Redis."),
     "stale": ("respite_stale_hits", "Compared hits for which Redis held something newer whose push had not come yet."),
     "healed": ("respite_l1_healed", "Entries dropped because they differed from Redis and no push was on its way."),
@@ -80,6 +82,8 @@ class Stats:
     suspensions: int
     refreshed: int
     needless_pushes: int
+    recompute_waits: int
+    stale_served: int
     verified: int
     stale: int
     healed: int

@@ -155,7 +155,7 @@ class ClientConnection(PlacedClient):
                 if out:
                     self.replies(out)
                     out = []
-                worker.pipeline.miss(self, namespace, key)
+                worker.pipeline.reads.miss(self, namespace, key)
                 misses += 1
             else:
                 break

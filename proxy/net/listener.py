@@ -1,4 +1,9 @@
-"""Listening sockets: accept clients, TLS handshakes included, and keep their number bounded."""
+"""Listening sockets: accept clients, TLS handshakes included, and keep their number bounded.
+
+A worker that is one of several shares its addresses with the others. A TCP port each of them binds for itself
+(SO_REUSEPORT: the kernel deals connections out); a unix socket has one owner, who bound it and whose descriptor they
+inherit.
+"""
 
 from __future__ import annotations
 
@@ -30,16 +35,29 @@ Accepted = Callable[[Stream], None]
 
 
 class Listener:
-    """One address. `accepted` gets every connection that is ready to speak RESP."""
+    """One address. `accepted` gets every connection that is ready to speak RESP.
+
+    `inherited` is a socket that listens already: the file behind it is its owner's, and others accept from it too.
+    """
 
     def __init__(
-        self, reactor: Reactor, endpoint: Endpoint, context: ssl.SSLContext | None, accepted: Accepted
+        self,
+        reactor: Reactor,
+        endpoint: Endpoint,
+        context: ssl.SSLContext | None,
+        accepted: Accepted,
+        *,
+        reuse_port: bool = False,
+        inherited: socket.socket | None = None,
     ) -> None:
         self.endpoint = endpoint
         self._reactor = reactor
         self._context = context
         self._accepted = accepted
-        self._sock = bind(endpoint)
+        self._sock = bind(endpoint, reuse_port=reuse_port) if inherited is None else inherited
+        self._is_owner = inherited is None
+        # Who takes all that wait in a queue of several leaves the others idle.
+        self._accepts = ACCEPTS if inherited is None else 1
         self._nursery: trio.Nursery | None = None
         self._handshakes = 0
         self._open = True
@@ -70,13 +88,13 @@ class Listener:
             self._open = False
             self._reactor.remove(self._sock.fileno())
             self._sock.close()
-            if self.endpoint.scheme == "unix":
+            if self.endpoint.scheme == "unix" and self._is_owner:
                 with suppress(OSError):
                     os.unlink(self.endpoint.path)
 
     def on_event(self, mask: int) -> None:
         """Accept what is waiting."""
-        for _ in range(ACCEPTS):
+        for _ in range(self._accepts):
             try:
                 sock, _ = self._sock.accept()
             except (BlockingIOError, InterruptedError, ConnectionError):
@@ -129,8 +147,21 @@ class Listener:
             self._reactor.modify(self._sock.fileno(), READ)
 
 
-def bind(endpoint: Endpoint) -> socket.socket:
+def bind(endpoint: Endpoint, *, reuse_port: bool = False) -> socket.socket:
     """Return a listening non-blocking socket. Raises ListenError: a wrong address, or one that is taken."""
+    return _bound(endpoint, reuse_port=reuse_port, listens=True)
+
+
+def reserve(endpoint: Endpoint) -> socket.socket:
+    """Return a TCP socket that holds a port for others to bind with `reuse_port`, and gets no connection itself.
+
+    Raises ListenError, also when somebody who would share the port holds it already: another proxy of the same user.
+    """
+    _bound(endpoint, reuse_port=False, listens=False).close()
+    return _bound(endpoint, reuse_port=True, listens=False)
+
+
+def _bound(endpoint: Endpoint, *, reuse_port: bool, listens: bool) -> socket.socket:
     try:
         if endpoint.scheme == "unix":
             _remove_stale(endpoint.path)
@@ -142,9 +173,12 @@ def bind(endpoint: Endpoint) -> socket.socket:
             )[0]
             sock = socket.socket(family, socket.SOCK_STREAM)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if reuse_port:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         try:
             sock.bind(address)  # type: ignore[arg-type]
-            sock.listen(BACKLOG)
+            if listens:
+                sock.listen(BACKLOG)
         except BaseException:
             sock.close()
             raise

@@ -66,6 +66,7 @@ class Timers:
                 client.kill("it stopped reading a large reply")
         worker.engine.end_lingering()
         worker.touch_hot_keys()
+        worker.engine.recomputes.tick(now)
         while self._unmarked and all(slot.reply is not None for slot in self._unmarked[0]):
             self._unmarked.pop(0)
             worker.engine.end_write_all()

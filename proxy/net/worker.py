@@ -17,6 +17,7 @@ from cachetools import LRUCache
 from proxy.cache.entry import Namespace, Scope
 from proxy.cache.l1 import L1
 from proxy.config.model import Endpoint, Settings
+from proxy.core.downstream import Host
 from proxy.core.engine import Engine
 from proxy.core.pipeline import Pipeline
 from proxy.core.policy import Policy
@@ -32,6 +33,7 @@ from proxy.net.client import ClientConnection
 from proxy.net.control import ControlLink
 from proxy.net.dial import Stream, Upstream
 from proxy.net.facts import Facts
+from proxy.net.link import Link
 from proxy.net.listener import Listener
 from proxy.net.pinned import PinnedPool
 from proxy.net.reactor import Reactor
@@ -78,6 +80,7 @@ class Worker:
         self.links = DataLinks(self.reactor, self.engine, self.tracking, self.stats, self.upstream)
         self.pool = PinnedPool(self.reactor, self.stats, self.upstream, settings.upstream.pinned_connections)
         self.sessions = Sessions()
+        self.host: Host | None = None  # the other workers, and the parent that knows them
         self.hellos: MutableMapping[tuple[bytes, int], bytes] = LRUCache(HELLOS_MAX)
         self.pipeline = Pipeline(self.engine, self.stats, self)
         self.parser = RequestParser()
@@ -92,6 +95,8 @@ class Worker:
             for url in settings.listen.urls
         ]
         self.engine.verifier.probe = self._probe
+        self.engine.recomputes.link_of = self._link_of
+        self.engine.recomputes.refetch = self.pipeline.reads.refetch
         self.engine.verifier.fence = self.control.fence
         self.control.on_up = self._control_up
         self.control.on_down = self.hellos.clear
@@ -240,10 +245,15 @@ class Worker:
 
     def _probe(self, namespace: Namespace, raw: bytes, slot: Slot) -> None:
         """Send a command of our own on the link that feeds a namespace, if it stands."""
+        link = self._link_of(namespace)
+        if link is not None:
+            link.submit(raw, slot)
+
+    def _link_of(self, namespace: Namespace) -> Link | None:
+        """Return the link that feeds a namespace, None while it does not stand."""
         group = self.links.groups.get(namespace.scope)
         link = group.pick() if group is not None else None
-        if link is not None and link.connected:
-            link.submit(raw, slot)
+        return link if link is not None and link.connected else None
 
     def touch_hot_keys(self) -> None:
         """Name the hottest keys of L1 in a TOUCH."""

@@ -86,24 +86,24 @@ class FakeSource:
     asked: list[bytes | str] = attrs.field(factory=list)
     on_drain: Callable[[], None] = lambda: None
 
-    def ready(self) -> tuple[bool, str]:
+    async def ready(self) -> tuple[bool, str]:
         """Say what `is_ready` says."""
         return self.is_ready, "serving" if self.is_ready else "upstream unavailable"
 
-    def stats(self) -> dict[str, Any]:
+    async def stats(self) -> dict[str, Any]:
         """Return `answers`."""
         return self.answers
 
-    def families(self) -> Iterable[MetricFamily]:
+    async def families(self) -> Iterable[MetricFamily]:
         """Return `metrics`."""
         return self.metrics
 
-    def explain(self, key: bytes) -> dict[str, Any]:
+    async def explain(self, key: bytes) -> dict[str, Any]:
         """Note the key and echo it."""
         self.asked.append(key)
         return {"key": key, "l1": {"state": "absent", "bytes": None}, "reasons": ["never read", "no lease"]}
 
-    def reload(self) -> dict[str, Any]:
+    async def reload(self) -> dict[str, Any]:
         """Note it and return `reloaded`."""
         self.asked.append("reload")
         return self.reloaded

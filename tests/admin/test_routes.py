@@ -14,11 +14,11 @@ from .fakes import STATS, FakeSource
 _TOKEN = "s3cret"
 
 
-def _ask(
+async def _ask(
     line: str, source: FakeSource | None = None, token: str = "", headers: dict[str, str] | None = None
 ) -> Response:
     method, _, target = line.partition(" ")
-    return respond(Request(method, target, headers or {}), token, source or FakeSource())
+    return await respond(Request(method, target, headers or {}), token, source or FakeSource())
 
 
 def _json(response: Response) -> Any:
@@ -26,18 +26,18 @@ def _json(response: Response) -> Any:
     return json.loads(response.body)
 
 
-def test_respond_index_lists_every_path() -> None:
+async def test_respond_index_lists_every_path() -> None:
     """The page for somebody who opens the port in a browser names all there is."""
-    response = _ask("GET /")
+    response = await _ask("GET /")
 
     assert response.status == 200
     assert response.content_type.startswith("text/plain")
     assert all(route.path in response.body.decode() for route in ROUTES)
 
 
-def test_respond_healthz_says_alive_though_not_ready() -> None:
+async def test_respond_healthz_says_alive_though_not_ready() -> None:
     """Alive is not ready: a proxy whose Redis is away must not be restarted for it."""
-    response = _ask("GET /healthz", FakeSource(is_ready=False))
+    response = await _ask("GET /healthz", FakeSource(is_ready=False))
 
     assert (response.status, _json(response)) == (200, {"alive": True})
 
@@ -45,27 +45,27 @@ def test_respond_healthz_says_alive_though_not_ready() -> None:
 @pytest.mark.parametrize(
     ("is_ready", "status", "reason"), [(True, 200, "serving"), (False, 503, "upstream unavailable")]
 )
-def test_respond_readyz_says_whether_and_why(is_ready: bool, status: int, reason: str) -> None:
+async def test_respond_readyz_says_whether_and_why(is_ready: bool, status: int, reason: str) -> None:
     """Readiness is a status for probes and a reason for people."""
-    response = _ask("GET /readyz", FakeSource(is_ready=is_ready))
+    response = await _ask("GET /readyz", FakeSource(is_ready=is_ready))
 
     assert (response.status, _json(response)) == (status, {"ready": is_ready, "reason": reason})
 
 
-def test_respond_stats_is_the_source_s_own() -> None:
+async def test_respond_stats_is_the_source_s_own() -> None:
     """/stats.json is what the proxy says, unchanged."""
-    assert _json(_ask("GET /stats.json")) == STATS
+    assert _json(await _ask("GET /stats.json")) == STATS
 
 
-def test_respond_stats_that_are_no_json_raise() -> None:
+async def test_respond_stats_that_are_no_json_raise() -> None:
     """A figure that is NaN is a mistake to be seen, not sent."""
     with pytest.raises(ValueError, match="JSON"):
-        _ask("GET /stats.json", FakeSource(answers={"hit_rate": float("nan")}))
+        await _ask("GET /stats.json", FakeSource(answers={"hit_rate": float("nan")}))
 
 
-def test_respond_metrics_is_prometheus_text() -> None:
+async def test_respond_metrics_is_prometheus_text() -> None:
     """/metrics says which format it is in."""
-    response = _ask("GET /metrics")
+    response = await _ask("GET /metrics")
 
     assert response.content_type == "text/plain; version=0.0.4; charset=utf-8"
     assert b"respite_commands_total 3.0\n" in response.body
@@ -85,42 +85,42 @@ def test_respond_metrics_is_prometheus_text() -> None:
         ("other=1&key=k", b"k"),
     ],
 )
-def test_respond_explain_takes_a_key_of_any_bytes(query: str, key: bytes) -> None:
+async def test_respond_explain_takes_a_key_of_any_bytes(query: str, key: bytes) -> None:
     """Every byte of a key can be asked for, and + stands for itself."""
     source = FakeSource()
 
-    response = _ask(f"GET /explain.json?{query}", source)
+    response = await _ask(f"GET /explain.json?{query}", source)
 
     assert response.status == 200
     assert source.asked == [key]
 
 
 @pytest.mark.parametrize("query", ["", "?", "?k=1", "?key=a&key=b", "?key=%zz", "?key=%f", "?key=%"])
-def test_respond_explain_without_one_whole_key_says_how(query: str) -> None:
+async def test_respond_explain_without_one_whole_key_says_how(query: str) -> None:
     """A key that is missing, doubled or badly encoded is refused with an example, and nothing is looked up."""
     source = FakeSource()
 
-    response = _ask(f"GET /explain.json{query}", source)
+    response = await _ask(f"GET /explain.json{query}", source)
 
     assert (response.status, source.asked) == (400, [])
     assert "/explain.json?key=" in _json(response)["help"]
 
 
 @pytest.mark.parametrize(("problems", "status"), [([], 200), (["listen.prt: no such key"], 422)])
-def test_respond_reload_says_what_was_done_or_wrong(problems: list[str], status: int) -> None:
+async def test_respond_reload_says_what_was_done_or_wrong(problems: list[str], status: int) -> None:
     """A reload answers with its outcome; a file with problems is an error to scripts, with the same body."""
     outcome = {"applied": ["l1.max_bytes"], "needs_restart": [], "problems": problems}
 
-    response = _ask("POST /reload", FakeSource(reloaded=outcome))
+    response = await _ask("POST /reload", FakeSource(reloaded=outcome))
 
     assert (response.status, _json(response)) == (status, outcome)
 
 
-def test_respond_drain_is_answered_before_it_begins() -> None:
+async def test_respond_drain_is_answered_before_it_begins() -> None:
     """The drain itself is left for after the answer, which it would otherwise cut off."""
     source = FakeSource()
 
-    response = _ask("POST /drain", source)
+    response = await _ask("POST /drain", source)
 
     assert (response.status, source.asked) == (202, [])
     assert response.after is not None
@@ -129,9 +129,9 @@ def test_respond_drain_is_answered_before_it_begins() -> None:
 
 
 @pytest.mark.parametrize("target", ["/nope", "/stats", "/stats.json/", "//", "*", "/%2e%2e/etc/passwd", ""])
-def test_respond_unknown_path_lists_what_exists(target: str) -> None:
+async def test_respond_unknown_path_lists_what_exists(target: str) -> None:
     """A wrong path is answered with the right ones."""
-    response = _ask(f"GET {target}")
+    response = await _ask(f"GET {target}")
 
     assert response.status == 404
     assert "GET /stats.json" in _json(response)["paths"]
@@ -150,25 +150,25 @@ def test_respond_unknown_path_lists_what_exists(target: str) -> None:
         ("get /metrics", "GET, HEAD"),
     ],
 )
-def test_respond_wrong_method_names_the_right_ones(line: str, allow: str) -> None:
+async def test_respond_wrong_method_names_the_right_ones(line: str, allow: str) -> None:
     """A wrong method is refused and does nothing."""
     source = FakeSource()
 
-    response = _ask(line, source)
+    response = await _ask(line, source)
 
     assert (response.status, dict(response.headers), source.asked) == (405, {"Allow": allow}, [])
     assert "GET /stats.json" in _json(response)["paths"]
 
 
-def test_respond_head_is_answered_as_get() -> None:
+async def test_respond_head_is_answered_as_get() -> None:
     """HEAD gets what GET gets; leaving out the body is the sender's work."""
-    assert _ask("HEAD /stats.json") == _ask("GET /stats.json")
+    assert await _ask("HEAD /stats.json") == await _ask("GET /stats.json")
 
 
 @pytest.mark.parametrize(("target", "status"), [("http://127.0.0.1:6390/readyz", 200), ("http://[bad/readyz", 400)])
-def test_respond_absolute_target_is_read_as_its_path(target: str, status: int) -> None:
+async def test_respond_absolute_target_is_read_as_its_path(target: str, status: int) -> None:
     """The absolute form, which proxies send, is understood; one that is no URL is refused."""
-    assert _ask(f"GET {target}").status == status
+    assert (await _ask(f"GET {target}")).status == status
 
 
 @pytest.mark.parametrize(
@@ -178,11 +178,11 @@ def test_respond_absolute_target_is_read_as_its_path(target: str, status: int) -
 @pytest.mark.parametrize(
     "line", ["GET /", "GET /stats.json", "POST /drain", "GET /nope", "PUT /metrics", "GET /readyz"]
 )
-def test_respond_without_the_token_is_refused(line: str, given: str | None) -> None:
+async def test_respond_without_the_token_is_refused(line: str, given: str | None) -> None:
     """Where a token is set nobody without it learns anything, not even which paths exist."""
     source = FakeSource()
 
-    response = _ask(line, source, _TOKEN, {} if given is None else {"authorization": given})
+    response = await _ask(line, source, _TOKEN, {} if given is None else {"authorization": given})
 
     assert (response.status, source.asked) == (401, [])
     assert ("WWW-Authenticate", 'Bearer realm="respite"') in response.headers
@@ -190,39 +190,39 @@ def test_respond_without_the_token_is_refused(line: str, given: str | None) -> N
 
 
 @pytest.mark.parametrize("scheme", ["Bearer", "bearer", "BEARER"])
-def test_respond_with_the_token_is_served_to_any_host(scheme: str) -> None:
+async def test_respond_with_the_token_is_served_to_any_host(scheme: str) -> None:
     """The token opens the port, whatever name it was reached by; RFC 9110 11.1: the scheme's case does not matter."""
     headers = {"authorization": f"{scheme} {_TOKEN}", "host": "metrics.example.com", "origin": "https://example.com"}
 
-    assert _ask("GET /stats.json", token=_TOKEN, headers=headers).status == 200
+    assert (await _ask("GET /stats.json", token=_TOKEN, headers=headers)).status == 200
 
 
-def test_respond_healthz_wants_no_token() -> None:
+async def test_respond_healthz_wants_no_token() -> None:
     """A probe needs no secret."""
-    assert _ask("GET /healthz", token=_TOKEN, headers={"host": "pod-7.example.com"}).status == 200
+    assert (await _ask("GET /healthz", token=_TOKEN, headers={"host": "pod-7.example.com"})).status == 200
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1:6390", "localhost", "localhost:9", "[::1]:6390", "127.9.9.9", "LOCALHOST"])
-def test_respond_own_names_are_served_without_a_token(host: str) -> None:
+async def test_respond_own_names_are_served_without_a_token(host: str) -> None:
     """Whoever asks by one of this machine's own names is served."""
-    assert _ask("GET /stats.json", headers={"host": host}).status == 200
+    assert (await _ask("GET /stats.json", headers={"host": host})).status == 200
 
 
 @pytest.mark.parametrize(
     "host", ["evil.example", "evil.example:6390", "127.0.0.1.evil.example", "10.0.0.1", "[bad", ":"]
 )
-def test_respond_foreign_host_without_a_token_is_refused(host: str) -> None:
+async def test_respond_foreign_host_without_a_token_is_refused(host: str) -> None:
     """A page whose name was rebound to 127.0.0.1 reads nothing and changes nothing."""
     source = FakeSource()
 
-    response = _ask("POST /drain", source, headers={"host": host})
+    response = await _ask("POST /drain", source, headers={"host": host})
 
     assert (response.status, response.after) == (403, None)
 
 
 @pytest.mark.parametrize("origin", ["https://evil.example", "null", "http://[bad"])
-def test_respond_foreign_origin_without_a_token_is_refused(origin: str) -> None:
+async def test_respond_foreign_origin_without_a_token_is_refused(origin: str) -> None:
     """A form on a foreign page cannot drain the proxy of whoever opens that page."""
-    response = _ask("POST /drain", headers={"host": "127.0.0.1:6390", "origin": origin})
+    response = await _ask("POST /drain", headers={"host": "127.0.0.1:6390", "origin": origin})
 
     assert (response.status, response.after) == (403, None)

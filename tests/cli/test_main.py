@@ -106,6 +106,27 @@ def test_run_embedded_stands_above_a_configured_upstream(app: _App, monkeypatch:
     assert (settings.log.level, settings.log.format) == ("error", "json")
 
 
+def test_run_several_workers_is_the_parent_s(app: _App, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From two workers on it is their parent that runs, with the same settings and the same way to read them again."""
+    parent = _App()
+    parent.outcome = 1
+    monkeypatch.setitem(sys.modules, "proxy.supervisor.parent", parent)
+
+    result = type_in("run", "--workers", "2")
+
+    [(settings, reload)] = parent.asked
+    assert (result.exit_code, app.asked) == (1, [])
+    assert settings.listen.workers == reload().listen.workers == 2
+
+
+def test_help_shows_no_command_that_is_not_for_people() -> None:
+    """What the parent starts its workers with is not offered."""
+    commands = type_in("--help").stdout.partition("Commands:")[2]
+
+    assert "run" in commands
+    assert "worker" not in commands
+
+
 def test_run_leaves_with_the_code_of_the_proxy(app: _App) -> None:
     """What the proxy returns is the exit code."""
     app.outcome = 1
@@ -127,13 +148,13 @@ def test_run_with_a_wrong_configuration_lists_every_problem_and_starts_nothing(a
     """All problems are shown at once, those of the file and those of flags; exit code 2."""
     path = _file(tmp_path, '[listen]\nmax_client = 3\nmax_pipeline = "many"\n')
 
-    result = type_in("run", "-c", path, "--workers", "3", "--listen", "foo")
+    result = type_in("run", "-c", path, "--workers", "99", "--listen", "foo")
 
     assert (result.exit_code, result.stdout, app.asked) == (2, "", [])
     assert result.stderr.startswith("respite: the configuration has 4 problems\n")
     for words in (
         'listen.url = ["foo"]',
-        "listen.workers = 3",
+        "listen.workers = 99",
         'listen.max_pipeline = "many"',
         "listen.max_client = 3",
         "did you mean listen.max_clients?",
@@ -189,7 +210,7 @@ def test_check_without_a_file_judges_defaults_and_environment(monkeypatch: pytes
 
 def test_check_bad_file_lists_every_problem(tmp_path: Path) -> None:
     """Each problem is its path and value on one line, and below it what is allowed."""
-    path = _file(tmp_path, '[listen]\nmax_clients = 0\nmax_pipelin = 1\n[rollout]\nmode = "shadow"\n')
+    path = _file(tmp_path, '[listen]\nmax_clients = 0\nmax_pipelin = 1\n[rollout]\nmode = "half"\n')
 
     result = type_in("check", "-c", path)
 
@@ -198,7 +219,7 @@ def test_check_bad_file_lists_every_problem(tmp_path: Path) -> None:
     assert lines[0] == "respite: the configuration has 3 problems"
     assert "  listen.max_clients = 0" in lines
     assert "    no such key; did you mean listen.max_pipeline?" in lines
-    assert '  rollout.mode = "shadow"' in lines
+    assert '  rollout.mode = "half"' in lines
 
 
 def test_check_json_is_for_scripts(tmp_path: Path) -> None:
@@ -214,7 +235,21 @@ def test_check_json_is_for_scripts(tmp_path: Path) -> None:
 
 def test_check_json_of_a_good_file(tmp_path: Path) -> None:
     """A script sees that all is well in the same shape."""
-    assert json.loads(type_in("check", "-c", _file(tmp_path, ""), "--json").stdout) == {"ok": True, "problems": []}
+    shown = json.loads(type_in("check", "-c", _file(tmp_path, ""), "--json").stdout)
+
+    assert shown == {"ok": True, "problems": [], "warnings": []}
+
+
+def test_check_warns_of_a_class_that_can_never_match(tmp_path: Path) -> None:
+    """A class that an earlier one leaves no key is allowed, and told."""
+    path = _file(tmp_path, '[[class]]\nname = "all"\nmatch = ["*"]\n[[class]]\nname = "none"\nmatch = ["a:*"]\n')
+
+    result = type_in("check", "-c", path)
+
+    assert result.exit_code == 0
+    assert "respite: warning: class.none can never match" in result.stderr
+    (told,) = json.loads(type_in("check", "-c", path, "--json").stdout)["warnings"]
+    assert "can never match" in told
 
 
 def test_check_file_that_does_not_exist_is_exit_code_2() -> None:

@@ -19,6 +19,11 @@ ROWS: tuple[tuple[str, int, tuple[str, ...], int, int, int], ...] = (
     ("del", -2, ("write",), 1, -1, 1),
     ("incr", 2, ("write",), 1, 1, 1),
     ("rpush", -3, ("write",), 1, 1, 1),
+    ("hset", -4, ("write",), 1, 1, 1),
+    ("exists", -2, ("readonly",), 1, -1, 1),
+    ("lrange", 4, ("readonly",), 1, 1, 1),
+    ("llen", 2, ("readonly",), 1, 1, 1),
+    ("hgetall", 2, ("readonly",), 1, 1, 1),
     ("pexpire", 3, ("write",), 1, 1, 1),
     ("pttl", 2, ("readonly",), 1, 1, 1),
     ("strlen", 2, ("readonly",), 1, 1, 1),
@@ -83,6 +88,41 @@ def _strlen(redis: ModelRedis, connection: Connection, words: list[bytes]) -> by
     return b":%d\r\n" % (0 if value is None else len(value.data))
 
 
+def _exists(redis: ModelRedis, connection: Connection, words: list[bytes]) -> bytes:
+    for key in words[1:]:
+        _track(connection, key)
+    return b":%d\r\n" % sum(redis.look(connection.db, key) is not None for key in words[1:])
+
+
+def _llen(redis: ModelRedis, connection: Connection, words: list[bytes]) -> bytes:
+    value = redis.look(connection.db, words[1])
+    _track(connection, words[1])
+    if value is None:
+        return b":0\r\n"
+    return b":1\r\n" if value.is_list else WRONGTYPE
+
+
+def _lrange(redis: ModelRedis, connection: Connection, words: list[bytes]) -> bytes:
+    """Give the one element that a list of this model has."""
+    value = redis.look(connection.db, words[1])
+    _track(connection, words[1])
+    if value is None:
+        return b"*0\r\n"
+    return b"*1\r\n" + bulk(value.data) if value.is_list else WRONGTYPE
+
+
+def _hgetall(redis: ModelRedis, connection: Connection, words: list[bytes]) -> bytes:
+    """Give the one field that a hash of this model has: in RESP3 as a map."""
+    value = redis.look(connection.db, words[1])
+    _track(connection, words[1])
+    if value is not None and not value.is_list:
+        return WRONGTYPE
+    head = b"*%d\r\n" if connection.protocol == 2 else b"%%%d\r\n"
+    if value is None:
+        return head % 0
+    return head % (2 if connection.protocol == 2 else 1) + bulk(b"f") + bulk(value.data)
+
+
 def _touch(redis: ModelRedis, connection: Connection, words: list[bytes]) -> bytes:
     return b":%d\r\n" % sum(redis.look(connection.db, key) is not None for key in words[1:])
 
@@ -101,6 +141,11 @@ def _mset(redis: ModelRedis, connection: Connection, words: list[bytes]) -> byte
 
 def _rpush(redis: ModelRedis, connection: Connection, words: list[bytes]) -> bytes:
     redis.change(connection, connection.db, words[1], Value(words[2], is_list=True))
+    return b":1\r\n"
+
+
+def _hset(redis: ModelRedis, connection: Connection, words: list[bytes]) -> bytes:
+    redis.change(connection, connection.db, words[1], Value(words[3], is_list=True))
     return b":1\r\n"
 
 
@@ -261,6 +306,11 @@ COMMANDS: Final[Mapping[bytes, Handler]] = {
     b"MGET": _mget,
     b"PTTL": _pttl,
     b"STRLEN": _strlen,
+    b"EXISTS": _exists,
+    b"LRANGE": _lrange,
+    b"LLEN": _llen,
+    b"HSET": _hset,
+    b"HGETALL": _hgetall,
     b"TOUCH": _touch,
     b"SET": _set,
     b"MSET": _mset,

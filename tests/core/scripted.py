@@ -12,6 +12,7 @@ from typing import Any
 
 from proxy.cache.entry import Namespace, Scope
 from proxy.core.client_commands import ClientCommands
+from proxy.core.downstream import Host
 from proxy.core.pinning import Pinning
 from proxy.core.session import Identity, Session, Sessions
 from proxy.core.session_commands import SessionCommands
@@ -139,6 +140,7 @@ class ScriptedServices:
 
     def __init__(self) -> None:
         self.sessions = Sessions()
+        self.host: Host | None = None
         self.proxy_users: dict[bytes, bytes] = {}
         self.initial_identity = URL_USER
         self.initial_db = 0

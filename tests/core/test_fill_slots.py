@@ -34,7 +34,7 @@ class Miss:
         self.opener.owe(self.slot)
         self.engine.now = 101.0
         self.join = JoinSlot(self.joiner, ASK, self.engine.now)
-        self.joiner.joins += 1
+
         self.joiner.owe(self.join)
         self.flight.joiners = [self.join]
 

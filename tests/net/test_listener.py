@@ -69,7 +69,7 @@ def test_inherited_socket_is_taken_from_one_at_a_time_and_its_file_left(reactor:
             reactor,
             parse_endpoint(f"unix://{path}"),
             None,
-            lambda stream: accepted.append(stream),  # type: ignore[arg-type]
+            accepted.append,  # type: ignore[arg-type]
             inherited=opened.dup(),
         )
         clients = [socket.socket(socket.AF_UNIX) for _ in range(3)]

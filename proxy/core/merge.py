@@ -1,0 +1,210 @@
+"""One view of several workers: their figures joined into what one proxy would say.
+
+Counters and amounts are added up. What is neither has a rule here: a share is computed again from its parts, a quantile
+from the joined buckets, a state is the worst one. A worker that has died leaves its counters behind (`retire`), so that
+no sum goes back: to Prometheus a counter that falls is one that began again, and the whole sum would count as new.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Final
+
+import attrs
+
+from proxy.core.stats import Histogram, MetricFamily, Sample
+
+
+@attrs.frozen
+class Figures:
+    """What one worker says about itself: the report, its metrics, and the histograms behind the report's quantiles.
+
+    Behind `p99_us` is the histogram with the section's name, behind `NAME_p99_us` that of NAME.
+    """
+
+    index: int
+    report: Mapping[str, Any]
+    families: tuple[MetricFamily, ...] = ()
+    histograms: Mapping[str, Histogram] = attrs.field(factory=dict)
+
+
+Rule = Callable[[Sequence[Any]], Any]
+
+_QUANTILE: Final = re.compile(r"(?:(\w+)_)?p(\d+)_us")
+_CUMULATIVE: Final = ("counter", "histogram")
+
+
+def join_reports(workers: Sequence[Figures], *, uptime_s: float) -> dict[str, Any]:
+    """Return the report of the whole host, up for `uptime_s`; {} of no workers. Rows of lists say whose they are."""
+    joined = _join("", [(worker.index, worker.report) for worker in workers])
+    if not joined:
+        return {}
+    joined["uptime_s"] = round(uptime_s, 3)
+    commands, l1 = joined.get("commands", {}), joined.get("l1", {})
+    if "per_second" in commands:
+        commands["per_second"] = round(commands.get("total", 0) / uptime_s, 1) if uptime_s > 0 else 0.0
+    if "hit_rate" in l1:
+        reads = l1.get("hits_total", 0) + l1.get("misses_total", 0)
+        l1["hit_rate"] = round(l1.get("hits_total", 0) / reads, 6) if reads else 0.0
+    histograms = _join_named([worker.histograms for worker in workers])
+    for name, section in joined.items():
+        if isinstance(section, dict):
+            _requantile(name, section, histograms)
+    return joined
+
+
+def join_facts(rows: Sequence[tuple[int, Mapping[str, Any]]]) -> dict[str, Any]:
+    """Return what workers know about one thing, as (index, facts), in one object."""
+    joined = _join("", rows)
+    if events := joined.get("events"):
+        joined["events"] = sorted(
+            events, key=lambda event: -event.get("ago_s", 0.0)
+        )  # oldest first, as each worker has them
+    return joined
+
+
+def join_families(workers: Iterable[Iterable[MetricFamily]]) -> list[MetricFamily]:
+    """Return one family a name, in the order they first come: samples of equal labels added up, states the lowest."""
+    first: dict[str, MetricFamily] = {}
+    values: dict[str, dict[tuple[str, tuple[tuple[str, str], ...]], list[float]]] = {}
+    for families in workers:
+        for family in families:
+            first.setdefault(family.name, family)
+            samples = values.setdefault(family.name, {})
+            for sample in family.samples:
+                samples.setdefault((sample.suffix, tuple(sorted(sample.labels.items()))), []).append(sample.value)
+    return [
+        attrs.evolve(
+            family,
+            samples=tuple(
+                Sample(suffix, dict(labels), _GAUGES.get(name, sum)(found))
+                for (suffix, labels), found in values[name].items()
+            ),
+        )
+        for name, family in first.items()
+    ]
+
+
+def join_histograms(histograms: Iterable[Histogram]) -> Histogram:
+    """Return one histogram with everything that was counted in any."""
+    joined = Histogram()
+    for histogram in histograms:
+        joined.count += histogram.count
+        joined.sum_s += histogram.sum_s
+        joined.counts = [ours + theirs for ours, theirs in zip(joined.counts, histogram.counts, strict=True)]
+    return joined
+
+
+def retire(worker: Figures, before: Figures | None = None) -> Figures:
+    """Return what stays of a worker that has died: what it counted, added to what its predecessors did."""
+    both = [before] if before is not None else []
+    both.append(worker)
+    return Figures(
+        worker.index,
+        _join("", [(worker.index, _totals(one.report)) for one in both]),
+        tuple(join_families([family for family in one.families if family.kind in _CUMULATIVE] for one in both)),
+        _join_named([one.histograms for one in both]),
+    )
+
+
+def _totals(report: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the part of a report that only grows."""
+    kept: dict[str, Any] = {}
+    for name, value in report.items():
+        if isinstance(value, Mapping):
+            kept[name] = _totals(value)
+        elif (name == "total" or name.endswith("_total")) and _is_number(value):
+            kept[name] = value
+    return {name: value for name, value in kept.items() if value != {}}
+
+
+def _join(path: str, rows: Sequence[tuple[int, Mapping[str, Any]]]) -> dict[str, Any]:
+    """Join objects: every name that any of them has, in the order of the first that has it."""
+    names = dict.fromkeys(name for _, row in rows for name in row)
+    return {
+        name: _join_values(
+            f"{path}.{name}" if path else name, [(index, row[name]) for index, row in rows if name in row]
+        )
+        for name in names
+    }
+
+
+def _join_values(path: str, found: Sequence[tuple[int, Any]]) -> Any:
+    known = [(index, value) for index, value in found if value is not None]
+    if not known:
+        return None
+    values = [value for _, value in known]
+    if (rule := _RULES.get(path)) is not None:
+        return rule(values)
+    match values[0]:
+        case Mapping():
+            return _join(path, [(index, value) for index, value in known if isinstance(value, Mapping)])
+        case list() | tuple():
+            return _join_rows(path, known)
+        case bool():
+            return all(values)
+        case int() | float():
+            return sum(value for value in values if _is_number(value))
+        case _:
+            return _distinct(values)
+
+
+def _join_rows(path: str, lists: Sequence[tuple[int, Sequence[Any]]]) -> list[Any]:
+    """Join lists of objects: those with a name are the same thing in every worker, others are each worker's own."""
+    rows = [(index, row) for index, items in lists for row in items]
+    if not all(isinstance(row, Mapping) for _, row in rows):
+        return list(dict.fromkeys(row for _, row in rows))
+    if not all("name" in row for _, row in rows):
+        return [{**row, "worker": index} for index, row in rows]
+    named: dict[object, list[tuple[int, Mapping[str, Any]]]] = {}
+    for index, row in rows:
+        named.setdefault(row["name"], []).append((index, row))
+    return [_join(path, same) for same in named.values()]
+
+
+def _join_named(workers: Sequence[Mapping[str, Histogram]]) -> dict[str, Histogram]:
+    names = dict.fromkeys(name for histograms in workers for name in histograms)
+    return {name: join_histograms(one[name] for one in workers if name in one) for name in names}
+
+
+def _requantile(name: str, section: dict[str, Any], histograms: Mapping[str, Histogram]) -> None:
+    for field in section:
+        if (found := _QUANTILE.fullmatch(field)) and (histogram := histograms.get(found[1] or name)) is not None:
+            section[field] = histogram.quantile_us(int(found[2]) / 10 ** len(found[2]))
+    if "count" in section and name in histograms:
+        section["count"] = histograms[name].count
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _distinct(values: Sequence[Any]) -> Any:
+    """Return what they agree on, else every word that was said."""
+    said = dict.fromkeys(value for value in values if value not in ("", None))
+    return next(iter(said), values[0]) if len(said) < 2 else ", ".join(str(value) for value in said)
+
+
+def _worst_state(values: Sequence[Any]) -> Any:
+    return next((value for value in values if value != "up"), "up")
+
+
+_RULES: Final[Mapping[str, Rule]] = {
+    "upstream.state": _worst_state,
+    "upstream.tracked_keys": max,  # the server's own figures: each worker has read the same
+    "upstream.tracked_max_keys": max,
+    "upstream.tracking_narrowed": any,
+    "l1.hash_fields_expire": any,
+    "write_in_flight": any,
+}
+"""How the fields are joined that are neither amounts, nor true only if all say so, nor words; by their dotted path."""
+
+_GAUGES: Final[Mapping[str, Rule]] = {
+    "respite_l1_serving": min,
+    "respite_tracked_keys": max,
+    "respite_tracked_max_keys": max,
+    "respite_upstream_up": min,
+    "respite_uptime_seconds": max,
+}
+"""How the gauges are joined that are no amounts: a state is 1 only if every worker says 1."""

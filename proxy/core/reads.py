@@ -1,0 +1,215 @@
+"""Reads that L1 may answer: from an entry, from a flight that is under way, or from Redis under a new lease.
+
+    get / read --> in L1 ----------------------------> reply
+               --> miss: a flight stands ------------> join it
+                         none, and a lease may be ---> read + PTTL, to fill L1
+                         else -----------------------> the plain read, for this client alone
+
+Owns what a read does; where commands go that are no reads is `pipeline`'s, who may hold what is `engine`'s.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from proxy.cache.entry import Flight, Namespace
+from proxy.core.downstream import Downstream
+from proxy.core.engine import Engine
+from proxy.core.fill_slots import (
+    CACHING_YES,
+    CachingSlot,
+    FillSlot,
+    JoinSlot,
+    MgetSlot,
+    PttlSlot,
+    submit_leased,
+)
+from proxy.core.gather import gather
+from proxy.core.slots import Link, Slot
+from proxy.core.stats import Stats
+from proxy.wire.commands import CommandSpec
+from proxy.wire.encode import bulk, command
+from proxy.wire.reads import GET_READ, CachedRead
+from proxy.wire.request import Raw
+
+GET: Final = b"*2\r\n$3\r\nGET\r\n"
+PTTL: Final = b"*2\r\n$4\r\nPTTL\r\n"
+
+
+class Reads:
+    """Answer reads. One a worker."""
+
+    def __init__(self, engine: Engine, stats: Stats) -> None:
+        self.engine = engine
+        self.stats = stats
+
+    def get(self, client: Downstream, namespace: Namespace, key: bytes) -> None:
+        """Answer a GET of a key (as a bulk string): from L1, from a flight, or from Redis under a new lease."""
+        engine = self.engine
+        entry = namespace.entries.get(key)
+        if entry is not None and entry.deadline > engine.now:
+            entry.uses += 1
+            entry.used_at = engine.now
+            self.stats.hits += 1
+            client.reply(entry.reply)
+            if self.stats.hits >= engine.verifier.next_at:
+                engine.verifier.look(entry)
+        else:
+            self.miss(client, namespace, key)
+
+    def read(self, client: Downstream, namespace: Namespace, spec: CommandSpec, args: list[bytes], raw: Raw) -> None:
+        """Answer another read of the allow-list, as `get` does."""
+        engine = self.engine
+        read = spec.read
+        assert read is not None
+        if read.join and len(args) - read.tail > 2:
+            gather(self, client, namespace, read, args)
+            return
+        request = bytes(raw)
+        entry = namespace.answers.get(request)
+        if entry is not None and entry.deadline > engine.now:
+            entry.uses += 1
+            entry.used_at = engine.now
+            self.stats.hits += 1
+            client.reply(entry.reply)
+            if self.stats.hits >= engine.verifier.next_at:
+                engine.verifier.look(entry)
+        else:
+            self.miss(client, namespace, bulk(args[1]), request, read)
+
+    def miss(
+        self,
+        client: Downstream,
+        namespace: Namespace,
+        key: bytes,
+        request: bytes | None = None,
+        read: CachedRead = GET_READ,
+    ) -> None:
+        """Fetch what is not in L1: under a new lease, in another reader's flight, or for this client alone."""
+        engine = self.engine
+        entry = namespace.entries.get(key) if request is None else namespace.answers.get(request)
+        if entry is not None and engine.revive(entry):
+            entry.uses += 1
+            entry.used_at = engine.now
+            self.stats.hits += 1
+            client.reply(entry.reply)
+            return
+        self.stats.misses += 1
+        link = client.route()
+        if link is None:
+            client.reply(client.why_not())
+            return
+        if not (link.tracked and engine.can_lease(key, read)):
+            slot = Slot(client)
+            client.owe(slot)
+            link.submit(request or GET + key, slot)
+            return
+        flight = namespace.flights.get(request or key)
+        if engine.policy is not None and flight is None and engine.policy.recompute(key):
+            self._read_patiently(client, link, (namespace, key, request), read)
+        elif flight is None:
+            flight = engine.open(namespace, key, link, request, read)
+            fill = FillSlot(client, engine, flight)
+            client.owe(fill)
+            if link.optin:
+                link.submit(CACHING_YES, CachingSlot(engine, link, namespace))
+            if request is None:
+                link.submit(b"*2\r\n$3\r\nGET\r\n%b*2\r\n$4\r\nPTTL\r\n%b" % (key, key), fill)
+            else:
+                link.submit(b"%b*2\r\n$4\r\nPTTL\r\n%b" % (request, key), fill)
+        else:
+            self.stats.joined += 1
+            join = JoinSlot(client, request or GET + key, engine.now)
+            client.owe(join)
+            if flight.joiners is None:
+                flight.joiners = [join]
+            else:
+                flight.joiners.append(join)
+
+    def _read_patiently(
+        self, client: Downstream, link: Link, place: tuple[Namespace, bytes, bytes | None], read: CachedRead
+    ) -> None:
+        """Read a key whose value, if it is missing, is made anew by one of many: the others may have to wait."""
+        engine = self.engine
+        namespace, key, request = place
+        join = JoinSlot(client, request or GET + key, engine.now)
+        client.owe(join)
+        recompute = engine.recomputes.under_way(namespace, request or key)
+        if recompute is not None:
+            engine.recomputes.join(recompute, join)
+        else:
+            self._fetch_for(engine.open(namespace, key, link, request, read), link, [join])
+
+    def refetch(self, flight: Flight, waiters: list[JoinSlot]) -> None:
+        """Read again what a flight read, for slots that wait in their clients' queues."""
+        engine = self.engine
+        namespace, key, request = flight.namespace, flight.key, flight.request
+        link = engine.recomputes.link_of(namespace)
+        standing = namespace.flights.get(request)
+        if standing is not None:
+            standing.joiners = [*(standing.joiners or ()), *waiters]
+        elif link is None or not (link.tracked and engine.can_lease(key, flight.read)):
+            for waiter in waiters:
+                waiter.answer(None, 0.0)
+        else:
+            anew = engine.open(namespace, key, link, None if request is key else request, flight.read)
+            self._fetch_for(anew, link, waiters)
+
+    def _fetch_for(self, flight: Flight, link: Link, waiters: list[JoinSlot]) -> None:
+        """Send the read of a flight that nobody but those who joined it waits for."""
+        flight.joiners = waiters
+        key = flight.key
+        raw = GET + key if flight.request is key else flight.request
+        slot = FillSlot(None, self.engine, flight)
+        submit_leased(self.engine, link, flight.namespace, b"%b%b%b" % (raw, PTTL, key), slot)
+
+    def mget(self, client: Downstream, namespace: Namespace, names: list[bytes]) -> None:
+        """Answer an MGET: what is in L1 from there, the rest fetched in one MGET, a lease for each key."""
+        engine = self.engine
+        now = engine.now
+        entries = namespace.entries
+        frames: list[bytes | None] = []
+        missing: list[bytes] = []
+        keys: list[bytes] = []
+        for name in names:
+            key = bulk(name)
+            entry = entries.get(key)
+            if entry is not None and (entry.deadline > now or engine.revive(entry)):
+                entry.uses += 1
+                entry.used_at = now
+                frames.append(entry.reply)
+            else:
+                frames.append(None)
+                missing.append(name)
+                keys.append(key)
+        if sum([len(frame) for frame in frames if frame is not None]) > self.engine.max_value_bytes:
+            # Too much to join here: Redis' own reply streams.
+            link = client.route()
+            if link is None:
+                client.reply(client.why_not())
+                return
+            slot: Slot = Slot(client)
+            client.owe(slot)
+            link.submit(command("MGET", *names), slot)
+            return
+        self.stats.hits += len(names) - len(missing)
+        self.stats.misses += len(missing)
+        if not missing:
+            client.reply(b"*%d\r\n%b" % (len(frames), b"".join(frame for frame in frames if frame is not None)))
+            return
+        link = client.route()
+        if link is None:
+            client.reply(client.why_not())
+            return
+        flights = [
+            engine.open(namespace, key, link)
+            if link.tracked and key not in namespace.flights and engine.can_lease(key)
+            else None
+            for key in keys
+        ]
+        slot = MgetSlot(client, engine, frames, flights)
+        client.owe(slot)
+        submit_leased(engine, link, namespace, command("MGET", *missing), slot)
+        for flight in flights:
+            if flight is not None:
+                link.submit(PTTL + flight.key, PttlSlot(engine, flight))

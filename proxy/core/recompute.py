@@ -1,0 +1,195 @@
+"""One of many makes a missing value anew: a lease in Redis, for classes that ask (`recompute_lease`).
+
+    a reader finds nothing --> SET respite:lease:<key> <token> NX PX <lease>
+        granted   one reader is told "nothing" and makes the value; the rest wait
+        held      somebody else does, here or behind another sidecar: all wait
+
+A waiter is let go when the key is written (an own write was answered, a push came), with what Redis then holds; with
+"nothing" when the length of the lease has passed; or at once with the last value it had, where the class says so.
+Owns who waits, and the values kept for them.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
+
+from cachetools import LRUCache
+
+from proxy.cache.entry import Entry, Flight, Namespace, ReplyEntry
+from proxy.core.slots import CallSlot, Link, Mode, Slot
+from proxy.values.rules import ClassRules
+from proxy.wire.encode import OK, command, unbulk
+
+if TYPE_CHECKING:
+    from proxy.core.engine import Engine
+    from proxy.core.fill_slots import JoinSlot
+
+PREFIX: Final = b"respite:lease:"
+STALE_BYTES: Final = 4 * 1024 * 1024  # kept of values that are gone, for those who may have the last one
+Place = tuple[int, bytes]
+"""A namespace, by identity, and what a read is found by there."""
+
+
+class Recompute:
+    """One missing value that is being made anew."""
+
+    __slots__ = ("elected", "ends_at", "flight", "nothing", "rules", "token", "waiters")
+
+    def __init__(self, flight: Flight, nothing: bytes, rules: ClassRules, now: float) -> None:
+        self.flight = flight  # what was read, and found missing
+        self.nothing = nothing  # the reply that says so
+        self.rules = rules
+        self.ends_at = now + rules.recompute_lease_s
+        self.waiters: list[JoinSlot] = []
+        self.elected = False  # the lease is ours
+        self.token = secrets.token_hex(8)
+
+
+class Recomputes:
+    """All that are under way on this worker.
+
+    `link_of` returns the link that feeds a namespace, None when it is down; `refetch` reads again what a flight read.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._by_place: dict[Place, Recompute] = {}
+        self._by_key: dict[bytes, list[Recompute]] = {}
+        self._last: LRUCache[bytes, dict[Place, bytes]] = LRUCache(STALE_BYTES, getsizeof=_size)
+        self.link_of: Callable[[Namespace], Link | None] = lambda namespace: None
+        self.refetch: Callable[[Flight, list[JoinSlot]], None] = lambda flight, waiters: None
+
+    def __bool__(self) -> bool:
+        return bool(self._by_place)
+
+    def under_way(self, namespace: Namespace, request: bytes) -> Recompute | None:
+        """Return what a reader of this may wait for."""
+        return self._by_place.get((id(namespace), request))
+
+    def join(self, recompute: Recompute, waiter: JoinSlot) -> None:
+        """Let a later reader wait, or have the last value."""
+        last = self._last_value(recompute)
+        if last is not None:
+            self._engine.stats.stale_served += 1
+            waiter.fill(last)
+        else:
+            self._engine.stats.recompute_waits += 1
+            recompute.waiters.append(waiter)
+
+    def begin(self, flight: Flight, nothing: bytes, rules: ClassRules, waiters: list[JoinSlot]) -> None:
+        """Ask for the lease of a key that was found missing; `waiters` are those who read it, the first first."""
+        now = self._engine.now
+        patient = []
+        for waiter in waiters:
+            if now - waiter.joined_at < rules.recompute_lease_s:
+                patient.append(waiter)
+            else:
+                waiter.fill(nothing)
+        link = self.link_of(flight.namespace)
+        if not patient or link is None:
+            for waiter in patient:
+                waiter.fill(nothing)
+            return
+        recompute = Recompute(flight, nothing, rules, now)
+        recompute.waiters = patient
+        self._by_place[id(flight.namespace), flight.request] = recompute
+        self._by_key.setdefault(flight.key, []).append(recompute)
+        lease_ms = max(1, round(rules.recompute_lease_s * 1000))
+        slot = CallSlot(None, lambda reply: self._answered(recompute, reply), lambda: self._give_up(recompute))
+        link.submit(command("SET", PREFIX + unbulk(flight.key), recompute.token, "NX", "PX", lease_ms), slot)
+
+    def _answered(self, recompute: Recompute, reply: bytes) -> bytes:
+        if not self._is_open(recompute):
+            return b""
+        if reply == OK:
+            recompute.elected = True
+            present = [waiter for waiter in recompute.waiters if waiter.mode is Mode.WHOLE]
+            if not present:
+                self._give_up(recompute)  # all have left: nobody would make it
+                return b""
+            recompute.waiters.remove(present[0])
+            present[0].fill(recompute.nothing)
+        elif reply[:1] in (b"-", b"!"):
+            self._give_up(recompute)  # who may not write the lease reads as ever
+            return b""
+        last = self._last_value(recompute)
+        waiters = recompute.waiters
+        if last is not None:
+            recompute.waiters = []
+            self._engine.stats.stale_served += len(waiters)
+            for waiter in waiters:
+                waiter.fill(last)
+        else:
+            self._engine.stats.recompute_waits += len(waiters)
+        return b""
+
+    def _is_open(self, recompute: Recompute) -> bool:
+        flight = recompute.flight
+        return self._by_place.get((id(flight.namespace), flight.request)) is recompute
+
+    def _close(self, recompute: Recompute) -> list[JoinSlot]:
+        """End one; return who still waits."""
+        flight = recompute.flight
+        del self._by_place[id(flight.namespace), flight.request]
+        of_key = self._by_key[flight.key]
+        of_key.remove(recompute)
+        if not of_key:
+            del self._by_key[flight.key]
+        waiters, recompute.waiters = recompute.waiters, []
+        return waiters
+
+    def _give_up(self, recompute: Recompute) -> None:
+        """Tell all who wait that there is nothing."""
+        if self._is_open(recompute):
+            for waiter in self._close(recompute):
+                waiter.fill(recompute.nothing)
+
+    def written(self, key: bytes) -> None:
+        """Let those who wait for a key read it: it has been written."""
+        for recompute in self._by_key.get(key, ())[:]:
+            waiters = self._close(recompute)
+            link = self.link_of(recompute.flight.namespace)
+            if recompute.elected and link is not None:
+                link.submit(command("UNLINK", PREFIX + unbulk(key)), Slot(None))
+            if waiters:
+                self.refetch(recompute.flight, waiters)
+
+    def lost(self) -> None:
+        """Let all go: pushes that would have told of their keys are lost."""
+        for recompute in list(self._by_place.values()):
+            waiters = self._close(recompute)
+            if waiters:
+                self.refetch(recompute.flight, waiters)
+
+    def tick(self, now: float) -> None:
+        """End what has taken as long as its lease."""
+        for recompute in [each for each in self._by_place.values() if now >= each.ends_at]:
+            self._give_up(recompute)
+
+    def remember(self, entry: Entry) -> None:
+        """Keep the last value of a read whose key has ended or was changed elsewhere."""
+        request = entry.request if isinstance(entry, ReplyEntry) else entry.key
+        known = {**self._last.get(entry.key, {}), (id(entry.namespace), request): entry.reply}
+        if _size(known) <= STALE_BYTES // 16:
+            self._last[entry.key] = known
+
+    def forget(self, key: bytes) -> None:
+        """Keep no last value of a key: a client of ours writes it, and must never read anything older."""
+        if self._last:
+            self._last.pop(key, None)
+
+    def forget_all(self) -> None:
+        """Keep no last values."""
+        self._last.clear()
+
+    def _last_value(self, recompute: Recompute) -> bytes | None:
+        if recompute.rules.while_recomputed != "stale":
+            return None
+        flight = recompute.flight
+        return self._last.get(flight.key, {}).get((id(flight.namespace), flight.request))
+
+
+def _size(values: dict[Place, bytes]) -> int:
+    return sum(len(reply) + 200 for reply in values.values())

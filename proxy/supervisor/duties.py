@@ -1,0 +1,160 @@
+"""What a worker answers its parent, and how its clients ask the parent about the whole host."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+import attrs
+import trio
+
+from proxy.app import App
+from proxy.config.model import Settings
+from proxy.core.merge import Figures
+from proxy.core.session import Filters, Session
+from proxy.core.stats import Histogram
+from proxy.errors import RemoteError
+from proxy.log import get_logger
+from proxy.net.reactor import Reactor
+from proxy.supervisor.channel import Channel, Handler
+
+ASK_S: Final = 5.0  # longer than the parent gives the workers it asks on our behalf
+ASKED_MAX: Final = 256  # questions of clients on their way; more are answered with None at once
+log = get_logger("worker")
+
+
+class Duties:
+    """Answer the parent. Everything but `drain` and `apply` fails until there is an `app`."""
+
+    def __init__(self) -> None:
+        self.index = 0
+        self.app: App | None = None
+        self.stopping = trio.Event()
+        self.settings: Settings | None = None  # came before the app did
+
+    def handlers(self) -> Mapping[str, Handler]:
+        """Return what answers, by the question's name."""
+        return {
+            "apply": self.apply,
+            "clear_l1": self.clear_l1,
+            "drain": self.drain,
+            "explain": self.explain,
+            "figures": self.figures,
+            "kill": self.kill,
+            "lines": self.lines,
+            "pause": self.pause,
+            "ready": self.ready,
+            "upstream_id": self.upstream_id,
+        }
+
+    async def figures(self) -> Figures:
+        """Return everything that is counted and measured."""
+        app = self._running()
+        report = await app.stats()
+        stats = app.worker.stats
+        named = {name: getattr(stats, name) for name in type(stats).__slots__}
+        histograms = {name: value for name, value in named.items() if isinstance(value, Histogram)}
+        return Figures(self.index, report, tuple(await app.families()), histograms)
+
+    async def ready(self) -> tuple[bool, str]:
+        """Return whether clients are served, and why not."""
+        return await self._running().ready()
+
+    async def explain(self, key: bytes) -> dict[str, Any]:
+        """Return what is known about a key."""
+        return await self._running().explain(key)
+
+    async def apply(self, settings: Settings) -> None:
+        """Take what may change while running."""
+        if self.app is None:
+            self.settings = settings
+        else:
+            self.app.take(settings)
+
+    async def drain(self) -> None:
+        """Begin to stop."""
+        self.stopping.set()
+
+    async def clear_l1(self) -> int:
+        """Drop everything in L1; return how many entries went."""
+        worker = self._running().worker
+        worker.reactor.enter()
+        return worker.clear_l1()
+
+    async def lines(self, filters: Filters) -> list[tuple[int, str]]:
+        """Return (id, line of CLIENT LIST) of the sessions that pass."""
+        worker = self._running().worker
+        worker.reactor.enter()
+        return [(session.id, worker.line_of(session)) for session in self._matching(filters, 0)]
+
+    async def kill(self, filters: Filters, asker_id: int) -> int:
+        """Close the sessions that pass; return how many. The asker is left to its own worker, and not counted."""
+        worker = self._running().worker
+        worker.reactor.enter()
+        killed = self._matching(filters, asker_id)
+        for session in killed:
+            session.close()
+        worker.reactor.flush()
+        return len(killed)
+
+    async def pause(self, seconds: float) -> None:
+        """Take no reply for late for so long."""
+        worker = self._running().worker
+        worker.reactor.enter()
+        worker.pause(seconds)
+
+    async def upstream_id(self, session_id: int) -> int:
+        """Return the client id of a session's pinned link, 0 if it has none or is not here."""
+        session = self._running().worker.sessions.get(session_id)
+        return 0 if session is None else session.upstream_id
+
+    def _running(self) -> App:
+        if self.app is None:
+            raise RemoteError("it is starting")
+        return self.app
+
+    def _matching(self, filters: Filters, asker_id: int) -> list[Session]:
+        worker = self._running().worker
+        # The asker is left out by its id, which is its own on the whole host; here nobody is "me".
+        others = attrs.evolve(filters, skip_me=False)
+        return [
+            session
+            for session in worker.sessions
+            if session.id != asker_id and others.match(session, session, worker.engine.now)
+        ]
+
+
+class HostLink:
+    """Ask the parent on behalf of a client; see `host.Host.handlers` for what can be asked."""
+
+    def __init__(self, channel: Channel, nursery: trio.Nursery, reactor: Reactor) -> None:
+        self._channel = channel
+        self._nursery = nursery
+        self._reactor = reactor
+        self._asked = 0
+
+    def ask(self, question: str, *arguments: object, then: Callable[[Any], None]) -> None:
+        """Ask, and call `then` with the answer in a wake-up of its own, or with None when there is none in time."""
+        self._asked += 1
+        self._nursery.start_soon(self._ask, question, arguments, then)
+
+    async def _ask(self, question: str, arguments: tuple[object, ...], then: Callable[[Any], None]) -> None:
+        answer: Any = None
+        try:
+            if self._asked <= ASKED_MAX:
+                answer = await self._channel.ask(question, *arguments, timeout_s=ASK_S)
+            else:
+                log.warning("too many questions about the host at once", question=question)
+        except RemoteError as exc:
+            log.warning("no answer about the host", question=question, why=str(exc))
+        finally:
+            self._asked -= 1
+        self._reactor.enter()
+        self._reactor.guard(self, lambda: then(answer))
+        self._reactor.flush()
+
+    def on_event(self, mask: int) -> None:
+        """Own no socket."""
+
+    def on_crash(self) -> None:
+        """Go on: one answer could not be used."""

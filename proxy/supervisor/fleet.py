@@ -1,0 +1,225 @@
+"""The worker processes: a seat each, which is never empty for long.
+
+    start -> asks its job -> serving -> ends -> waits, longer each time -> start
+               |                         |
+               |                         +-> while stopping: the seat stays empty
+               +-> fails before the seat has ever served: the whole start fails, with its words
+
+Owns the processes. Whatever ends `run`, every one of them has been waited for.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import site
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+import attrs
+import trio
+
+from proxy.app import DRAIN_S
+from proxy.core.merge import Figures, retire
+from proxy.errors import ListenError, RemoteError
+from proxy.log import get_logger
+from proxy.net.backoff import Backoff
+from proxy.supervisor.channel import Channel, Handler
+from proxy.supervisor.child import Job
+
+# A worker takes half a second of processor to start, so a restart waits longer than a reconnect: 0.1 to 10 s.
+_SLOWER: Final = 10.0
+_STEADY_S: Final = 60.0  # who has served so long died of something new
+_LEAVE_S: Final = 2.0  # between the end of its channel, or of the time to drain, and SIGKILL
+_POLL_S: Final = 0.01
+_IDS_PER_LIFE: Final = 10**8  # client ids of one worker process; the next one in its seat gives others
+log = get_logger("supervisor")
+
+
+class StartError(ListenError):
+    """A worker cannot start; the text is why, in its own words."""
+
+
+@attrs.define(eq=False)
+class Child:
+    """One worker process."""
+
+    pid: int
+    channel: Channel
+    process: subprocess.Popen[bytes]
+    urls: list[str] | None = None  # where it listens, None before it serves
+    failed: str = ""  # why it cannot start
+    figures: Figures | None = None  # as it gave them when it was last asked
+
+
+@attrs.define(eq=False)
+class Seat:
+    """The place of one worker among the others: what outlives its process."""
+
+    index: int
+    restarts: int = 0
+    child: Child | None = None  # None between two of them
+    served: trio.Event = attrs.field(factory=trio.Event)
+    retired: Figures | None = None  # what the processes before it counted
+
+
+class Fleet:
+    """Keep `count` workers running. `job` gives one its job, `handlers` answer what it asks for its clients.
+
+    `fds` are the descriptors each inherits.
+    """
+
+    def __init__(
+        self,
+        count: int,
+        job: Callable[[int, range], Job],
+        handlers: Mapping[str, Handler],
+        fds: Callable[[], Sequence[int]],
+    ) -> None:
+        self.seats = [Seat(index) for index in range(count)]
+        self.stopping = False
+        self._job = job
+        self._handlers = handlers
+        self._fds = fds
+
+    async def run(self, *, task_status: trio.TaskStatus[list[str]] = trio.TASK_STATUS_IGNORED) -> None:
+        """Run until cancelled, which kills all that still run. `task_status` gets the addresses once all serve.
+
+        Raises StartError when a worker fails before it has ever served.
+        """
+        async with trio.open_nursery() as nursery:
+            for seat in self.seats:
+                nursery.start_soon(self._keep, seat)
+            for seat in self.seats:
+                await seat.served.wait()
+            first = self.seats[0].child
+            task_status.started(first.urls if first is not None and first.urls is not None else [])
+
+    async def drain(self) -> None:
+        """Have every worker finish what runs and leave; returns when all have, or have had their time."""
+        self.stopping = True
+        async with trio.open_nursery() as nursery:
+            for child in self.children():
+                nursery.start_soon(_ask_to_drain, child)
+        with trio.move_on_after(DRAIN_S + _LEAVE_S):
+            while self.children():
+                await trio.sleep(_POLL_S)
+
+    def children(self) -> list[Child]:
+        """Return the processes there are at the moment."""
+        return [seat.child for seat in self.seats if seat.child is not None]
+
+    async def _keep(self, seat: Seat) -> None:
+        backoff = Backoff()
+        while not self.stopping:
+            began = trio.current_time()
+            child = await self._live(seat)
+            how = child.failed or _how_it_ended(child.process.returncode)
+            if self.stopping:
+                return
+            if not seat.served.is_set():
+                raise StartError(child.failed or f"worker {seat.index} ended while it started: {how}")
+            if child.urls is not None and trio.current_time() - began > _STEADY_S:
+                backoff.reset()
+            wait_s = backoff.next_s() * _SLOWER
+            log.error("worker ended", worker=seat.index, pid=child.pid, how=how, next_in_s=round(wait_s, 2))
+            await trio.sleep(wait_s)
+            seat.restarts += 1
+
+    async def _live(self, seat: Seat) -> Child:
+        """Run one process from its start to its end. Cancelled, it kills the process."""
+        child = self._start(seat)
+        seat.child = child
+        try:
+            await child.channel.run()
+        except BaseException:
+            child.process.kill()
+            raise
+        finally:
+            # The seat is empty once the process is no more: who waits for that may go on without it.
+            with trio.CancelScope(shield=True):
+                await _bury(child.process)
+            seat.child = None
+            if child.figures is not None:
+                seat.retired = retire(child.figures, seat.retired)
+        return child
+
+    def _start(self, seat: Seat) -> Child:
+        """Start a process; on this thread, for the kernel ties its life to the thread that forked it."""
+
+        async def job() -> Job:
+            first = seat.index + 1 + seat.restarts * _IDS_PER_LIFE * len(self.seats)
+            return self._job(seat.index, range(first, 2**63, len(self.seats)))
+
+        async def serving(urls: list[str]) -> None:
+            child.urls = urls
+            seat.served.set()
+            log.info("worker serves", worker=seat.index, pid=child.pid)
+
+        async def failed(why: str) -> None:
+            child.failed = why
+
+        ours, theirs = socket.socketpair()
+        try:
+            with theirs:
+                process = subprocess.Popen(
+                    [sys.executable, "-P", "-m", "proxy", "worker", str(theirs.fileno())],
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    env=_environment(),
+                    pass_fds=(theirs.fileno(), *self._fds()),
+                    start_new_session=True,
+                )
+        except OSError as exc:
+            ours.close()
+            raise StartError(f"no worker can be started: {exc.strerror or exc}") from exc
+        except BaseException:
+            ours.close()
+            raise
+        handlers = {**self._handlers, "job": job, "serving": serving, "failed": failed}
+        child = Child(process.pid, Channel(ours, handlers), process)
+        return child
+
+
+async def _ask_to_drain(child: Child) -> None:
+    try:
+        await child.channel.ask("drain")
+    except RemoteError as exc:
+        log.warning("worker killed: it does not drain", pid=child.pid, why=str(exc))
+        child.process.kill()
+
+
+async def _bury(process: subprocess.Popen[bytes]) -> None:
+    """Wait until the process is no more; one that lingers is killed. An answer of its, just read, is used before."""
+    deadline = trio.current_time() + _LEAVE_S
+    while True:
+        await trio.sleep(_POLL_S)
+        if process.poll() is not None:
+            return
+        if trio.current_time() >= deadline:
+            process.kill()
+
+
+def _how_it_ended(code: int) -> str:
+    if code >= 0:
+        return f"exit code {code}"
+    try:
+        return f"killed by {signal.Signals(-code).name}"
+    except ValueError:
+        return f"killed by signal {-code}"
+
+
+def _environment() -> dict[str, str]:
+    """Return what a worker needs to find the same package, wherever we were started.
+
+    `-P` keeps the current directory out of it, where another `proxy` may lie. A checkout, not installed, is named.
+    """
+    home = str(Path(__file__).resolve().parents[2])
+    environment = dict(os.environ)
+    if home not in (*site.getsitepackages(), site.getusersitepackages()):
+        environment["PYTHONPATH"] = os.pathsep.join(filter(None, (home, environment.get("PYTHONPATH"))))
+    return environment

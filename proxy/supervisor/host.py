@@ -1,0 +1,213 @@
+"""What the parent answers for all workers: the admin port, and what clients ask about the whole host.
+
+Asks every worker at once and joins what comes within the deadline; one that does not answer is shown as silent, with
+the counters it had. Nothing here is about one worker alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Final
+
+import trio
+
+from proxy.config.model import Settings
+from proxy.config.reload import compare, merge_live
+from proxy.core.merge import Figures, join_facts, join_families, join_reports, retire
+from proxy.core.session import Filters
+from proxy.core.stats import MetricFamily, Sample
+from proxy.errors import ConfigError
+from proxy.log import configure, get_logger
+from proxy.net.process import resident_bytes
+from proxy.supervisor.channel import Handler, NoAnswerError
+from proxy.supervisor.fleet import Child, Fleet, Seat
+from proxy.supervisor.shares import share_of
+
+_PARENT: Final = -1  # the index of the parent's own figures: it is no worker
+log = get_logger("supervisor")
+
+
+class Host:
+    """The whole host, as the admin port and the workers see it."""
+
+    def __init__(self, settings: Settings, read: Callable[[], Settings]) -> None:
+        self.settings = settings
+        self.fleet: Fleet
+        self.has_started = False  # the start line has been printed
+        self.stopping = trio.Event()
+        self._read = read
+        self._started_at = trio.current_time()
+        self._reloading = trio.Lock()
+
+    def handlers(self) -> Mapping[str, Handler]:
+        """Return what a worker may ask on behalf of a client, by the question's name."""
+        return {
+            "clear_l1": self.clear_l1,
+            "explain": self.explain,
+            "kill": self.kill,
+            "lines": self.lines,
+            "pause": self.pause,
+            "reload": self.reload,
+            "stats": self.stats,
+            "upstream_id": self.upstream_id,
+        }
+
+    # -- admin.routes.AdminSource ------------------------------------------------------------------------------------
+
+    async def ready(self) -> tuple[bool, str]:
+        """Return whether clients are served: by whom is running, all of whom must be able to."""
+        if self.stopping.is_set():
+            return False, "draining"
+        answers: list[tuple[bool, str]] = list((await self._ask("ready")).values())
+        if not answers:
+            return False, "no worker runs"
+        away = len(self.fleet.seats) - len(answers)
+        for is_ready, why in answers:
+            if not is_ready:
+                return False, why
+        return True, answers[0][1] + (f", {away} of {len(self.fleet.seats)} workers away" if away else "")
+
+    async def stats(self) -> dict[str, Any]:
+        """Return the body of /stats.json: one proxy's, and a row for each worker."""
+        fresh, others = await self._figures()
+        reports = {one.index: one.report for one in fresh}
+        return {
+            **join_reports([*fresh, *others], uptime_s=trio.current_time() - self._started_at),
+            "workers": [_row(seat, reports.get(seat.index, {})) for seat in self.fleet.seats],
+        }
+
+    async def families(self) -> Iterable[MetricFamily]:
+        """Return all metrics, joined, and those about the workers."""
+        fresh, others = await self._figures()
+        restarts = sum(seat.restarts for seat in self.fleet.seats)
+        serving = sum(child.urls is not None for child in self.fleet.children())
+        return [
+            *join_families(one.families for one in [*fresh, *others]),
+            MetricFamily("respite_workers", "gauge", "Worker processes that serve.", (Sample("", {}, float(serving)),)),
+            MetricFamily(
+                "respite_worker_restarts",
+                "counter",
+                "Worker processes started in place of one that ended.",
+                (Sample("_total", {}, float(restarts)),),
+            ),
+        ]
+
+    async def explain(self, key: bytes) -> dict[str, Any]:
+        """Return what the workers know about a key."""
+        return join_facts(list((await self._ask("explain", key)).items()))
+
+    async def reload(self) -> dict[str, Any]:
+        """Read the configuration again and have every worker apply it; a wrong one changes nothing."""
+        async with self._reloading:
+            try:
+                settings = self._read()
+            except ConfigError as exc:
+                problems = [str(problem) for problem in exc.problems]
+                log.warning("reload refused, the old settings stay", problems=problems)
+                return {"applied": [], "needs_restart": [], "problems": problems}
+            changes = compare(self.settings, settings)
+            self.settings = merge_live(self.settings, settings)
+            if "log.level" in changes.live:
+                configure(self.settings.log.level, self.settings.log.format)
+            count = len(self.fleet.seats)
+            _, refused = await self._ask_each(
+                "apply", lambda index: (share_of(self.settings, index, count),), starting=True
+            )
+            log.info("reloaded", applied=list(changes.live), needs_restart=list(changes.restart))
+            return {
+                "applied": list(changes.live),
+                "needs_restart": list(changes.restart),
+                "problems": [f"worker {index} has not applied it: {why}" for index, why in refused.items()],
+            }
+
+    def drain(self) -> None:
+        """Stop taking clients, finish what runs, exit."""
+        self.stopping.set()
+
+    # -- for clients of the workers ----------------------------------------------------------------------------------
+
+    async def clear_l1(self) -> int:
+        """Drop everything in L1, everywhere; return how many entries went."""
+        return sum((await self._ask("clear_l1")).values())
+
+    async def lines(self, filters: Filters) -> list[str]:
+        """Return the lines of CLIENT LIST of all sessions that pass, in order of their ids."""
+        answers = await self._ask("lines", filters)
+        return [line for _, line in sorted(row for rows in answers.values() for row in rows)]
+
+    async def kill(self, filters: Filters, asker_id: int) -> int:
+        """Close the sessions that pass but the asker, whose own worker sees to it; return how many."""
+        return sum((await self._ask("kill", filters, asker_id)).values())
+
+    async def pause(self, seconds: float) -> None:
+        """Take no reply for late for so long: Redis has been told to pause."""
+        await self._ask("pause", seconds)
+
+    async def upstream_id(self, session_id: int) -> int:
+        """Return the client id of a session's pinned link, 0 when it has none."""
+        return max((await self._ask("upstream_id", session_id)).values(), default=0)
+
+    # -- within ------------------------------------------------------------------------------------------------------
+
+    async def _figures(self) -> tuple[list[Figures], list[Figures]]:
+        """Ask all for their figures; return them, and what counts besides: of the dead, of the silent, and our own."""
+        answers = await self._ask("figures")
+        fresh: list[Figures] = []
+        others = [Figures(_PARENT, {"memory": {"rss_bytes": resident_bytes()}}, (_own_memory(),))]
+        for seat in self.fleet.seats:
+            child = seat.child
+            if child is not None and child.figures is not None:
+                if seat.index in answers:
+                    fresh.append(child.figures)
+                else:
+                    others.append(retire(child.figures))
+            if seat.retired is not None:
+                others.append(seat.retired)
+        return fresh, others
+
+    async def _ask(self, name: str, *arguments: object) -> dict[int, Any]:
+        """Ask every worker that serves; return the answers that came by index."""
+        answers, refused = await self._ask_each(name, lambda _: arguments)
+        for index, why in refused.items():
+            log.warning("worker does not answer", worker=index, question=name, why=why)
+        return answers
+
+    async def _ask_each(
+        self, name: str, arguments: Callable[[int], tuple[object, ...]], *, starting: bool = False
+    ) -> tuple[dict[int, Any], dict[int, str]]:
+        """Ask each worker, those that are starting only if told to; return answers, and why there is none."""
+        answers: dict[int, Any] = {}
+        refused: dict[int, str] = {}
+
+        async def ask(index: int, child: Child) -> None:
+            try:
+                answers[index] = await child.channel.ask(name, *arguments(index))
+            except NoAnswerError as exc:
+                refused[index] = str(exc)
+            else:
+                if isinstance(answers[index], Figures):
+                    child.figures = answers[index]
+
+        async with trio.open_nursery() as nursery:
+            for seat in self.fleet.seats:
+                if seat.child is not None and (starting or seat.child.urls is not None):
+                    nursery.start_soon(ask, seat.index, seat.child)
+        return answers, refused
+
+
+def _row(seat: Seat, report: Mapping[str, Any]) -> dict[str, Any]:
+    child = seat.child
+    state = "starting" if child is None or child.urls is None else "serving" if report else "silent"
+    return {
+        "index": seat.index,
+        "pid": None if child is None else child.pid,
+        "state": state,
+        "uptime_s": report.get("uptime_s", 0.0),
+        "restarts": seat.restarts,
+        "clients": report.get("clients", {}).get("connected", 0),
+    }
+
+
+def _own_memory() -> MetricFamily:
+    # Its help text is that of the workers, which come first.
+    return MetricFamily("respite_resident_memory_bytes", "gauge", "", (Sample("", {}, float(resident_bytes())),))

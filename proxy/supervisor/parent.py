@@ -1,0 +1,76 @@
+"""The parent of the workers: opens what they share, starts them, answers for them, stops them in order.
+
+start  embedded Redis (if asked) -> addresses -> workers -> admin port -> start line
+stop   first SIGTERM or SIGINT: addresses close, workers finish with their clients, exit 0; the second: at once
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import AsyncIterator, Callable
+
+import trio
+
+from proxy.admin.http import serve_admin
+from proxy.app import launch, start_line
+from proxy.config.model import Endpoint, Settings
+from proxy.log import get_logger
+from proxy.supervisor.addresses import Addresses
+from proxy.supervisor.child import Job
+from proxy.supervisor.fleet import Fleet
+from proxy.supervisor.host import Host
+from proxy.supervisor.shares import share_of
+
+log = get_logger("supervisor")
+
+
+def run(settings: Settings, reload: Callable[[], Settings]) -> int:
+    """Run `listen.workers` processes until told to stop; return the exit code. `reload` reads the configuration."""
+
+    async def main(upstream: Endpoint) -> int:
+        return await _main(settings, reload, upstream)
+
+    return launch(settings, main)
+
+
+async def _main(settings: Settings, reload: Callable[[], Settings], upstream: Endpoint) -> int:
+    host = Host(settings, reload)
+    addresses = Addresses()
+    count = settings.listen.workers
+
+    def job(index: int, ids: range) -> Job:
+        return Job(index, ids, share_of(host.settings, index, count), upstream, addresses.all)
+
+    host.fleet = fleet = Fleet(count, job, host.handlers(), lambda: addresses.fds)
+    # Listened to until everything is cleaned up: no signal finds a moment at which it would leave something behind.
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(_obey, signals, host, nursery.cancel_scope)
+                addresses.open(settings.listen.urls)
+                urls = await nursery.start(fleet.run)
+                admin = settings.listen.admin
+                if admin:
+                    admin = await nursery.start(serve_admin, admin, settings.listen.admin_token, host)
+                host.has_started = True
+                print(start_line(urls, admin or "none", upstream), flush=True)
+                await host.stopping.wait()
+                addresses.close()
+                await fleet.drain()
+                nursery.cancel_scope.cancel()
+        finally:
+            addresses.close()
+    return 0
+
+
+async def _obey(signals: AsyncIterator[int], host: Host, scope: trio.CancelScope) -> None:
+    """Turn signals into what they mean. The second one to stop ends everything at once."""
+    async with trio.open_nursery() as nursery:
+        async for number in signals:
+            if number == signal.SIGHUP:
+                nursery.start_soon(host.reload)  # workers may take their time: the next signal may be to stop
+            elif host.stopping.is_set() or not host.has_started:
+                scope.cancel()
+            else:
+                log.info("stopping", signal=signal.Signals(number).name)
+                host.stopping.set()

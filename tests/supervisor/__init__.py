@@ -1,0 +1,1 @@
+"""Several workers: what can be tested without starting one."""
