@@ -114,7 +114,12 @@ def gather(reads: Reads, client: Downstream, namespace: Namespace, read: CachedR
     client.owe(slot)
     for at in missing:
         key, request = bulk(names[at]), requests[at]
-        if link.tracked and request not in namespace.flights and engine.can_lease(key, read):
+        if (
+            link.tracked
+            and request not in namespace.flights
+            and engine.can_lease(key, read)
+            and (request in namespace.answers or engine.l1.admits(request, engine.now))
+        ):
             flight = engine.open(namespace, key, link, request, read)
             part = LeasedPartSlot(slot, at, engine, flight)
             submit_leased(engine, link, namespace, b"%b*2\r\n$4\r\nPTTL\r\n%b" % (request, key), part)

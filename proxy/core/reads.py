@@ -99,14 +99,13 @@ class Reads:
         if link is None:
             client.reply(client.why_not())
             return
-        if not (link.tracked and engine.can_lease(key, read)):
-            slot = Slot(client)
-            client.owe(slot)
-            link.submit(request or GET + key, slot)
-            return
         flight = namespace.flights.get(request or key)
-        if engine.policy is not None and flight is None and engine.policy.recompute(key):
+        if not (link.tracked and engine.can_lease(key, read)):
+            self._pass(client, link, request or GET + key)
+        elif engine.policy is not None and flight is None and engine.policy.recompute(key):
             self._read_patiently(client, link, (namespace, key, request), read)
+        elif flight is None and entry is None and not engine.l1.admits(request or key, engine.now):
+            self._pass(client, link, request or GET + key)
         elif flight is None:
             flight = engine.open(namespace, key, link, request, read)
             fill = FillSlot(client, engine, flight)
@@ -125,6 +124,13 @@ class Reads:
                 flight.joiners = [join]
             else:
                 flight.joiners.append(join)
+
+    @staticmethod
+    def _pass(client: Downstream, link: Link, raw: bytes) -> None:
+        """Read for this client alone."""
+        slot = Slot(client)
+        client.owe(slot)
+        link.submit(raw, slot)
 
     def _read_patiently(
         self, client: Downstream, link: Link, place: tuple[Namespace, bytes, bytes | None], read: CachedRead
@@ -203,7 +209,10 @@ class Reads:
             return
         flights = [
             engine.open(namespace, key, link)
-            if link.tracked and key not in namespace.flights and engine.can_lease(key)
+            if link.tracked
+            and key not in namespace.flights
+            and engine.can_lease(key)
+            and (key in namespace.entries or engine.l1.admits(key, now))
             else None
             for key in keys
         ]

@@ -82,7 +82,12 @@ def shadow(pipeline: Pipeline, client: Downstream, spec: CommandSpec, args: list
         slot = VerifySlot(client, engine.verifier, entry)
     else:
         stats.misses += 1
-        if link.tracked and (request or key) not in namespace.flights and engine.can_lease(key, read):
+        if (
+            link.tracked
+            and (request or key) not in namespace.flights
+            and engine.can_lease(key, read)
+            and (found is not None or engine.l1.admits(request or key, now))
+        ):
             slot = FillSlot(client, engine, engine.open(namespace, key, link, request, read))
             client.owe(slot)
             submit_leased(engine, link, namespace, b"%b*2\r\n$4\r\nPTTL\r\n%b" % (bytes(raw), key), slot)

@@ -338,6 +338,7 @@ class ControlLink:
         elif expected == "table pressure":
             if isinstance(frame, bytes) and self.governor.judge(frame) == "narrow" and not self._tracking.narrowed:
                 self._tracking.narrowed = True
+                self._engine.l1.admit = "second_read"
                 self.lose("what is tracked is narrowed")
         elif expected == "fields":
             # Valkey's word, and Redis'. A user who may not ask gets an error: then nothing is known.

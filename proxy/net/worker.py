@@ -119,6 +119,7 @@ class Worker:
         self.engine.l1.resize(settings.l1.max_bytes, self.engine.now)
         self.tracking.max_staleness_s = settings.l1.max_staleness_s
         self.engine.early_refresh = settings.l1.early_refresh
+        self.engine.l1.admit = "second_read" if self.tracking.narrowed else settings.l1.admit
         self._take_classes(Policy(settings.classes, settings.l1.scope))
         if settings.l1.tracking != self.tracking.wanted:
             self.tracking.wanted = settings.l1.tracking

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.cache.entry import ENTRY_OVERHEAD_BYTES, Namespace, Scope
-from proxy.cache.l1 import BATCH, L1, SAMPLE
+from proxy.cache.l1 import BATCH, IDLE_STEP, L1, REGRETS, SAMPLE
+from proxy.cache.memory import DROPPED, FLAT, REFUSED, STEEP
 from proxy.wire.encode import bulk
 
 ZERO = Scope(b"", 0, 2)
@@ -124,10 +125,10 @@ def test_eviction_prefers_what_is_used_least() -> None:
     l1 = make(SAMPLE)
     fill(l1, SAMPLE)
     for key, entry in l1.namespace(ZERO).resident.items():
-        entry.uses = 100 if int(key[5:11]) % 8 else 1
+        entry.uses = 100 if int(key[5:11]) % 12 else 1
     fill(l1, 1, first=SAMPLE, now=10.0)
 
-    assert held(l1) == {number for number in range(SAMPLE + 1) if number % 8 or number == SAMPLE}
+    assert held(l1) == {number for number in range(SAMPLE + 1) if number % 12 or number == SAMPLE}
 
 
 def test_eviction_prefers_what_is_idle_longest() -> None:
@@ -135,10 +136,10 @@ def test_eviction_prefers_what_is_idle_longest() -> None:
     l1 = make(SAMPLE)
     fill(l1, SAMPLE)
     for key, entry in l1.namespace(ZERO).resident.items():
-        entry.used_at = 9.0 if int(key[5:11]) % 8 else 1.0
+        entry.used_at = 9.0 if int(key[5:11]) % 12 else 1.0
     fill(l1, 1, first=SAMPLE, now=10.0)
 
-    assert held(l1) == {number for number in range(SAMPLE + 1) if number % 8 or number == SAMPLE}
+    assert held(l1) == {number for number in range(SAMPLE + 1) if number % 12 or number == SAMPLE}
 
 
 def test_eviction_prefers_what_is_large() -> None:
@@ -165,6 +166,60 @@ def test_eviction_looks_at_all_entries_in_turn() -> None:
             break
 
     assert not {number for number in held(l1) if number < 1000}
+
+
+def test_eviction_takes_what_was_never_hit_before_what_was_hit_once() -> None:
+    """One hit is worth more than being idle ten times as long."""
+    l1 = make(SAMPLE)
+    fill(l1, SAMPLE)
+    for key, entry in l1.namespace(ZERO).resident.items():
+        is_hit = int(key[5:11]) % 12 != 0
+        entry.uses, entry.used_at = (2, 0.0) if is_hit else (1, 9.0)
+    fill(l1, 1, first=SAMPLE, now=10.0)
+
+    assert held(l1) == {number for number in range(SAMPLE + 1) if number % 12 or number == SAMPLE}
+
+
+@pytest.mark.parametrize("how", ["evicted", "dropped", "replaced"])
+def test_put_of_a_key_that_was_held_brings_its_uses_back(how: str) -> None:
+    """A key that went and comes back is not a stranger."""
+    l1 = make(SAMPLE)
+    fill(l1, SAMPLE)
+    entry = l1.namespace(ZERO).resident[bulk(b"k000005")]
+    entry.uses = 5
+    if how == "evicted":
+        entry.ends_at = 1.0
+        fill(l1, 1, first=1000, now=10.0)
+    elif how == "dropped":
+        l1.drop(entry.key)
+    gone = entry.key not in l1.namespace(ZERO).resident
+    fill(l1, 1, first=5, now=11.0)
+
+    assert gone is (how != "replaced")
+    assert l1.namespace(ZERO).resident[entry.key].uses == (5 if how == "replaced" else 6)
+
+
+@pytest.mark.parametrize(("lost_to", "moves"), [(STEEP, -1), (FLAT, 1)])
+def test_put_of_keys_that_one_rule_evicted_moves_away_from_it(lost_to: int, moves: int) -> None:
+    """Keys that come back to one rule make idle time say more, or less; those that changed or were refused do not."""
+    l1 = make(1000)
+    before = l1._idle_power
+    for how, number in ((how, number) for how in (DROPPED, REFUSED, lost_to) for number in range(REGRETS)):
+        if how == lost_to and number == REGRETS - 1:
+            assert l1._idle_power == before
+        l1.drop(bulk(b"k%06d" % number))
+        l1.memory.remember(bulk(b"k%06d" % number), 1, how)
+        fill(l1, 1, first=number)
+
+    assert l1._idle_power == pytest.approx(before + moves * IDLE_STEP)
+
+
+def test_admits_follows_the_mode_and_put_of_the_second_read() -> None:
+    """Told to wait for the second read, L1 lets a key in then."""
+    l1 = make()
+    l1.admit = "second_read"
+
+    assert [l1.admits(b"$1\r\nk\r\n", 0.0) for _ in range(2)] == [False, True]
 
 
 def test_drop_takes_a_key_out_of_every_namespace() -> None:

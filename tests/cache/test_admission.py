@@ -1,0 +1,100 @@
+"""Admission asks for a second read only where it was told to, or where that costs nothing."""
+
+from __future__ import annotations
+
+from proxy.cache.admission import Admission
+from proxy.cache.memory import DROPPED, REFUSED, Memory
+
+
+def make() -> tuple[Admission, Memory]:
+    """Return an admission with room for many keys."""
+    memory = Memory()
+    memory.fit(100_000)
+    return Admission(memory), memory
+
+
+def test_admits_by_default_lets_everything_in() -> None:
+    """As long as nothing was evicted, nothing is refused, nor remembered."""
+    admission, memory = make()
+
+    assert all(admission.admits(b"%d" % number) for number in range(1000))
+    assert (admission.refusals, memory.knows(b"7")) == (0, None)
+
+
+def test_admits_on_second_read_refuses_the_first() -> None:
+    """A key enters when it is read again; asking more than once for the same flight changes nothing."""
+    admission, _ = make()
+    admission.mode = "second_read"
+
+    assert [admission.admits(b"k") for _ in range(3)] == [False, True, True]
+    assert admission.refusals == 1
+
+
+def test_admits_on_second_read_lets_in_what_was_held_before() -> None:
+    """A key that was dropped because it changed has been read before."""
+    admission, memory = make()
+    admission.mode = "second_read"
+    memory.remember(b"k", 1, DROPPED)
+
+    assert admission.admits(b"k")
+
+
+def test_mode_switched_while_running_holds_at_once() -> None:
+    """Back to always, the first read enters again."""
+    admission, _ = make()
+    admission.mode = "second_read"
+    refused = not admission.admits(b"a")
+    admission.mode = "always"
+
+    assert refused
+    assert admission.admits(b"b")
+
+
+def test_auto_refuses_once_nearly_all_evicted_were_never_hit() -> None:
+    """With one entry in fifty hit before it goes, first reads are kept out; with one in ten they are not."""
+    strict, _ = make()
+    easy, _ = make()
+    for number in range(1024):
+        strict.evicted(2 if number % 50 == 0 else 1)
+        easy.evicted(2 if number % 10 == 0 else 1)
+
+    assert (strict.is_strict, easy.is_strict) == (True, False)
+    assert not strict.admits(b"k")
+
+
+def test_auto_lets_in_again_when_the_refused_come_back() -> None:
+    """One refused key in ten that is read again is one hit lost in ten: refusing ends."""
+    admission, memory = make()
+    for _ in range(1024):
+        admission.evicted(1)
+    for number in range(256):
+        if number % 10 == 9:
+            assert admission.admits(b"%d" % (number - 1))
+            memory.recall(b"%d" % (number - 1))
+        admission.admits(b"%d" % number)
+
+    assert not admission.is_strict
+
+
+def test_auto_goes_on_refusing_while_the_refused_stay_away() -> None:
+    """A scan that never comes back is kept out for as long as it lasts."""
+    admission, memory = make()
+    for _ in range(1024):
+        admission.evicted(1)
+    refused = sum(not admission.admits(b"%d" % number) for number in range(2000))
+
+    assert admission.is_strict
+    assert refused == 2000
+    assert memory.knows(b"1999") == REFUSED
+
+
+def test_always_learns_for_a_later_auto_but_refuses_nothing() -> None:
+    """What `auto` has measured does not bind `always`."""
+    admission, _ = make()
+    admission.mode = "always"
+    for _ in range(1024):
+        admission.evicted(1)
+
+    assert admission.admits(b"k")
+    admission.mode = "auto"
+    assert not admission.admits(b"j")
