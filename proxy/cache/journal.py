@@ -20,6 +20,7 @@ EXPIRED: Final = "expired"
 EVICTED: Final = "evicted"
 HEALED: Final = "healed"
 FLUSH: Final = "flush of everything"
+LINK_LOST: Final = "flush of what one link fed"
 EVERY_KEY: Final = b""
 
 

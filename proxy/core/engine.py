@@ -18,12 +18,12 @@ from typing import Final
 
 from proxy.cache.entry import Entry, Flight, Namespace, ReplyEntry
 from proxy.cache.flights import Flights
-from proxy.cache.journal import EVERY_KEY, EXPIRED, FILL, FLUSH, PUSH, REFUSED, WRITE
+from proxy.cache.journal import EVERY_KEY, EXPIRED, FILL, FLUSH, LINK_LOST, PUSH, REFUSED, WRITE
 from proxy.cache.l1 import L1
 from proxy.core.policy import Policy
 from proxy.core.recompute import Recomputes
 from proxy.core.stats import Stats
-from proxy.core.verify import Verifier
+from proxy.core.verify import Verifier, is_resident
 from proxy.wire.reads import GET_READ, CachedRead
 
 _UNFIT: Final = b"-!|"  # an error, or something that carries an attribute
@@ -156,8 +156,9 @@ class Engine:
     def recomputed(self, flight: Flight) -> bool:
         """Return whether a flight that found no key is handed to those who make its value anew."""
         rules = self.policy.recompute(flight.key) if self.policy is not None else None
-        if rules is None or flight.joiners is None or not flight.standing or flight.reply is None:
+        if rules is None or flight.joiners is None or flight.reply is None:
             return False
+        # Whether the lease stands does not matter: to read a key that has expired makes Redis push its end.
         if not flight.read.may_be_missing(flight.reply):
             return False
         self.flights.land(flight)
@@ -181,6 +182,10 @@ class Engine:
                 entry.deadline = min(entry.deadline, self.proven_at + bound_s)
         if self._pushed:
             self._tell_needless(entry)
+        if not is_resident(entry):  # too large for the bound, or one of too many of its key
+            self.stats.refused += 1
+            self.journal.note((self.now, REFUSED, key))
+            return
         self.stats.published += 1
         self.journal.note((self.now, FILL, key))
 
@@ -244,8 +249,8 @@ class Engine:
             note((self.now, PUSH, raw))
             self._remember_pushed(raw)
             self.drop(raw)
-            if self.recomputes:
-                self.recomputes.written(raw)
+            if self.recomputes and raw not in self.writing:  # else its end tells, when a read may be leased again
+                self.recomputes.pushed(raw)
 
     def _remember_pushed(self, key: bytes) -> None:
         """Keep a digest of what a push drops: when Redis gives the same again, the push told of no change."""
@@ -283,6 +288,7 @@ class Engine:
         self.flights.revoke_namespace(namespace)
         if self.l1.clear_namespace(namespace):
             self.stats.flushes += 1
+            self.journal.note((self.now, LINK_LOST, EVERY_KEY))
 
     def suspend(self) -> None:
         """Stop serving L1, keeping it: pushes may be late, none is lost yet."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from proxy.cache.entry import Flight, Namespace
+from proxy.cache.entry import Entry, Flight, Namespace
 from proxy.core.downstream import Downstream
 from proxy.core.fill_slots import FillSlot, submit_leased
 from proxy.core.slots import Client, Slot
@@ -85,23 +85,30 @@ def joined(read: CachedRead, parts: list[bytes]) -> bytes:
     return b"*%d\r\n%b" % (len(parts), b"".join([part[part.find(b"\n") + 1 :] for part in parts]))
 
 
+def split(read: CachedRead, args: list[bytes]) -> list[tuple[bytes, bytes]]:
+    """Take a read of several keys apart: (key as a bulk string, the request for it alone)."""
+    last = len(args) - read.tail
+    return [(bulk(bytes(name)), command(args[0], name, *args[last:])) for name in args[1:last]]
+
+
 def gather(reads: Reads, client: Downstream, namespace: Namespace, read: CachedRead, args: list[bytes]) -> None:
     """Answer a read of several keys, each from L1, under a lease, or for this client alone."""
     engine, stats = reads.engine, reads.stats
-    last = len(args) - read.tail
-    names = [bytes(word) for word in args[1:last]]
-    requests = [command(args[0], name, *args[last:]) for name in names]
+    split_up = split(read, args)
+    requests = [request for _, request in split_up]
     parts: list[bytes | None] = []
+    known: list[Entry] = []
     for request in requests:
         entry = namespace.answers.get(request)
         if entry is not None and (entry.deadline > engine.now or engine.revive(entry)):
             entry.uses += 1
             entry.used_at = engine.now
             parts.append(entry.reply)
+            known.append(entry)
         else:
             parts.append(None)
     missing = [at for at, part in enumerate(parts) if part is None]
-    stats.hits += len(parts) - len(missing)
+    engine.verifier.count_hits(known)
     stats.misses += len(missing)
     if not missing:
         client.reply(joined(read, [part for part in parts if part is not None]))
@@ -113,7 +120,7 @@ def gather(reads: Reads, client: Downstream, namespace: Namespace, read: CachedR
     slot = GatherSlot(client, read, parts)
     client.owe(slot)
     for at in missing:
-        key, request = bulk(names[at]), requests[at]
+        key, request = split_up[at]
         if (
             link.tracked
             and request not in namespace.flights

@@ -145,7 +145,7 @@ class Pipeline:
         """Route what is neither a plain read nor a plain write; False = it must wait."""
         kind = spec.kind
         if client.shadow is not None and kind in READ_KINDS and len(args) > 1:
-            shadow(self, client, spec, args, raw)
+            shadow(self.reads, client, spec, args, raw)
             return True
         if kind is Kind.GET and client.namespace is not None and len(args) == 2:
             self.reads.get(client, client.namespace, bulk(args[1]))

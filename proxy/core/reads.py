@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from proxy.cache.entry import Flight, Namespace
+from proxy.cache.entry import Entry, Flight, Namespace
 from proxy.core.downstream import Downstream
 from proxy.core.engine import Engine
 from proxy.core.fill_slots import (
@@ -91,8 +91,8 @@ class Reads:
         if entry is not None and engine.revive(entry):
             entry.uses += 1
             entry.used_at = engine.now
-            self.stats.hits += 1
             client.reply(entry.reply)
+            engine.verifier.count_hits([entry])
             return
         self.stats.misses += 1
         link = client.route()
@@ -175,6 +175,7 @@ class Reads:
         now = engine.now
         entries = namespace.entries
         frames: list[bytes | None] = []
+        known: list[Entry] = []
         missing: list[bytes] = []
         keys: list[bytes] = []
         for name in names:
@@ -184,6 +185,7 @@ class Reads:
                 entry.uses += 1
                 entry.used_at = now
                 frames.append(entry.reply)
+                known.append(entry)
             else:
                 frames.append(None)
                 missing.append(name)
@@ -198,7 +200,7 @@ class Reads:
             client.owe(slot)
             link.submit(command("MGET", *names), slot)
             return
-        self.stats.hits += len(names) - len(missing)
+        engine.verifier.count_hits(known)
         self.stats.misses += len(missing)
         if not missing:
             client.reply(b"*%d\r\n%b" % (len(frames), b"".join(frame for frame in frames if frame is not None)))

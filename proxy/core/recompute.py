@@ -4,8 +4,9 @@
         granted   one reader is told "nothing" and makes the value; the rest wait
         held      somebody else does, here or behind another sidecar: all wait
 
-A waiter is let go when the key is written (an own write was answered, a push came), with what Redis then holds; with
-"nothing" when the length of the lease has passed; or at once with the last value it had, where the class says so.
+A waiter is let go when the key is written by a client of ours, or a push came and there is a value: with what Redis
+then holds; with "nothing" when the length of the lease has passed; or at once with the last value it had, where the
+class says so. (Not every push tells of a value: that of the key's own expiry comes late, and says nothing new.)
 Owns who waits, and the values kept for them.
 """
 
@@ -35,7 +36,7 @@ Place = tuple[int, bytes]
 class Recompute:
     """One missing value that is being made anew."""
 
-    __slots__ = ("elected", "ends_at", "flight", "nothing", "rules", "token", "waiters")
+    __slots__ = ("answered", "elected", "ends_at", "flight", "nothing", "rules", "token", "waiters", "was_pushed")
 
     def __init__(self, flight: Flight, nothing: bytes, rules: ClassRules, now: float) -> None:
         self.flight = flight  # what was read, and found missing
@@ -43,7 +44,9 @@ class Recompute:
         self.rules = rules
         self.ends_at = now + rules.recompute_lease_s
         self.waiters: list[JoinSlot] = []
-        self.elected = False  # the lease is ours
+        self.answered = False  # Redis has said whose the lease is
+        self.elected = False  # it is ours
+        self.was_pushed = False  # while it was not answered
         self.token = secrets.token_hex(8)
 
 
@@ -87,6 +90,10 @@ class Recomputes:
                 patient.append(waiter)
             else:
                 waiter.fill(nothing)
+        under_way = self.under_way(flight.namespace, flight.request)
+        if under_way is not None:  # a push came, and there was no value yet
+            under_way.waiters += patient
+            return
         link = self.link_of(flight.namespace)
         if not patient or link is None:
             for waiter in patient:
@@ -103,6 +110,7 @@ class Recomputes:
     def _answered(self, recompute: Recompute, reply: bytes) -> bytes:
         if not self._is_open(recompute):
             return b""
+        recompute.answered = True
         if reply == OK:
             recompute.elected = True
             present = [waiter for waiter in recompute.waiters if waiter.mode is Mode.WHOLE]
@@ -123,6 +131,8 @@ class Recomputes:
                 waiter.fill(last)
         else:
             self._engine.stats.recompute_waits += len(waiters)
+        if recompute.was_pushed and self._is_open(recompute):
+            self.pushed(recompute.flight.key)
         return b""
 
     def _is_open(self, recompute: Recompute) -> bool:
@@ -147,14 +157,32 @@ class Recomputes:
                 waiter.fill(recompute.nothing)
 
     def written(self, key: bytes) -> None:
-        """Let those who wait for a key read it: it has been written."""
+        """Let those who wait for a key read it: a client of ours has written it."""
         for recompute in self._by_key.get(key, ())[:]:
-            waiters = self._close(recompute)
-            link = self.link_of(recompute.flight.namespace)
-            if recompute.elected and link is not None:
-                link.submit(command("UNLINK", PREFIX + unbulk(key)), Slot(None))
-            if waiters:
+            self._end(recompute)
+
+    def pushed(self, key: bytes) -> None:
+        """Look whether there is a value now: Redis has told of a change."""
+        for recompute in self._by_key.get(key, ())[:]:
+            if recompute.answered:  # else the one who is to make the value is still among those who wait
+                waiters, recompute.waiters = recompute.waiters, []
                 self.refetch(recompute.flight, waiters)
+            else:
+                recompute.was_pushed = True
+
+    def found(self, flight: Flight) -> None:
+        """Note that a read has found a value."""
+        recompute = self.under_way(flight.namespace, flight.request)
+        if recompute is not None:
+            self._end(recompute)
+
+    def _end(self, recompute: Recompute) -> None:
+        waiters = self._close(recompute)
+        link = self.link_of(recompute.flight.namespace)
+        if recompute.elected and link is not None:
+            link.submit(command("UNLINK", PREFIX + unbulk(recompute.flight.key)), Slot(None))
+        if waiters:
+            self.refetch(recompute.flight, waiters)
 
     def lost(self) -> None:
         """Let all go: pushes that would have told of their keys are lost."""

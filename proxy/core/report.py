@@ -125,15 +125,15 @@ def explain_key(engine: Engine, key: bytes) -> dict[str, Any]:
     found: list[dict[str, Any]] = []
     for scope, namespace in engine.l1.namespaces.items():
         entry = namespace.resident.get(raw)
-        flight = namespace.flights.get(raw)
+        in_flight = raw in namespace.flights or raw in namespace.pending
         replies = list(namespace.replies_of(raw))
-        if entry is None and flight is None and not replies:
+        if entry is None and not in_flight and not replies:
             continue
         row: dict[str, Any] = {
             "user": scope.user.decode("utf-8", "replace"),
             "db": scope.db,
             "protocol": scope.protocol,
-            "in_flight": flight is not None,
+            "in_flight": in_flight,
         }
         if entry is not None:
             row["reply_bytes"] = len(entry.reply)

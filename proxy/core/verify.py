@@ -11,7 +11,7 @@ Owns when a hit is due, and what a comparison means.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final
 
 from proxy.cache.entry import Entry, Namespace, ReplyEntry
@@ -39,6 +39,7 @@ class Verifier:
         self._engine = engine
         self._every = 0.0
         self._random = random.Random()
+        self.looks_at_all = False  # every hit is compared: the fast paths that look at some are not taken
         self.next_at = NEVER  # the number of hits at which one is due; the hot path compares it
         self.probe: Callable[[Namespace, bytes, Slot], None] = lambda namespace, raw, slot: None
         self.fence: Callable[[Callable[[], None]], None] = lambda then: then()
@@ -46,13 +47,22 @@ class Verifier:
     def sample(self, share: float) -> None:
         """Compare this share of the hits from now on, 0 to 1."""
         self._every = 1 / share if share > 0 else 0.0
+        self.looks_at_all = share >= 1
         self._schedule()
 
     def _schedule(self) -> None:
         hits = self._engine.stats.hits
         # Between half and three halves of the interval: a pattern in the traffic must not always hide the same hits.
-        wait = max(1, round(self._every * (0.5 + self._random.random())))
+        wait = 1 if self.looks_at_all else max(1, round(self._every * (0.5 + self._random.random())))
         self.next_at = hits + wait if self._every else NEVER
+
+    def count_hits(self, entries: Sequence[Entry]) -> None:
+        """Count hits off the fast path, and look at those that are due."""
+        stats = self._engine.stats
+        for entry in entries:
+            stats.hits += 1
+            if stats.hits >= self.next_at:
+                self.look(entry)
 
     def look(self, entry: Entry) -> None:
         """Ask Redis about the entry that has just been served."""
@@ -65,8 +75,16 @@ class Verifier:
         engine = self._engine
         if not is_resident(entry) or entry.ends_at <= engine.now or reply[:1] in (b"", b"-", b"!"):
             return
-        engine.stats.verified += 1
-        if reply != entry.reply:
+        if reply == entry.reply:
+            engine.stats.verified += 1
+        else:
+            self.differs(entry)
+
+    def differs(self, entry: Entry) -> None:
+        """Follow a hit for which Redis has given something else."""
+        engine = self._engine
+        if is_resident(entry) and entry.ends_at > engine.now:
+            engine.stats.verified += 1
             engine.stats.stale += 1
             seen_at = engine.now
             self.fence(lambda: self._settle(entry, seen_at))
@@ -94,8 +112,11 @@ class VerifySlot(Slot):
         self._entry = entry
 
     def may_stream(self, size: int) -> bool:
-        """Never: it must be compared. What is in L1 is small enough."""
-        return size > 2 * len(self._entry.reply) + 1024
+        """Stream what is so much larger than what L1 holds that it need not be compared."""
+        if size <= len(self._entry.reply):
+            return False
+        self._verifier.differs(self._entry)
+        return True
 
     def fill(self, reply: bytes) -> None:
         """Compare, then answer."""

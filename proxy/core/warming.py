@@ -14,6 +14,7 @@ from proxy.core.engine import Engine
 
 SLICE: Final = 256  # entries looked at a turn: some 20 us
 BURST_S: Final = 1.0
+AGAIN_S: Final = 5.0
 
 
 class Warmer:
@@ -27,11 +28,15 @@ class Warmer:
         self._last_round_at = 0.0
         self._allowed = 0.0
         self._at = 0.0
+        self._touched: set[bytes] = set()  # in this period of AGAIN_S, and the one before: not named again
+        self._touched_before: set[bytes] = set()
+        self._period_at = 0.0
 
     def turn(self) -> Mapping[Namespace, list[bytes]]:
         """Return the keys (as bulk strings) to touch now, by namespace."""
         engine = self._engine
         now = engine.now
+        self._round_at = self._round_at or now
         self._allowed = min(self.rate * BURST_S, self._allowed + self.rate * (now - self._at))
         self._at = now
         if self._allowed < 1 or not engine.l1.serving:
@@ -39,12 +44,17 @@ class Warmer:
         if self._hand >= len(engine.l1):
             self._hand = 0
             self._last_round_at, self._round_at = self._round_at, now
+        if now - self._period_at >= AGAIN_S:
+            self._touched_before, self._touched, self._period_at = self._touched, set(), now
         looked_at = engine.l1.slice(self._hand, SLICE)
         self._hand += SLICE
+        young, old = self._touched, self._touched_before
         hot = [entry for entry in looked_at if entry.used_at > self._last_round_at and entry.uses > 1]
-        hot.sort(key=lambda entry: entry.uses, reverse=True)
+        # Those named of late come last: naming the very hottest again and again would leave the next ones to Redis.
+        hot.sort(key=lambda entry: (entry.key in young or entry.key in old, -entry.uses))
         chosen: dict[Namespace, list[bytes]] = {}
         for entry in hot[: int(self._allowed)]:
             chosen.setdefault(entry.namespace, []).append(entry.key)
+            young.add(entry.key)
             self._allowed -= 1
         return {namespace: list(dict.fromkeys(keys)) for namespace, keys in chosen.items()}

@@ -12,15 +12,15 @@ from __future__ import annotations
 from socket import socket
 from typing import TYPE_CHECKING, Final
 
-from proxy.cache.entry import Entry, Namespace
+from proxy.cache.entry import Entry
 from proxy.core.session import Session
 from proxy.errors import ProtocolError
 from proxy.net.dial import Stream, reset_on_close
-from proxy.net.placement import PlacedClient
+from proxy.net.known import ANSWER_MAX, GET_LENGTH, GETS, KnowingClient
 from proxy.net.reactor import ERROR, HANGUP, PEER_CLOSED, READ, WRITE
 from proxy.net.sender import STALL_BYTES
 from proxy.wire.encode import error
-from proxy.wire.request import Assembler, Request, is_bulk
+from proxy.wire.request import Assembler, Request
 
 if TYPE_CHECKING:
     from proxy.net.worker import Worker
@@ -30,14 +30,11 @@ RECV_MAX: Final = 128 * 1024  # RECV_MIN times a power of four
 SHORT_READS: Final = 32
 TAIL_MAX: Final = 32 * 1024  # an incomplete command up to here is parsed again with what follows; above, assembled
 BACKLOG_MAX: Final = 1024  # commands kept for a parked client before it is read no further
-ANSWER_MAX: Final = 512  # a longer request is not looked up before it is parsed: hashing what is a write costs time
 NEAR: Final = 64  # outstanding commands below which no limit is near
 LINK_HIGH: Final = 16 * 1024 * 1024  # unsent bytes of a link at which the clients that feed it are read no further
-_GETS: Final = (b"*2\r\n$3\r\nGET\r\n", b"*2\r\n$3\r\nget\r\n")
-_GET_LENGTH: Final = 13
 
 
-class ClientConnection(PlacedClient):
+class ClientConnection(KnowingClient):
     """A client, from accept to close."""
 
     __slots__ = ("_assembler", "_backpressed", "_recv", "_recv_size", "_short_reads", "_tail", "ended", "read_at")
@@ -94,83 +91,34 @@ class ClientConnection(PlacedClient):
         engine = worker.engine
         self.read_at = engine.now
         worker.stats.received_bytes += size
-        if namespace is None or self._tail or self._assembler is not None:
+        if namespace is None or self._tail or self._assembler is not None or engine.verifier.looks_at_all:
             self._parse(data)
-        elif data.startswith(_GETS):
-            key = data[_GET_LENGTH:]
+            return
+        if data.startswith(GETS):
             # The bytes after `GET` are the key as L1 knows it: a hit is one look-up, two attribute writes and a send.
-            entry = namespace.entries.get(key)
-            if entry is not None and entry.deadline > engine.now and not self.queue and not self._out:
-                entry.uses += 1
-                entry.used_at = engine.now
-                stats = worker.stats
-                stats.commands += 1
-                stats.hits += 1
-                self._send_now(entry.reply)
-                if stats.hits >= engine.verifier.next_at:
-                    engine.verifier.look(entry)
-                return
-            data = self._gets(namespace, data)
-            if data:
-                self._parse(data)
+            entry: Entry | None = namespace.entries.get(data[GET_LENGTH:])
         elif size <= ANSWER_MAX and namespace.answers:
-            # Any other read is known by all of its bytes.
-            answer = namespace.answers.get(data)
-            if answer is not None and answer.deadline > engine.now and not self.queue and not self._out:
-                answer.uses += 1
-                answer.used_at = engine.now
-                stats = worker.stats
-                stats.commands += 1
-                stats.hits += 1
-                self._send_now(answer.reply)
-                if stats.hits >= engine.verifier.next_at:
-                    engine.verifier.look(answer)
-            else:
-                self._parse(data)
+            entry = namespace.answers.get(data)  # any other read is known by all of its bytes
         else:
+            entry = None
+        if entry is not None and entry.deadline > engine.now and not self.queue and not self._out:
+            entry.uses += 1
+            entry.used_at = engine.now
+            stats = worker.stats
+            stats.commands += 1
+            stats.hits += 1
+            self._send_now(entry.reply)
+            if stats.hits >= engine.verifier.next_at:
+                engine.verifier.look(entry)
+            return
+        if data.startswith(GETS):
+            data = self.gets(namespace, data)
+            if self.queue:
+                self._press_if_needed()
+        if data and namespace.answers and self.namespace is namespace:
+            data = self.known(namespace, data)
+        if data:
             self._parse(data)
-
-    def _gets(self, namespace: Namespace, data: bytes) -> bytes:
-        """Answer the GETs a chunk starts with, without a parser; return the bytes from the first other command on.
-
-        Between two heads lies exactly one bulk string, or something else: what is found in L1 was framed as a parser
-        would have framed it, for the keys of L1 are well formed; what is not found is looked at.
-        """
-        worker = self.worker
-        engine = worker.engine
-        now = engine.now
-        find = namespace.entries.get
-        out: list[bytes] = []
-        taken = hits = misses = 0
-        served: Entry | None = None
-        for key in data.split(data[:_GET_LENGTH])[1:]:
-            entry = find(key)
-            if entry is not None and entry.deadline > now:
-                entry.uses += 1
-                entry.used_at = now
-                out.append(entry.reply)
-                served = entry
-                hits += 1
-            elif is_bulk(key):
-                if out:
-                    self.replies(out)
-                    out = []
-                worker.pipeline.reads.miss(self, namespace, key)
-                misses += 1
-            else:
-                break
-            taken += _GET_LENGTH + len(key)
-        stats = worker.stats
-        stats.commands += hits + misses
-        stats.hits += hits
-        if out:
-            self.replies(out)
-            if served is not None and stats.hits >= engine.verifier.next_at:
-                engine.verifier.look(served)
-        if misses:
-            self.session.last_words = [b"get"]
-            self._press_if_needed()
-        return b"" if taken == len(data) else data[taken:]
 
     def _parse(self, data: bytes) -> None:
         """Split a chunk into requests and run them; keep what is incomplete."""

@@ -149,8 +149,6 @@ class Worker:
         if on:
             self.timers.await_unmarked()
         self.control.lose("L1 was switched " + ("on" if on else "off"))
-        for client in self.clients:
-            client.rescope()
 
     def mode_of(self, session: Session) -> str:
         """Return what of Respite is in effect for a client: "on", "shadow" or "off". The same for all of its life."""
