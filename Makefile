@@ -64,7 +64,7 @@ bench:  ## Respite beside Redis, twemproxy and HAProxy; then the realistic run
 	$(BIN)/python -m bench.compare $(ARGS)
 	$(BIN)/python -m bench.realistic $(ARGS)
 
-soak:  ## the long checks of consistency, minutes of them
+soak:  ## the long checks of consistency: five minutes on each server, in each tracking mode
 	$(call environment,test,dev$(,)embedded)
 	@tests/install-servers.sh
 	$(BIN)/python -m pytest tests/soak $(ARGS)

@@ -32,6 +32,7 @@ class Tracking:
         self.redirect_id = 0  # the invalidation link's client id, 0 while there is none
         self.narrowed = False  # by the governor, until the process ends
         self.serve_until = 0.0
+        self._distrusted_at = 0.0
         self._pings: deque[float] = deque()  # when the PINGs not yet answered were sent
 
     @property
@@ -92,6 +93,14 @@ class Tracking:
         self.mode, self.reason = "off", f"the server refuses CLIENT TRACKING: {reply}"
         self.lose()
 
+    def is_silent(self) -> bool:
+        """Return whether a PING has been out for longer than L1 may be served without its PONG."""
+        return bool(self._pings) and self._engine.now - self._pings[0] > self.max_staleness_s
+
+    def distrust(self) -> None:
+        """Serve again only once a PING that is sent later has come back: a push that matters is on its way."""
+        self._distrusted_at = self._engine.now
+
     def ping(self, now: float) -> None:
         """Note that a PING goes out."""
         self._pings.append(now)
@@ -101,6 +110,8 @@ class Tracking:
         if not self._pings:
             return
         sent = self._pings.popleft()
+        if sent <= self._distrusted_at:
+            return
         if self.may_cache and self.mode != "off":
             self.serve_until = sent + self.max_staleness_s
             self._engine.proven_at = sent

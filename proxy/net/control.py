@@ -201,10 +201,14 @@ class ControlLink:
     def fence(self, then: Callable[[], None]) -> None:
         """Call `then` when a PING sent at the end of this wake-up has come back: the pushes before it are applied.
 
-        At once while L1 is not served, for nothing can be stale then. A link that is lost, or silent for so long that
-        L1 stops, ends the wait as well.
+        A link that is lost, or silent for so long that L1 stops, ends the wait as well; what the silence still holds
+        back is waited for before L1 is served again.
         """
-        if self._stream is None or not self._engine.l1.serving or self._tracking.mode == "off":
+        if self._stream is None or self._tracking.mode == "off":
+            then()
+            return
+        if self._tracking.is_silent():
+            self._tracking.distrust()
             then()
             return
         if not self._fencing:
@@ -226,6 +230,8 @@ class ControlLink:
         for batch in self._fenced:
             batch.clear()  # its PONG is still to come, and is not that of a later batch
         self._fencing = []
+        if waiting:
+            self._tracking.distrust()
         for then in waiting:
             then()
 
@@ -233,7 +239,7 @@ class ControlLink:
         """Ping when it is time; end a link that has been silent for too long, CLIENT PAUSE not counted."""
         if self._stream is None:
             return
-        if not self._engine.l1.serving:
+        if self._tracking.is_silent():
             self._release()
         if self._expected and now - max(self._heard_at, paused_until) > max(
             response_timeout_s, self._tracking.max_staleness_s

@@ -223,3 +223,23 @@ def test_ping_every_leaves_room_for_a_late_answer(max_staleness_s: float) -> Non
     play.tracking.max_staleness_s = max_staleness_s
 
     assert play.tracking.ping_every_s <= max_staleness_s / 2
+
+
+def test_distrust_waits_for_a_ping_that_is_sent_later() -> None:
+    """A PONG to a PING of before proves nothing about a push that was on its way when a fence was given up."""
+    play = Play()
+    play.begin()
+    play.tracking.ping(play.engine.now)
+    assert not play.at(STALENESS_S + 0.1)
+    assert play.tracking.is_silent()
+
+    play.tracking.distrust()
+    play.engine.now = START + 0.5  # as if the PONG had come in time: even then
+    play.tracking.pong()
+    assert not play.engine.l1.serving
+
+    play.engine.now = START + STALENESS_S + 0.2
+    play.tracking.ping(play.engine.now)
+    play.tracking.pong()
+    assert play.engine.l1.serving
+    assert not play.tracking.is_silent()

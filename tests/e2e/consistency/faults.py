@@ -1,199 +1,32 @@
-"""What goes wrong between Respite and Redis: a relay process that delays, chops, freezes and kills, and its orders.
-
-    Respite --all links--> relay --> Redis
-                           ^
-                           | words on standard input: delay 0.05 | chop 1 | freeze 1 | kill control | calm
-
-A link says in its first bytes what it is: `respite-control` is the invalidation link. Only that one is delayed and
-frozen; the others lag, each by another share of a few milliseconds; all are chopped and killed. Run as a module it is
-the relay; `Faults` starts it and gives it orders.
-"""
+"""What goes wrong on the way from a Respite to Redis: orders to the relay between them, one relay for each Respite."""
 
 from __future__ import annotations
 
 import random
-import select
-import socket
-import struct
 import subprocess
 import sys
-import time
-from collections import deque
-from typing import Any
+from collections import Counter
 
 import attrs
 
 from ..servers import Server, free_port, wait_for
 from ..targets import ROOT
-from .actors import World
-from .loop import Actor
-
-READ_BYTES = 262_144
-KINDS = ("control", "data", "pinned")
-RESET = struct.pack("ii", 1, 0)  # SO_LINGER: closing sends a reset
-
-
-@attrs.define(eq=False)
-class Way:
-    """One direction of a link."""
-
-    source: socket.socket
-    sink: socket.socket
-    waiting: deque[tuple[float, bytes]] = attrs.field(factory=deque)  # due, bytes
-    unsent: bytes = b""
-
-
-@attrs.define(eq=False)
-class Tunnel:
-    """One link through the relay."""
-
-    forth: Way
-    back: Way
-    kind: str = ""
-    share: float = 1.0  # of the lag: no two links are equally slow
-
-
-class Relay:
-    """The process between. One thread; all sockets non-blocking."""
-
-    def __init__(self, port: int, target: int) -> None:
-        self._listener = socket.create_server(("127.0.0.1", port), backlog=128)
-        self._target = target
-        self._tunnels: list[Tunnel] = []
-        self._by_socket: dict[socket.socket, tuple[Tunnel, Way]] = {}
-        self._delay_s = self._lag_s = 0.0
-        self._chops = self._frozen = False
-        self._rng = random.Random(port)
-
-    def run(self) -> None:
-        """Relay until standard input ends."""
-        print("ready", flush=True)
-        while True:
-            reading: list[Any] = [self._listener, sys.stdin, *self._by_socket]
-            writing = [way.sink for tunnel in self._tunnels for way in (tunnel.forth, tunnel.back) if way.unsent]
-            readable, writable, _ = select.select(reading, writing, [], self._until_due())
-            if sys.stdin in readable:
-                if not (line := sys.stdin.readline()):
-                    return
-                self._obey(*line.split())
-            if self._listener in readable:
-                self._accept()
-            for source in readable:
-                if found := self._by_socket.get(source):
-                    self._read(*found)
-            for tunnel in list(self._tunnels):
-                self._move(tunnel, {sink.fileno() for sink in writable})
-
-    def _obey(self, word: str, value: str = "") -> None:
-        if word == "delay":
-            self._delay_s = float(value)
-        elif word == "lag":
-            self._lag_s = float(value)
-        elif word == "chop":
-            self._chops = value == "1"
-        elif word == "freeze":
-            self._frozen = value == "1"
-        elif word == "kill":
-            chosen = [tunnel for tunnel in self._tunnels if tunnel.kind == value]
-            if chosen:
-                self._kill(self._rng.choice(chosen))
-        else:
-            assert word == "calm"
-            self._delay_s = self._lag_s = 0.0
-            self._chops = self._frozen = False
-
-    def _accept(self) -> None:
-        client, _ = self._listener.accept()
-        server = socket.create_connection(("127.0.0.1", self._target))
-        for end in (client, server):
-            end.setblocking(False)
-            end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        tunnel = Tunnel(Way(client, server), Way(server, client), share=self._rng.random())
-        self._tunnels.append(tunnel)
-        self._by_socket[client] = (tunnel, tunnel.forth)
-        self._by_socket[server] = (tunnel, tunnel.back)
-
-    def _read(self, tunnel: Tunnel, way: Way) -> None:
-        try:
-            data = way.source.recv(READ_BYTES)
-        except BlockingIOError:
-            return
-        except OSError:
-            data = b""
-        if not data:
-            self._kill(tunnel, reset=False)
-            return
-        if not tunnel.kind:
-            tunnel.kind = next((kind for kind in KINDS if b"respite-%b" % kind.encode() in data), "other")
-        if tunnel.kind == "control":
-            late_s = self._delay_s if way is tunnel.back else 0.0
-        else:
-            late_s = self._lag_s * tunnel.share
-        way.waiting.append((time.monotonic() + late_s, data))
-
-    def _is_held(self, tunnel: Tunnel) -> bool:
-        return self._frozen and tunnel.kind == "control"
-
-    def _move(self, tunnel: Tunnel, writable: set[int]) -> None:
-        if self._is_held(tunnel):
-            return
-        now = time.monotonic()
-        for way in (tunnel.forth, tunnel.back):
-            while way.waiting and way.waiting[0][0] <= now and not way.unsent:
-                due, data = way.waiting.popleft()
-                if self._chops and len(data) > 1:
-                    cut = self._rng.randint(1, min(len(data) - 1, 40 if tunnel.kind == "control" else len(data)))
-                    way.waiting.appendleft((due, data[cut:]))
-                    data = data[:cut]
-                if not self._send(tunnel, way, data):
-                    return
-                if self._chops:
-                    break  # the rest goes with the next turn
-            if way.unsent and way.sink.fileno() in writable and not self._send(tunnel, way, b""):
-                return
-
-    def _send(self, tunnel: Tunnel, way: Way, data: bytes) -> bool:
-        way.unsent += data
-        try:
-            way.unsent = way.unsent[way.sink.send(way.unsent) :]
-        except BlockingIOError:
-            return True
-        except OSError:
-            self._kill(tunnel, reset=False)
-            return False
-        return True
-
-    def _until_due(self) -> float | None:
-        moving = [tunnel for tunnel in self._tunnels if not self._is_held(tunnel)]
-        ways = [way for tunnel in moving for way in (tunnel.forth, tunnel.back) if way.waiting and not way.unsent]
-        due = min((way.waiting[0][0] for way in ways), default=None)
-        return None if due is None else max(due - time.monotonic(), 0.0)
-
-    def _kill(self, tunnel: Tunnel, *, reset: bool | None = None) -> None:
-        """Close both ends, each with a reset or not; what has not been passed on is lost."""
-        if tunnel not in self._tunnels:
-            return
-        self._tunnels.remove(tunnel)
-        for way in (tunnel.forth, tunnel.back):
-            del self._by_socket[way.source]
-            if reset or (reset is None and self._rng.random() < 0.5):
-                way.source.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
-            way.source.close()
+from .world import Steps, World
 
 
 @attrs.define(eq=False)
 class Faults:
-    """Orders to a relay, and connections killed by Redis itself."""
+    """A relay and its orders, and connections killed by Redis itself."""
 
     server: Server
     rng: random.Random
+    given: Counter[str]  # how many faults of each kind
     port: int = attrs.field(factory=free_port)
-    given: dict[str, int] = attrs.field(factory=dict)  # how many orders of each kind
     _process: subprocess.Popen[str] = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-m", __name__, str(self.port), str(self.server.port)],
+            [sys.executable, "-m", f"{__package__}.relay", str(self.port), str(self.server.port)],
             cwd=ROOT,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -212,38 +45,26 @@ class Faults:
         assert self._process.stdin is not None
         self._process.stdin.write(" ".join(str(word) for word in words) + "\n")
         self._process.stdin.flush()
-        name = " ".join(str(word) for word in words) if words[0] == "kill" else str(words[0])
-        self.given[name] = self.given.get(name, 0) + 1
+
+    def fault(self, *words: object) -> None:
+        """Tell the relay to do harm, and count it."""
+        self.order(*words)
+        self.given[" ".join(str(word) for word in words) if words[0] == "kill" else str(words[0])] += 1
+
+    def lead_to(self, server: Server) -> None:
+        """Lead to another server from now on, and cut all that leads to the old one."""
+        self.server = server
+        self.order("target", server.port)
+        self.order("kill", "all")
 
     def kill_by_server(self) -> None:
-        """Let Redis drop one of Respite's links, as CLIENT KILL or a timeout would."""
+        """Let Redis drop a link of a Respite, as CLIENT KILL or a timeout would."""
         with self.server.connect() as client:
             lines = client.command("CLIENT", "LIST").split(b"\n")
             ids = [line.split(b" ")[0].partition(b"=")[2] for line in lines if b" name=respite-" in line]
             if ids:
                 client.command("CLIENT", "KILL", "ID", self.rng.choice(ids))
-                self.given["kill by server"] = self.given.get("kill by server", 0) + 1
-
-    def actor(self, world: World, max_staleness_s: float) -> Actor:
-        """Give orders at random until it is over, with quiet times in which L1 can be of use."""
-        rng = self.rng
-        while not world.is_stopping:
-            yield 0.15 * rng.random()
-            kind = rng.choice(("delay", "lag", "lag", "chop", "freeze", "kill", "kill", "kill by server", "pass"))
-            if kind == "delay":
-                self.order("delay", round(max_staleness_s * rng.choice((0.1, 0.5, 0.9, 1.5)), 3))
-            elif kind == "lag":
-                self.order("lag", rng.choice((0.002, 0.01, 0.03)))
-                yield max_staleness_s
-                self.order("kill", rng.choice(("data", "data", "pinned", "control")))
-            elif kind in ("chop", "freeze"):
-                self.order(kind, 1)
-            elif kind == "kill":
-                self.order("kill", rng.choice(("control", "data", "data", "pinned")))
-            elif kind == "kill by server":
-                self.kill_by_server()
-            yield 0.0 if kind.startswith("kill") else max_staleness_s * rng.choice((0.3, 1.0, 2.5))
-            self.order("calm")
+                self.given["kill by server"] += 1
 
     def close(self) -> None:
         """End the relay."""
@@ -254,5 +75,27 @@ class Faults:
         wait_for(lambda: self._process.poll() is not None, what="the relay ends")
 
 
-if __name__ == "__main__":
-    Relay(int(sys.argv[1]), int(sys.argv[2])).run()
+HARM = ("delay", "lag", "lag", "lag", "chop", "freeze", "kill", "kill", "kill by server", "pass")
+"""What may happen to the links, as often as it is named."""
+
+
+def harm_links(world: World, relays: list[Faults], max_staleness_s: float, harm: tuple[str, ...]) -> Steps:
+    """Let one fault happen on the way of one Respite, and end it."""
+    rng = world.rng
+    faults = rng.choice(relays)
+    yield 0.15 * rng.random()
+    kind = rng.choice(harm)
+    if kind == "delay":
+        faults.fault("delay", round(max_staleness_s * rng.choice((0.1, 0.5, 0.9, 1.5)), 3))
+    elif kind == "lag":
+        faults.fault("lag", rng.choice((0.01, 0.03, 0.06)))
+        yield max_staleness_s
+        faults.fault("kill", rng.choice(("data", "data", "pinned", "control")))
+    elif kind in ("chop", "freeze"):
+        faults.fault(kind, 1)
+    elif kind == "kill":
+        faults.fault("kill", rng.choice(("control", "data", "data", "pinned")))
+    elif kind == "kill by server":
+        faults.kill_by_server()
+    yield 0.0 if kind.startswith("kill") else max_staleness_s * rng.choice((0.3, 1.0, 2.5))
+    faults.order("calm")

@@ -19,7 +19,7 @@ from typing import Any
 import attrs
 import hiredis
 
-from ..raw import Address, connect
+from ..raw import Address, connect, encode
 
 RETRY_S = 0.02
 """How soon somebody whom nobody let in hears of it: he will try again at once."""
@@ -31,15 +31,17 @@ class LostError(Exception):
 
 @attrs.define(eq=False)
 class Port:
-    """One client connection. `reconnect` after it was lost."""
+    """One client connection. It is opened when somebody asks, and anew when it was lost or is spoiled."""
 
     address: Address
     protocol: int = 2
     db: int = 0
+    who: int = -1  # the Respite that it leads to, -1 for Redis itself
     sock: socket.socket | None = None
     reader: hiredis.Reader = attrs.field(factory=hiredis.Reader)
     is_spoiled: bool = False  # to be opened anew
     unsent: bytes = b""
+    greeting: int = 0  # replies that are for us, ahead of those asked for
     expected: int = 0
     replies: list[Any] = attrs.field(factory=list)
     waiting: Actor | None = None
@@ -90,27 +92,14 @@ class Loop:
             self._hang_up(port)
         self._selector.close()
 
-    def open(self, port: Port) -> None:
-        """Connect a port that is not, and bring it to its protocol and database; blocking, a few milliseconds."""
-        if port.sock is not None:
-            return
+    def _open(self, port: Port) -> bytes:
+        """Connect a port, and return what brings it to its protocol and database: two commands."""
         port.sock = connect(port.address, timeout_s=5.0)
         port.reader = hiredis.Reader()
         port.replies, port.expected, port.unsent = [], 0, b""
-        hello = b"*2\r\n$5\r\nHELLO\r\n$1\r\n%d\r\n" % port.protocol
-        port.sock.sendall(hello + b"*2\r\n$6\r\nSELECT\r\n$1\r\n%d\r\n" % port.db)
-        greeted = 0
-        while greeted < 2:
-            data = port.sock.recv(65536)
-            if not data:
-                raise ConnectionError("closed while greeting")
-            port.reader.feed(data)
-            while (reply := port.reader.gets()) is not False:
-                if isinstance(reply, hiredis.ReplyError):
-                    raise ConnectionError(str(reply))
-                greeted += 1
         port.sock.setblocking(False)
         self._selector.register(port.sock, selectors.EVENT_READ, port)
+        return encode("HELLO", port.protocol) + encode("SELECT", port.db)
 
     def _sleep(self, actor: Actor, seconds: float, then: LostError | None = None) -> None:
         heapq.heappush(self._timers, (time.monotonic() + seconds, next(self._order), actor, then))
@@ -128,16 +117,19 @@ class Loop:
 
     def _ask(self, actor: Actor, ask: Ask) -> None:
         port = ask.port
+        assert port.waiting is None, "two actors on one port"
         if port.is_spoiled:
             self._hang_up(port)
             port.is_spoiled = False
-        try:
-            self.open(port)
-        except OSError:
-            self._hang_up(port)
-            self._sleep(actor, RETRY_S, LostError())
-            return
-        port.waiting, port.expected, port.replies = actor, ask.count, []
+        port.greeting = 0
+        if port.sock is None:
+            try:
+                port.unsent, port.greeting = self._open(port), 2
+            except OSError:
+                self._hang_up(port)
+                self._sleep(actor, RETRY_S, LostError())
+                return
+        port.waiting, port.expected, port.replies = actor, ask.count + port.greeting, []
         port.unsent += ask.data
         self._flush(port)
 
@@ -170,9 +162,14 @@ class Loop:
         port.reader.feed(data)
         while (reply := port.reader.gets()) is not False:
             port.replies.append(reply)
-        if port.waiting is not None and len(port.replies) >= port.expected:
+        if any(isinstance(reply, hiredis.ReplyError) for reply in port.replies[: port.greeting]):
+            self._hang_up(port)
             actor, port.waiting = port.waiting, None
-            self._resume(actor, port.replies)
+            assert actor is not None
+            self._sleep(actor, RETRY_S, LostError())
+        elif port.waiting is not None and len(port.replies) >= port.expected:
+            actor, port.waiting = port.waiting, None
+            self._resume(actor, port.replies[port.greeting :])
 
     def _lose(self, port: Port) -> None:
         self._hang_up(port)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import sys
 
 from proxy.cache.flights import Flights
+from proxy.cache.l1 import L1
 from proxy.cli.main import main
 from proxy.core.engine import Engine
-from proxy.core.tracking import Tracking
+from proxy.core.tracking import FOREVER, Tracking
+from proxy.net.control import ControlLink
 
 
 def _mark_only(self: Engine, keys: list[bytes]) -> None:
@@ -18,6 +20,24 @@ def _mark_only(self: Engine, keys: list[bytes]) -> None:
 def _find_no_expiry() -> None:
     finish = Engine.finish
     Engine.finish = lambda self, flight, pttl_ms: finish(self, flight, -1 if pttl_ms >= 0 else pttl_ms)  # type: ignore[method-assign]
+
+
+def _drop_value_only(self: L1, key: bytes) -> int:
+    """Drop what GET was answered, and no other reply about the key."""
+    entries = [entry for namespace in self.namespaces.values() if (entry := namespace.resident.pop(key, None))]
+    for entry in entries:
+        self._unlink(entry)
+    return len(entries)
+
+
+def _trust_silence() -> None:
+    pong = Tracking.pong
+
+    def trust(self: Tracking) -> None:
+        pong(self)
+        self.serve_until = FOREVER
+
+    Tracking.pong = trust  # type: ignore[method-assign]
 
 
 def take_out(rule: str) -> None:
@@ -31,6 +51,12 @@ def take_out(rule: str) -> None:
         _find_no_expiry()
     elif rule == "leases":
         Flights.revoke_key = lambda self, key: None  # type: ignore[method-assign]
+    elif rule == "replies":
+        L1.drop = _drop_value_only  # type: ignore[method-assign]
+    elif rule == "fences":
+        ControlLink.fence = lambda self, then: then()  # type: ignore[method-assign]
+    elif rule == "silence":
+        _trust_silence()
     else:
         assert rule == "losses"
         Engine.flush_namespace = lambda self, namespace: None  # type: ignore[method-assign]
