@@ -200,7 +200,9 @@ def _draw_commands(stats: Mapping[str, Any], rates: list[float]) -> Panel:
     for name in ("p50", "p90", "p99"):
         grid.add_row(f"upstream {name}", micros(_get(latency, f"{name}_us")))
     grid.add_row("resident", size(_get(stats, "memory", "rss_bytes")))
-    grid.add_row("", "")
+    consistency = _get(stats, "consistency") or {}
+    grid.add_row("hits verified", count(_get(consistency, "verified_total")))
+    grid.add_row("of them stale", _alarm(_get(consistency, "stale_total")))
     return _panel(Text("Commands"), Group(grid, spark(rates)))
 
 
@@ -212,6 +214,10 @@ def _draw_upstream(stats: Mapping[str, Any]) -> Panel:
     grid.add_row("server", Text.assemble(_plain(_get(upstream, "url")), (f"  {server}", "bold"), overflow="fold"))
     reason = _plain(_get(upstream, "tracking_reason"))
     grid.add_row("tracking", Text.assemble((tracking, _WARN if tracking == "off" else ""), (f"  {reason}", _DIM)))
+    keys, bound = _get(upstream, "tracked_keys"), _get(upstream, "tracked_max_keys")
+    if keys and bound:
+        filled = Text(f"{count(keys)} keys of {count(bound)}", style=_WARN if keys >= 0.8 * bound else "")
+        grid.add_row("its table", filled)
     if why := _get(upstream, "why"):
         grid.add_row("reason", Text(_plain(why), style=_BAD))
     return _panel(Text.assemble("Upstream · ", (state, _STATE_STYLES.get(state, _BAD))), grid)
@@ -231,7 +237,14 @@ def _draw_clients(stats: Mapping[str, Any]) -> Panel:
         )
     ]
     grid.add_row(*parts)
-    return _panel(Text("Clients"), grid)
+    workers = [worker for worker in _get(stats, "workers") or [] if isinstance(worker, Mapping)]
+    if not workers:
+        return _panel(Text("Clients"), grid)
+    serving = sum(_get(worker, "state") == "serving" for worker in workers)
+    restarts = sum(_get(worker, "restarts") or 0 for worker in workers)
+    style = _GOOD if serving == len(workers) else _BAD
+    about = (f"{serving} of {len(workers)} workers serve", style)
+    return _panel(Text.assemble("Clients · ", about, f", {restarts} restarts"), grid)
 
 
 def _draw_links(stats: Mapping[str, Any], max_links: int) -> RenderableType:

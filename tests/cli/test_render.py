@@ -27,7 +27,7 @@ def _text(drawing: RenderableType, width: int = 80) -> str:
 def _with(**changes: Mapping[str, Any]) -> dict[str, Any]:
     stats = copy.deepcopy(STATS)
     for name, values in changes.items():
-        stats[name] |= values
+        stats[name] = stats.get(name, {}) | dict(values)
     return stats
 
 
@@ -110,7 +110,7 @@ def test_draw_stats_shows_every_figure_within_80_columns() -> None:
         "41 µs",  # latency
         "1.2 ms",
         "12,346 /s",
-        "errors        7",
+        "errors         7",
         "redis://127.0.0.1:6379",
         "redis 7.0.15",
         "tracking  redirect  the server",
@@ -127,6 +127,13 @@ def test_draw_stats_shows_every_figure_within_80_columns() -> None:
     assert max(len(line) for line in text.splitlines()) == 80
 
 
+def test_draw_stats_of_several_workers_says_how_many_serve() -> None:
+    """A worker that is being replaced is seen at a glance."""
+    workers = [{"state": "serving", "restarts": 2}, {"state": "starting", "restarts": 1}]
+
+    assert "Clients · 1 of 2 workers serve, 3 restarts" in _text(draw_stats(STATS | {"workers": workers}, _URL))
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
@@ -134,6 +141,8 @@ def test_draw_stats_shows_every_figure_within_80_columns() -> None:
         ({"l1": {"serving": False}}, "L1 · not serving"),
         ({"upstream": {"state": "unreachable", "why": "connection refused"}}, "Upstream · unreachable"),
         ({"upstream": {"state": "unreachable", "why": "connection refused"}}, "reason    connection refused"),
+        ({"consistency": {"verified_total": 12, "stale_total": 3}}, "of them stale  3"),
+        ({"upstream": {"tracked_keys": 900, "tracked_max_keys": 1000}}, "its table  900 keys of 1,000"),
         ({"upstream": {"tracking": "off", "tracking_reason": "refused by the server"}}, "refused by the server"),
     ],
 )
