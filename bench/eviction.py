@@ -20,7 +20,7 @@ from proxy.cache import l1 as policy
 from proxy.cache.entry import Scope
 
 KEYS = 20_000
-VARIANTS = ((8, 1), (16, 1), (32, 1), (16, 2), (32, 2), (32, 4))
+VARIANTS = ((8, 1), (16, 1), (32, 1), (16, 2), (32, 2), (32, 4), (48, 4))
 
 
 def trace(skew: float, requests: int, *, shifts: bool) -> Iterator[int]:
