@@ -120,6 +120,13 @@ class App:
         log.info("reloaded", applied=list(changes.live), needs_restart=list(changes.restart))
         return {"applied": list(changes.live), "needs_restart": list(changes.restart), "problems": []}
 
+    async def reload_for(self, then: Callable[[dict[str, Any]], None]) -> None:
+        """Reload, and hand a client of ours what came of it."""
+        answer = await self.reload()
+        self.worker.reactor.enter()
+        then(answer)
+        self.worker.reactor.flush()
+
     def take(self, settings: Settings) -> Changes:
         """Apply what of new settings can be applied while running; return what is new."""
         changes = compare(self.settings, settings)
@@ -136,6 +143,7 @@ class App:
 async def _main(app: App) -> int:
     async with trio.open_nursery() as nursery:
         await nursery.start(_signals, app, nursery.cancel_scope)
+        app.worker.on_reload = lambda then: nursery.start_soon(app.reload_for, then)
         urls = await nursery.start(app.worker.run)
         listen = app.settings.listen
         admin = "none"

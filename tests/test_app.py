@@ -221,6 +221,20 @@ def test_reload_of_the_log_level_takes_effect(server: Server) -> None:
         assert respite.errors.count("reloaded") == 1
 
 
+def test_reload_in_band_applies_and_names_mistakes(server: Server) -> None:
+    """RESPITE RELOAD is answered with what was applied, or with what is wrong with the file."""
+    with running_respite({"upstream": {"url": server.url}}) as respite, respite.connect() as client:
+        respite.settings["listen"]["max_clients"] = 7
+        respite.write_config()
+        assert b'"applied": ["listen.max_clients"]' in client.command("RESPITE", "RELOAD")
+
+        respite.config.write_text("[listen]\nmax_client = 3\n")
+        reply = client.command("RESPITE", "RELOAD")
+
+        assert reply.startswith(b"-ERR respite: the old settings stay: listen.max_client = 3")
+        assert is_alive(client)
+
+
 def _reload(respite: Respite) -> list[str]:
     """Write the settings, have them read, and return what was applied."""
     respite.write_config()

@@ -131,6 +131,9 @@ class Services(Protocol):
     def refresh_table(self) -> None:
         """Ask the upstream for its commands again."""
 
+    def reload(self, then: Callable[[dict[str, Any]], None]) -> None:
+        """Read the configuration again; `then` gets, in a wake-up of its own, what was applied and what was wrong."""
+
     def fence(self, then: Callable[[], None]) -> None:
         """Call `then` once every push that Redis has sent by now has been applied; at once if none can be awaited."""
 

@@ -30,6 +30,8 @@ HELP: Final = (
     "    Drop everything in L1; return how many entries went.",
     "LINKS",
     "    Return the connections to Redis, one line each.",
+    "RELOAD",
+    "    Read the configuration again and apply what can be applied; a wrong one changes nothing.",
     "STATS",
     "    Return all figures as JSON, as /stats.json of the admin port does.",
 )
@@ -50,10 +52,29 @@ class RespiteCommands:
             if reply[:1] in b"-!":
                 return reply
             host = self._services.host
+            if [word.upper() for word in words] == [b"RELOAD"]:
+                return self._reload(host, client.session.protocol)
             pending = None if host is None else self._ask_host(host, client.session.protocol, words)
             return self._answer(client, words) if pending is None else pending
 
         return PROBE, then
+
+    def _reload(self, host: Host | None, protocol: int) -> Pending:
+        pending = Pending()
+
+        def then(answer: Any) -> None:
+            if answer is None:
+                pending.settle(HOST_SILENT)
+            elif answer["problems"]:
+                pending.settle(error("ERR respite: the old settings stay: " + "; ".join(answer["problems"])))
+            else:
+                pending.settle(verbatim(json.dumps(answer), protocol))
+
+        if host is None:
+            self._services.reload(then)
+        else:
+            host.ask("reload", then=then)
+        return pending
 
     def _ask_host(self, host: Host, protocol: int, words: list[bytes]) -> Pending | None:
         """Ask all workers what one of them cannot say; None for what is the same in all."""

@@ -80,6 +80,7 @@ class Worker:
         self.links = DataLinks(self.reactor, self.engine, self.tracking, self.stats, self.upstream)
         self.pool = PinnedPool(self.reactor, self.stats, self.upstream, settings.upstream.pinned_connections)
         self.sessions = Sessions()
+        self.on_reload: Callable[[Callable[[dict[str, Any]], None]], None] = lambda then: None
         self.host: Host | None = None  # the other workers, and the parent that knows them
         self.hellos: MutableMapping[tuple[bytes, int], bytes] = LRUCache(HELLOS_MAX)
         self.pipeline = Pipeline(self.engine, self.stats, self)
@@ -329,6 +330,10 @@ class Worker:
     def refresh_table(self) -> None:
         """Ask the upstream for its commands again."""
         self.control.refresh()
+
+    def reload(self, then: Callable[[dict[str, Any]], None]) -> None:
+        """Read the configuration again; `then` gets, in a wake-up of its own, what was applied and what was wrong."""
+        self.on_reload(then)
 
     def fence(self, then: Callable[[], None]) -> None:
         """Call `then` once every push that Redis has sent by now has been applied; at once if none can be awaited."""

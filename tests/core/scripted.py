@@ -198,6 +198,11 @@ class ScriptedServices:
         """Note it."""
         self.asked.append(("refresh_table", None))
 
+    def reload(self, then: Callable[[dict[str, Any]], None]) -> None:
+        """Answer as the test says."""
+        self.asked.append(("reload", None))
+        then(self.answers["reload"])
+
     def fence(self, then: Callable[[], None]) -> None:
         """Wait for nothing."""
         then()

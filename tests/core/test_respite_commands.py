@@ -7,6 +7,7 @@ import json
 import pytest
 
 from proxy.core.respite_commands import HELP, RespiteCommands
+from proxy.core.slots import CallSlot
 from proxy.wire.encode import command
 from proxy.wire.reply import elements, text
 
@@ -75,8 +76,9 @@ def test_respite_help_lists_every_subcommand(services: ScriptedServices) -> None
 
     assert lines == list(HELP)
     named = [line for line in lines[1:] if not line.startswith(" ")]
-    assert {name.split()[0] for name in named} == {"CLIENTS", "EXPLAIN", "HELP", "INFO", "L1", "LINKS", "STATS"}
-    for name in named:
+    first = {name.split()[0] for name in named}
+    assert first == {"CLIENTS", "EXPLAIN", "HELP", "INFO", "L1", "LINKS", "RELOAD", "STATS"}
+    for name in [name for name in named if name != "RELOAD"]:  # which is answered later
         services.asked.clear()
         assert _ask(services, "RESPITE " + name.replace("<key>", "k").replace("[<section>]", "l1"))[:1] in b"*$:"
 
@@ -177,3 +179,27 @@ def test_respite_error_cannot_break_the_protocol(services: ScriptedServices) -> 
 def test_respite_alone_is_of_wrong_arity(services: ScriptedServices) -> None:
     """In Redis' words."""
     assert _ask(services, "RESPITE") == b"-ERR wrong number of arguments for 'respite' command\r\n"
+
+
+@pytest.mark.parametrize(
+    ("problems", "expected"),
+    [
+        ([], b'{"applied": ["l1.max_age"], "needs_restart": [], "problems": []}'),
+        (
+            ["l1.max_ag = 3: unknown", "x = 1: unknown"],
+            b"-ERR respite: the old settings stay: l1.max_ag = 3: unknown; ",
+        ),
+    ],
+)
+def test_reload_tells_what_came_of_it(services: ScriptedServices, problems: list[str], expected: bytes) -> None:
+    """The configuration is read again; a wrong one is named, and changes nothing."""
+    services.answers["reload"] = {"applied": ["l1.max_age"], "needs_restart": [], "problems": problems}
+    client = services.client()
+    _, then = RespiteCommands(services).ask(client, words_of("RESPITE RELOAD"))
+    slot = CallSlot(None, then)
+
+    slot.land(MAY)
+
+    assert services.asked == [("reload", None)]
+    assert slot.reply is not None
+    assert expected in slot.reply
