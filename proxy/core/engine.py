@@ -138,10 +138,10 @@ class Engine:
         reply = flight.reply
         is_fit = False
         if reply is not None and reply[0] not in _UNFIT:
-            may_be_missing = flight.read.may_be_missing(reply)
+            read = flight.read
             # PTTL knows no such key: what was read of one has expired between the two. It knows the key, and none was
             # read: it has come between the two, or MGET's nil hides another type.
-            is_fit = may_be_missing if pttl_ms == NO_KEY else not (flight.read.sole and may_be_missing)
+            is_fit = read.may_be_missing(reply) if pttl_ms == NO_KEY else not (read.sole and read.may_be_missing(reply))
             if not is_fit:
                 deadline = 0.0
         if self.flights.land(flight) and is_fit and len(reply) <= self.max_value_bytes:  # type: ignore[arg-type]
@@ -193,10 +193,12 @@ class Engine:
         """Mark keys (as bulk strings) as being written, when the command is submitted."""
         writing = self.writing
         note = self.journal.note
+        now = self.now
         for key in keys:
             writing[key] = writing.get(key, 0) + 1
-            note((self.now, WRITE, key))
-            self.recomputes.forget(key)
+            note((now, WRITE, key))
+            if self.policy is not None:
+                self.recomputes.forget(key)
             self.drop(key)
 
     def end_write(self, keys: Iterable[bytes]) -> None:
@@ -209,7 +211,7 @@ class Engine:
             else:
                 del writing[key]
             self.drop(key)
-            if self.recomputes:
+            if self.policy is not None and self.recomputes:
                 self.recomputes.written(key)
 
     def linger(self, keys: list[bytes]) -> None:
@@ -235,9 +237,9 @@ class Engine:
     def drop(self, key: bytes) -> None:
         """Drop a key (as a bulk string) everywhere and revoke its leases."""
         for namespace in self.l1.namespaces.values():
-            if key in namespace.resident or key in namespace.heads:
+            if key in namespace.resident or (namespace.heads and key in namespace.heads):
                 self.stats.dropped += self.l1.drop(key)
-            if key in namespace.flights or key in namespace.pending:
+            if namespace.flights and (key in namespace.flights or key in namespace.pending):
                 self.flights.revoke_key(key)
 
     def drop_pushed(self, keys: Sequence[bytes]) -> None:
@@ -249,7 +251,9 @@ class Engine:
             note((self.now, PUSH, raw))
             self._remember_pushed(raw)
             self.drop(raw)
-            if self.recomputes and raw not in self.writing:  # else its end tells, when a read may be leased again
+            if (
+                self.policy is not None and self.recomputes and raw not in self.writing
+            ):  # else its end tells, when a read may be leased again
                 self.recomputes.pushed(raw)
 
     def _remember_pushed(self, key: bytes) -> None:

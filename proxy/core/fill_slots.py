@@ -83,7 +83,7 @@ def end_flight(engine: Engine, flight: Flight, pttl: bytes) -> None:
         return
     else:
         deadline = engine.finish(flight, int(pttl[1:]))
-        if engine.recomputes:
+        if engine.policy is not None and engine.recomputes:
             engine.recomputes.found(flight)
     if flight.joiners is not None:
         joiners, flight.joiners = flight.joiners, None
