@@ -5,6 +5,7 @@ A reply of GET is found by its key, every other reply by the bytes of the whole 
     resident[key] -> Entry                          GET
     replies[request] -> ReplyEntry -.               HGETALL, ZRANGE ..
     heads[key] -> ReplyEntry <-> ReplyEntry <-> ..  all of one key: what a change of the key drops
+    blocks -> Block -> Entry, ReplyEntry, ..        all of the namespace, for who walks through them
 """
 
 from __future__ import annotations
@@ -14,23 +15,37 @@ from typing import Any, Final
 
 import attrs
 
+from proxy.cache.tables import Tables
 from proxy.wire.reads import CachedRead
 
-ENTRY_OVERHEAD_BYTES: Final = 330
-"""What an entry costs besides its key and reply: the object, two bytes headers, its places in a dict and a list.
-Measured by tests/cache/test_l1.py on CPython 3.11; without it "64MiB" of small values would take 200."""
+ENTRY_OVERHEAD_BYTES: Final = 170
+"""What an entry takes besides its key, its reply and its places in dicts: the object 96, two floats 32 each, its place
+in a block 9. tests/cache/test_memory_bound.py measures it; without it "64MiB" of small values would take 200."""
 
-REPLY_OVERHEAD_BYTES: Final = 170
-"""What an entry of another read than GET costs besides: its request, its place among the replies of its key."""
+REPLY_OVERHEAD_BYTES: Final = 32
+"""What an entry of another read than GET takes besides, without its request: its place among the replies of its key."""
+
+BLOCK_SIZE: Final = 240
+"""Entries of a block. Python keeps the integers up to 256, so a place in a block takes no memory of its own."""
+
+
+def held_bytes(raw: bytes) -> int:
+    """Return what a bytes object takes: 33 besides its length, in steps of 16; malloc adds 8 to what is large."""
+    size = len(raw)
+    return (size + 48 & -16) if size <= 479 else (size + 56 & -16)
 
 
 class Entry:
-    """One reply under one key. Plain attributes, no methods: a hit reads two of them and writes two."""
+    """One reply under one key. Plain attributes: a hit reads two of them and writes two.
 
-    __slots__ = ("deadline", "ends_at", "index", "key", "namespace", "reply", "size_bytes", "used_at", "uses")
+    Eight slots are 96 bytes, and a ninth would make it 112: what can be found elsewhere is not kept.
+    """
+
+    __slots__ = ("block", "deadline", "ends_at", "key", "place", "reply", "used_at", "uses")
 
     def __init__(self, namespace: Namespace, key: bytes, reply: bytes, deadline: float, now: float) -> None:
-        self.namespace = namespace
+        self.block = namespace.blocks[-1]  # where it stands among the entries of its namespace
+        self.place = -1  # .. and at which place of that; none yet
         self.key = key  # as a bulk string: the bytes that follow `GET` in a request
         self.reply = reply  # raw, in the namespace's protocol
         self.ends_at = deadline  # clock seconds from which it is not served
@@ -39,8 +54,16 @@ class Entry:
         )
         self.uses = 1
         self.used_at = now
-        self.size_bytes = len(key) + len(reply) + ENTRY_OVERHEAD_BYTES
-        self.index = -1  # its place in the eviction list
+
+    @property
+    def namespace(self) -> Namespace:
+        """The namespace it is, or was, held in."""
+        return self.block.namespace
+
+    @property
+    def size_bytes(self) -> int:
+        """What it counts."""
+        return held_bytes(self.key) + held_bytes(self.reply) + ENTRY_OVERHEAD_BYTES
 
 
 class ReplyEntry(Entry):
@@ -56,7 +79,22 @@ class ReplyEntry(Entry):
         self.before: ReplyEntry | None = None  # the neighbours among the replies of the same key
         self.after: ReplyEntry | None = None
         self.count = 1  # how many they are; kept by the first
-        self.size_bytes += len(request) + REPLY_OVERHEAD_BYTES
+
+    @property
+    def size_bytes(self) -> int:
+        """What it counts."""
+        held = held_bytes(self.key) + held_bytes(self.reply) + held_bytes(self.request)
+        return held + ENTRY_OVERHEAD_BYTES + REPLY_OVERHEAD_BYTES
+
+
+class Block:
+    """Up to `BLOCK_SIZE` entries of one namespace, in no order. All blocks but the namespace's last are full."""
+
+    __slots__ = ("entries", "namespace")
+
+    def __init__(self, namespace: Namespace) -> None:
+        self.namespace = namespace
+        self.entries: list[Entry] = []
 
 
 class Flight:
@@ -99,6 +137,43 @@ class Namespace:
     heads: dict[bytes, ReplyEntry] = attrs.field(factory=dict)
     flights: dict[bytes, Flight] = attrs.field(factory=dict)  # of GET by key, of other reads by request
     pending: dict[bytes, list[Flight]] = attrs.field(factory=dict)  # key -> flights of other reads
+    blocks: list[Block] = attrs.field(init=False)  # every entry once, for who walks through all; never none
+    tables: Tables = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.blocks = [Block(self)]
+        self.tables = Tables(self.resident, self.replies, self.heads)
+
+    def link(self, entry: Entry) -> None:
+        """Give an entry its place."""
+        block = self.blocks[-1]
+        if len(block.entries) >= BLOCK_SIZE:
+            block = Block(self)
+            self.blocks.append(block)
+        entry.block = block
+        entry.place = len(block.entries)
+        block.entries.append(entry)
+
+    def unlink(self, entry: Entry) -> None:
+        """Take an entry out: the last one moves into its place."""
+        entries = self.blocks[-1].entries
+        last = entries.pop()
+        if last is not entry:
+            last.block, last.place = entry.block, entry.place
+            entry.block.entries[entry.place] = last
+        if not entries and len(self.blocks) > 1:
+            self.blocks.pop()
+
+    def clear(self) -> int:
+        """Let go of all entries; return how many they were."""
+        count = len(self.resident) + len(self.replies)
+        for entries in (self.resident, self.replies, self.heads):
+            entries.clear()
+        for block in self.blocks:
+            block.entries.clear()  # else the two would hold each other
+        del self.blocks[1:]
+        self.tables.reset()
+        return count
 
     def replies_of(self, key: bytes) -> Iterator[ReplyEntry]:
         """Yield the replies of a key to other reads than GET."""

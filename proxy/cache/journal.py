@@ -10,6 +10,8 @@ from collections import deque
 from typing import Final
 
 EVENTS_MAX: Final = 20_000
+EVENTS_MIN: Final = 500
+"""Of a small L1: the memory they take is a part of its bound."""
 SHOWN_MAX: Final = 32
 
 FILL: Final = "fill"
@@ -25,13 +27,20 @@ EVERY_KEY: Final = b""
 
 
 class Journal:
-    """The last `EVENTS_MAX` events of all keys. `note((seconds, what, key))` adds one; keys are bulk strings."""
+    """The last events of all keys. `note((seconds, what, key))` adds one; keys are bulk strings."""
 
     __slots__ = ("_events", "note")
 
     def __init__(self) -> None:
         self._events: deque[tuple[float, str, bytes]] = deque(maxlen=EVENTS_MAX)
         self.note = self._events.append
+
+    def limit(self, events: int) -> int:
+        """Keep no more than so many, within `EVENTS_MIN` .. `EVENTS_MAX`; return how many it is."""
+        events = max(EVENTS_MIN, min(EVENTS_MAX, events))
+        self._events = deque(self._events, maxlen=events)
+        self.note = self._events.append
+        return events
 
     def of(self, key: bytes) -> list[tuple[float, str]]:
         """Return the last events of a key, the oldest first; what befell all keys is among them."""

@@ -4,9 +4,9 @@ Owns what is resident and what is evicted. Knows no rule of consistency: who may
 
     namespaces[scope].resident, .replies          what is held
     namespaces[scope].entries, .answers           the same dicts while L1 is served, empty ones while it is not
-    _ring                                         every entry once, in no order, for the sampled eviction
+    namespaces[scope].blocks                      every entry once, in no order, for the sampled eviction
 
-Eviction looks at a roving slice of the ring and drops the entries with the smallest `uses / (idle time ** p * size)`:
+Eviction looks at a roving slice of them and drops the entries with the smallest `uses / (idle time ** p * size)`:
 by use, idle time and size, a relative of hyperbolic caching and GDSF. What was never hit counts as a tenth of a use;
 a key that comes back has the uses that are remembered of it (memory.py): a hit costs no more than two attribute writes.
 
@@ -20,12 +20,14 @@ a key that is read again soon after it was evicted speaks against its rule, and 
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
 from typing import Final
 
 from proxy.cache.admission import Admission, Mode
-from proxy.cache.entry import Entry, Namespace, ReplyEntry, Scope
+from proxy.cache.entry import ENTRY_OVERHEAD_BYTES, Entry, Namespace, ReplyEntry, Scope
 from proxy.cache.journal import EVICTED, Journal
 from proxy.cache.memory import DROPPED, FLAT, STEEP, USES_MAX, Memory
+from proxy.cache.tables import Table
 
 # bench/hitratio.py, mean lead on S3-FIFO in points of hits: 4 of 32 +0.86, of 48 +0.94, of 64 +1.0, but sessions that
 # are new are then found, and dropped, before they are read again.
@@ -40,6 +42,17 @@ IDLE_SPREAD: Final = 0.3
 IDLE_STEP: Final = 0.1
 REGRETS: Final = 32
 """So many more keys must come back to one rule than to the other before the middle moves: with 16 it wanders."""
+BATCHES_MAX: Final = 2
+"""Batches evicted at a put, besides what it needs itself, for a table that has grown: not all of its room at once."""
+TABLES_FREE_BYTES: Final = 128 << 10
+"""What tables of a small L1 take, or an empty one: it is not counted."""
+CELL_BYTES: Final = 4
+_BESIDES_BYTES: Final = ENTRY_OVERHEAD_BYTES + 130
+"""What an entry weighs besides its reply when entries are compared: its key and places in dicts are about 130."""
+EVENT_BYTES: Final = 160
+"""What an event of the journal takes: its tuple 64, its time 32, and a key of 20 bytes."""
+JOURNAL_SHARE: Final = 100
+"""The part of `max_bytes` that the journal may take."""
 REPLIES_MAX: Final = 4096
 """Replies of one key: a change of it drops them all at once, in some 2 ms."""
 
@@ -48,23 +61,25 @@ class L1:
     """Hold entries, bounded in bytes. All times are seconds of the caller's clock."""
 
     def __init__(self, max_bytes: int) -> None:
-        self.max_bytes = max_bytes
         self.journal = Journal()
-        self.bytes = 0
+        self._bound(max_bytes)
+        self.bytes = 0  # what the entries take, and the tables they, and what is remembered of others, stand in
         self.evictions = 0
         self.serving = False
         self.namespaces: dict[Scope, Namespace] = {}
         self.memory = Memory()
         self.admission = Admission(self.memory)
-        self._ring: list[Entry] = []
-        self._hand = 0
+        self._count = 0
+        self._tables_bytes = 0
+        self._dicts_bytes = 0
+        self._hand = self.walk(SAMPLE)
         self._idle_power = 0.8
         self._regret = 0
-        # By turns would not do: with an even number of slices, each rule would see one half of the ring for ever.
+        # By turns would not do: with an even number of slices, each rule would see one half of them for ever.
         self._chance = random.Random(0)
 
     def __len__(self) -> int:
-        return len(self._ring)
+        return self._count
 
     def namespace(self, scope: Scope) -> Namespace:
         """Return the namespace of a scope, made on first need."""
@@ -103,9 +118,14 @@ class L1:
     def put(self, namespace: Namespace, key: bytes, reply: bytes, deadline: float, now: float) -> Entry:
         """Hold a reply of GET until `deadline`, replacing what was there; evict until the bound is kept."""
         entry = Entry(namespace, key, reply, deadline, now)
-        if self._make_room(entry, namespace.resident.get(key), key, now):
+        size = entry.size_bytes
+        if self._make_room(entry, size, namespace.resident.get(key), key, now):
             namespace.resident[key] = entry
-            self._link(entry)
+            self._link(entry, namespace, size)
+            table = namespace.tables.resident
+            table.room -= 1
+            if not table.room:
+                self._look(table)
         return entry
 
     def put_reply(
@@ -113,20 +133,26 @@ class L1:
     ) -> Entry:
         """Hold a reply of another read."""
         entry = ReplyEntry(namespace, key, reply, deadline, now, request=request)
-        if self._make_room(entry, namespace.replies.get(request), request, now):
+        size = entry.size_bytes
+        if self._make_room(entry, size, namespace.replies.get(request), request, now):
             head = namespace.heads.get(key)
             if head is not None:
                 if head.count >= REPLIES_MAX:
                     return entry
                 entry.after, head.before, entry.count = head, entry, head.count + 1
             namespace.heads[key] = namespace.replies[request] = entry
-            self._link(entry)
+            self._link(entry, namespace, size)
+            for table in (namespace.tables.replies, namespace.tables.heads):
+                table.room -= 1
+                if not table.room:
+                    self._look(table)
         return entry
 
-    def _make_room(self, entry: Entry, old: Entry | None, id: bytes, now: float) -> bool:  # noqa: A002
+    def _make_room(self, entry: Entry, size: int, old: Entry | None, id: bytes, now: float) -> bool:  # noqa: A002
         """Forget what an entry replaces and evict until it fits; False if it never will."""
-        if entry.size_bytes > self.max_bytes:
+        if size > self._limit:
             return False
+        most = max(self._limit, self.bytes)
         if old is not None:
             entry.uses = old.uses
             self._forget(old)
@@ -135,14 +161,45 @@ class L1:
             entry.uses += uses
             if how in (FLAT, STEEP):
                 self._learn(how)
-        while self.bytes + entry.size_bytes > self.max_bytes:
+        while self.bytes + size > most and self._count:
+            self._evict(now)
+        for _ in range(BATCHES_MAX):
+            if self.bytes + size <= self._limit or not self._count:
+                break
             self._evict(now)
         return True
 
-    def _link(self, entry: Entry) -> None:
-        entry.index = len(self._ring)
-        self._ring.append(entry)
-        self.bytes += entry.size_bytes
+    def _link(self, entry: Entry, namespace: Namespace, size: int) -> None:
+        namespace.link(entry)
+        self._count += 1
+        self.bytes += size
+
+    def _unlink(self, entry: Entry) -> None:
+        entry.block.namespace.unlink(entry)
+        self._count -= 1
+        self.bytes -= entry.size_bytes
+
+    def _look(self, table: Table) -> None:
+        before = table.bytes
+        table.look(self._limit - self.bytes)
+        self._count_tables(table.bytes - before)
+
+    def _count_tables(self, grown_bytes: int = 0) -> None:
+        """Count what the tables take; those of namespaces have grown by so much."""
+        self._dicts_bytes += grown_bytes
+        taken = self._dicts_bytes + len(self.memory) * CELL_BYTES
+        counted = max(0, taken - TABLES_FREE_BYTES)
+        self.bytes += counted - self._tables_bytes
+        self._tables_bytes = counted
+
+    def _bound(self, max_bytes: int) -> None:
+        """Share the bound out. The journal has its part from the beginning.
+
+        Once it is full it is too late: the memory of entries that go here and there is not given back.
+        """
+        self.max_bytes = max_bytes
+        events = self.journal.limit(max_bytes // JOURNAL_SHARE // EVENT_BYTES)
+        self._limit = max_bytes - max(0, events * EVENT_BYTES - TABLES_FREE_BYTES)
 
     def drop(self, key: bytes) -> int:
         """Drop a key in every namespace; return how many entries went."""
@@ -166,39 +223,61 @@ class L1:
 
     def clear(self) -> int:
         """Drop everything; return how many entries went."""
-        dropped = len(self._ring)
+        dropped = self._count
         for namespace in self.namespaces.values():
-            namespace.resident.clear()
-            namespace.replies.clear()
-            namespace.heads.clear()
-        self._ring.clear()
-        self._hand = 0
-        self.bytes = 0
+            namespace.clear()
+        self._count = self._dicts_bytes = self._tables_bytes = self.bytes = 0
+        self._count_tables()
         return dropped
 
     def clear_namespace(self, namespace: Namespace) -> int:
         """Drop the entries of one namespace; return how many went."""
-        entries = [*namespace.resident.values(), *namespace.replies.values()]
-        namespace.resident.clear()
-        namespace.replies.clear()
-        namespace.heads.clear()
-        for entry in entries:
-            self._unlink(entry)
-        return len(entries)
+        self.bytes -= sum(entry.size_bytes for block in namespace.blocks for entry in block.entries)
+        tables_bytes = namespace.tables.taken
+        dropped = namespace.clear()
+        self._count -= dropped
+        self._count_tables(namespace.tables.taken - tables_bytes)
+        return dropped
 
     def forget_namespace(self, namespace: Namespace) -> None:
         """Drop a namespace that nobody uses any more."""
         self.clear_namespace(namespace)
         self.namespaces.pop(namespace.scope, None)
 
-    def slice(self, start: int, count: int) -> list[Entry]:
-        """Return `count` entries, in no order, from a place in 0 .. len - 1 on; fewer at the end."""
-        return self._ring[start : start + count]
+    def walk(self, count: int) -> Iterator[list[Entry]]:
+        """Yield all entries for ever, up to `count` at a time, in no order, and [] at the end of each round.
+
+        What comes or goes meanwhile may be missed in a round, or met twice.
+        """
+        while True:
+            found: list[Entry] = []
+            for namespace in list(self.namespaces.values()):
+                blocks = namespace.blocks
+                at = start = 0
+                while at < len(blocks):
+                    some = blocks[at].entries[start : start + count - len(found)]
+                    found += some
+                    start += len(some)
+                    if len(found) == count:
+                        yield found
+                        found = []
+                    else:
+                        at, start = at + 1, 0
+            if found:
+                yield found
+            yield []
 
     def resize(self, max_bytes: int, now: float) -> None:
         """Change the bound; a smaller one evicts at once."""
-        self.max_bytes = max_bytes
-        while self.bytes > max_bytes:
+        self._bound(max_bytes)
+        while self.bytes - self._tables_bytes > self._limit:
+            self._evict(now)
+        if self.bytes > self._limit:  # by tables that were made for more
+            for namespace in self.namespaces.values():
+                self._dicts_bytes += namespace.tables.renew()
+            self.memory.shrink(self._count)
+            self._count_tables()
+        while self.bytes > self._limit and self._count:
             self._evict(now)
 
     def _evict(self, now: float) -> None:
@@ -216,13 +295,12 @@ class L1:
                 uses = USES_MAX
             # A little is added to the idle time: an entry of this very wake-up would divide by zero.
             idle: float = (now - entry.used_at + 0.001) ** power
-            return uses / (idle * entry.size_bytes)
+            return uses / (idle * (len(entry.reply) + _BESIDES_BYTES))
 
-        self.memory.fit(len(self._ring))
-        hand = self._hand if self._hand < len(self._ring) else 0
-        looked_at = self._ring[hand : hand + SAMPLE]
+        if self.memory.fit(self._count):
+            self._count_tables()
+        looked_at = next(self._hand) or next(self._hand)
         looked_at.sort(key=worth)
-        self._hand = hand + SAMPLE
         for entry in looked_at[:BATCH]:
             self.evictions += 1
             self.admission.evicted(entry.uses)
@@ -257,11 +335,3 @@ class L1:
         else:
             del namespace.resident[entry.key]
         self._unlink(entry)
-
-    def _unlink(self, entry: Entry) -> None:
-        """Take an entry out of the ring: the last one moves into its place."""
-        last = self._ring.pop()
-        if last is not entry:
-            last.index = entry.index
-            self._ring[entry.index] = last
-        self.bytes -= entry.size_bytes

@@ -38,11 +38,19 @@ class Memory:
     def __len__(self) -> int:
         return len(self._cells)
 
-    def fit(self, entries: int) -> None:
-        """Have at least one cell for each entry; what is remembered stays."""
+    def fit(self, entries: int) -> bool:
+        """Have at least one cell for each entry; what is remembered stays. Return whether there are more cells now."""
+        if len(self._cells) >= entries:
+            return False
         while len(self._cells) < entries:
             # A key's place is the low bits of its hash: one more bit decides between the halves, which begin alike.
             self._cells *= 2
+        return True
+
+    def shrink(self, entries: int) -> None:
+        """Have no more cells than so many entries need; half of what is remembered goes with half of the cells."""
+        while len(self._cells) // 2 >= max(entries, _CELLS_MIN):
+            del self._cells[len(self._cells) // 2 :]
 
     def remember(self, key: bytes, uses: int, how: int) -> None:
         """Note that a key went, or was not let in, having been read `uses` times."""

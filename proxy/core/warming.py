@@ -23,7 +23,7 @@ class Warmer:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self.rate = 0
-        self._hand = 0
+        self._hand = engine.l1.walk(SLICE)
         self._round_at = 0.0  # when the present round through L1 began, and the one before
         self._last_round_at = 0.0
         self._allowed = 0.0
@@ -39,15 +39,14 @@ class Warmer:
         self._round_at = self._round_at or now
         self._allowed = min(self.rate * BURST_S, self._allowed + self.rate * (now - self._at))
         self._at = now
-        if self._allowed < 1 or not engine.l1.serving:
+        if self._allowed < 1 or not engine.l1.serving or not len(engine.l1):
             return {}
-        if self._hand >= len(engine.l1):
-            self._hand = 0
+        looked_at = next(self._hand)
+        if not looked_at:
             self._last_round_at, self._round_at = self._round_at, now
+            looked_at = next(self._hand)
         if now - self._period_at >= AGAIN_S:
             self._touched_before, self._touched, self._period_at = self._touched, set(), now
-        looked_at = engine.l1.slice(self._hand, SLICE)
-        self._hand += SLICE
         young, old = self._touched, self._touched_before
         hot = [entry for entry in looked_at if entry.used_at > self._last_round_at and entry.uses > 1]
         # Those named of late come last: naming the very hottest again and again would leave the next ones to Redis.

@@ -71,3 +71,19 @@ def test_fit_grows_to_a_cell_an_entry_and_forgets_nobody() -> None:
 
     assert 100_000 <= len(memory) < 200_000
     assert memory.recall(b"k") == (5, DROPPED)
+
+
+def test_shrink_keeps_what_its_cells_hold() -> None:
+    """No more cells than are needed; what is still remembered is the same."""
+    memory = Memory()
+    assert memory.fit(100_000)
+    assert not memory.fit(100_000)
+    keys = [b"%d" % number for number in range(2_000)]
+    for key in keys:
+        memory.remember(key, 3, STEEP)
+    memory.shrink(10_000)
+    found = [memory.recall(key) for key in keys]
+
+    assert len(memory) == 16_384
+    assert set(found) <= {None, (3, STEEP)}
+    assert found.count(None) < 1_950

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from proxy.cache import l1 as l1_module
-from proxy.cache.entry import ENTRY_OVERHEAD_BYTES, REPLY_OVERHEAD_BYTES, Namespace, ReplyEntry, Scope
+from proxy.cache.entry import ENTRY_OVERHEAD_BYTES, REPLY_OVERHEAD_BYTES, Namespace, ReplyEntry, Scope, held_bytes
 from proxy.cache.l1 import BATCH, L1
 from proxy.wire.encode import bulk, command
 
@@ -67,8 +67,10 @@ def check(l1: L1) -> Held:
         held.update({(scope, key): entry.reply for key, entry in namespace.resident.items()})
         standing += [*hanging, *namespace.resident.values()]
         assert all(entry.namespace is namespace for entry in standing if entry.namespace.scope == scope)
-    assert {id(entry) for entry in l1._ring} == {id(entry) for entry in standing}
-    assert [entry.index for entry in l1._ring] == list(range(len(standing)))
+    places = [entry for namespace in l1.namespaces.values() for block in namespace.blocks for entry in block.entries]
+    assert {id(entry) for entry in places} == {id(entry) for entry in standing}
+    assert len(places) == len(standing) == len(l1)
+    assert all(entry.block.entries[entry.place] is entry for entry in standing)
     assert l1.bytes == sum(entry.size_bytes for entry in standing) <= l1.max_bytes
     return held
 
@@ -157,7 +159,7 @@ def test_put_reply_counts_its_request_besides() -> None:
     put(l1, request)
 
     overhead = ENTRY_OVERHEAD_BYTES + REPLY_OVERHEAD_BYTES
-    assert l1.bytes == len(KEY) + len(request) + len(b":1\r\n") + overhead
+    assert l1.bytes == held_bytes(KEY) + held_bytes(request) + held_bytes(b":1\r\n") + overhead
 
 
 def test_put_reply_of_a_held_request_replaces_it() -> None:

@@ -103,7 +103,7 @@ def test_turn_names_each_key_once() -> None:
     other = scene.engine.l1.namespace(ONE)
     for namespace in (scene.namespace, other):
         for request in (b"a", b"b"):
-            scene.engine.l1.put_reply(namespace, *keys(0), b":1\r\n", 1e9, scene.engine.now, request=request)
+            scene.engine.l1.put_reply(namespace, keys(0)[0], b":1\r\n", 1e9, scene.engine.now, request=request)
             namespace.replies[request].uses += 2
             namespace.replies[request].used_at = scene.engine.now + TICK_S / 2
     scene.use(0)
@@ -187,3 +187,12 @@ def test_turn_of_an_l1_that_has_shrunk_begins_again() -> None:
     scene.use(2)
 
     assert scene.turns(2) == keys(2)
+
+
+def test_turns_of_the_first_round_name_what_is_hot_once() -> None:
+    """With nothing to compare with, a use is news only once."""
+    scene = Scene()
+    scene.fill(3)
+    scene.use(1)
+
+    assert scene.turns(6) == keys(1)
