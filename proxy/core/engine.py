@@ -154,16 +154,21 @@ class Engine:
         return deadline
 
     def recomputed(self, flight: Flight) -> bool:
-        """Return whether a flight that found no key is handed to those who make its value anew."""
+        """Return whether a flight that found no key is handed to those who make its value anew.
+
+        So is one that nobody joined, of an MGET: held in L1, its nil would send every later reader to make the value.
+        """
         rules = self.policy.recompute(flight.key) if self.policy is not None else None
-        if rules is None or flight.joiners is None or flight.reply is None:
+        if rules is None or flight.reply is None or not flight.read.may_be_missing(flight.reply):
             return False
-        # Whether the lease stands does not matter: to read a key that has expired makes Redis push its end.
-        if not flight.read.may_be_missing(flight.reply):
-            return False
-        self.flights.land(flight)
+        has_stood = self.flights.land(flight)
         joiners, flight.joiners = flight.joiners, None
-        self.recomputes.begin(flight, flight.reply, rules, joiners)
+        if joiners and has_stood:
+            self.recomputes.begin(flight, flight.reply, rules, joiners)
+        elif joiners:
+            # Revoked by the push of the key's own expiry, which this read has caused, or by a write that this read
+            # came before: who reads after that write must not wait for what was missing before it.
+            self.recomputes.refetch(flight, joiners)
         return True
 
     def _publish(self, flight: Flight, reply: bytes, until: float) -> None:
@@ -251,10 +256,12 @@ class Engine:
             note((self.now, PUSH, raw))
             self._remember_pushed(raw)
             self.drop(raw)
-            if (
-                self.policy is not None and self.recomputes and raw not in self.writing
-            ):  # else its end tells, when a read may be leased again
+            if self.policy is not None and self.recomputes and not self._ends_soon(raw):
                 self.recomputes.pushed(raw)
+
+    def _ends_soon(self, key: bytes) -> bool:
+        """Return whether a write is in flight whose end will tell, when a read may be leased again."""
+        return key in self.writing and not any(key in keys for _, keys in self._lingering)
 
     def _remember_pushed(self, key: bytes) -> None:
         """Keep a digest of what a push drops: when Redis gives the same again, the push told of no change."""
@@ -290,6 +297,7 @@ class Engine:
     def flush_namespace(self, namespace: Namespace) -> None:
         """Drop and revoke what one namespace holds: the link that fed it was lost, its pushes with it."""
         self.flights.revoke_namespace(namespace)
+        self.recomputes.lost(namespace)
         if self.l1.clear_namespace(namespace):
             self.stats.flushes += 1
             self.journal.note((self.now, LINK_LOST, EVERY_KEY))

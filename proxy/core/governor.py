@@ -21,6 +21,7 @@ DEFAULT_MAX_KEYS: Final = 1_000_000  # of Redis, where CONFIG GET is not allowed
 CALM: Final = 0.60
 WARN: Final = 0.80
 NARROW: Final = 0.95
+_RISING: Final[tuple[Verdict, ...]] = ("calm", "warn", "narrow")
 _ITEMS: Final = re.compile(rb"tracking_total_keys:(\d+)")
 log = get_logger("governor")
 
@@ -56,7 +57,7 @@ class Governor:
             verdict = "warn"
         else:
             verdict = "calm" if pressure < CALM or self.verdict == "calm" else "warn"
-        if verdict not in (self.verdict, "calm"):
+        if _RISING.index(verdict) > _RISING.index(self.verdict):
             log.warning(
                 "the server's tracking table fills up",
                 keys=self.keys,

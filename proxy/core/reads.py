@@ -146,8 +146,11 @@ class Reads:
         else:
             self._fetch_for(engine.open(namespace, key, link, request, read), link, [join])
 
-    def refetch(self, flight: Flight, waiters: list[JoinSlot]) -> None:
-        """Read again what a flight read, for slots that wait in their clients' queues."""
+    def refetch(self, flight: Flight, waiters: list[JoinSlot]) -> bool:
+        """Read again what a flight read, for slots that wait in their clients' queues.
+
+        Returns whether it is read under a lease, so that Redis will tell of the next change.
+        """
         engine = self.engine
         namespace, key, request = flight.namespace, flight.key, flight.request
         link = engine.recomputes.link_of(namespace)
@@ -157,9 +160,11 @@ class Reads:
         elif link is None or not (link.tracked and engine.can_lease(key, flight.read)):
             for waiter in waiters:
                 waiter.answer(None, 0.0)
+            return False
         else:
             anew = engine.open(namespace, key, link, None if request is key else request, flight.read)
             self._fetch_for(anew, link, waiters)
+        return True
 
     def _fetch_for(self, flight: Flight, link: Link, waiters: list[JoinSlot]) -> None:
         """Send the read of a flight that nobody but those who joined it waits for."""

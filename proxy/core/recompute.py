@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Final
 from cachetools import LRUCache
 
 from proxy.cache.entry import Entry, Flight, Namespace, ReplyEntry
-from proxy.core.slots import CallSlot, Link, Mode, Slot
+from proxy.core.slots import CallSlot, Client, Link, Mode, Slot
 from proxy.values.rules import ClassRules
 from proxy.wire.encode import OK, command, unbulk
 
@@ -29,14 +29,26 @@ if TYPE_CHECKING:
 
 PREFIX: Final = b"respite:lease:"
 STALE_BYTES: Final = 4 * 1024 * 1024  # kept of values that are gone, for those who may have the last one
-Place = tuple[int, bytes]
-"""A namespace, by identity, and what a read is found by there."""
+UNDER_WAY_MAX: Final = 4096  # who asks for more keys that are not there is told so
+Place = tuple[Namespace, bytes]
+"""A namespace, and what a read is found by there."""
 
 
 class Recompute:
     """One missing value that is being made anew."""
 
-    __slots__ = ("answered", "elected", "ends_at", "flight", "nothing", "rules", "token", "waiters", "was_pushed")
+    __slots__ = (
+        "answered",
+        "elected",
+        "ends_at",
+        "flight",
+        "maker",
+        "nothing",
+        "rules",
+        "token",
+        "waiters",
+        "was_pushed",
+    )
 
     def __init__(self, flight: Flight, nothing: bytes, rules: ClassRules, now: float) -> None:
         self.flight = flight  # what was read, and found missing
@@ -46,6 +58,7 @@ class Recompute:
         self.waiters: list[JoinSlot] = []
         self.answered = False  # Redis has said whose the lease is
         self.elected = False  # it is ours
+        self.maker: Client | None = None  # who was told that there is nothing, and makes it
         self.was_pushed = False  # while it was not answered
         self.token = secrets.token_hex(8)
 
@@ -62,19 +75,21 @@ class Recomputes:
         self._by_key: dict[bytes, list[Recompute]] = {}
         self._last: LRUCache[bytes, dict[Place, bytes]] = LRUCache(STALE_BYTES, getsizeof=_size)
         self.link_of: Callable[[Namespace], Link | None] = lambda namespace: None
-        self.refetch: Callable[[Flight, list[JoinSlot]], None] = lambda flight, waiters: None
+        self.refetch: Callable[[Flight, list[JoinSlot]], bool] = lambda flight, waiters: True
 
     def __bool__(self) -> bool:
         return bool(self._by_place)
 
     def under_way(self, namespace: Namespace, request: bytes) -> Recompute | None:
         """Return what a reader of this may wait for."""
-        return self._by_place.get((id(namespace), request))
+        return self._by_place.get((namespace, request))
 
     def join(self, recompute: Recompute, waiter: JoinSlot) -> None:
-        """Let a later reader wait, or have the last value."""
+        """Let a later reader wait, or have the last value; one that is to make it is told again that there is none."""
         last = self._last_value(recompute)
-        if last is not None:
+        if waiter.client is recompute.maker and recompute.maker is not None:
+            waiter.fill(recompute.nothing)
+        elif last is not None:
             self._engine.stats.stale_served += 1
             waiter.fill(last)
         else:
@@ -92,33 +107,42 @@ class Recomputes:
                 waiter.fill(nothing)
         under_way = self.under_way(flight.namespace, flight.request)
         if under_way is not None:  # a push came, and there was no value yet
-            under_way.waiters += patient
+            for waiter in patient:
+                if waiter.client is under_way.maker:
+                    waiter.fill(nothing)
+                else:
+                    under_way.waiters.append(waiter)
             return
         link = self.link_of(flight.namespace)
-        if not patient or link is None:
+        if not patient or link is None or len(self._by_place) >= UNDER_WAY_MAX:
             for waiter in patient:
                 waiter.fill(nothing)
             return
         recompute = Recompute(flight, nothing, rules, now)
         recompute.waiters = patient
-        self._by_place[id(flight.namespace), flight.request] = recompute
+        self._by_place[flight.namespace, flight.request] = recompute
         self._by_key.setdefault(flight.key, []).append(recompute)
         lease_ms = max(1, round(rules.recompute_lease_s * 1000))
         slot = CallSlot(None, lambda reply: self._answered(recompute, reply), lambda: self._give_up(recompute))
         link.submit(command("SET", PREFIX + unbulk(flight.key), recompute.token, "NX", "PX", lease_ms), slot)
 
     def _answered(self, recompute: Recompute, reply: bytes) -> bytes:
+        recompute.elected = reply == OK
         if not self._is_open(recompute):
+            self._give_back(recompute)
             return b""
         recompute.answered = True
-        if reply == OK:
-            recompute.elected = True
+        if recompute.elected:
             present = [waiter for waiter in recompute.waiters if waiter.mode is Mode.WHOLE]
             if not present:
                 self._give_up(recompute)  # all have left: nobody would make it
+                self._give_back(recompute)
                 return b""
-            recompute.waiters.remove(present[0])
-            present[0].fill(recompute.nothing)
+            recompute.maker = maker = present[0].client
+            own = [waiter for waiter in recompute.waiters if waiter.client is maker]
+            recompute.waiters = [waiter for waiter in recompute.waiters if waiter.client is not maker]
+            for waiter in own:  # who reads twice before making it must not wait for itself
+                waiter.fill(recompute.nothing)
         elif reply[:1] in (b"-", b"!"):
             self._give_up(recompute)  # who may not write the lease reads as ever
             return b""
@@ -137,12 +161,12 @@ class Recomputes:
 
     def _is_open(self, recompute: Recompute) -> bool:
         flight = recompute.flight
-        return self._by_place.get((id(flight.namespace), flight.request)) is recompute
+        return self._by_place.get((flight.namespace, flight.request)) is recompute
 
     def _close(self, recompute: Recompute) -> list[JoinSlot]:
         """End one; return who still waits."""
         flight = recompute.flight
-        del self._by_place[id(flight.namespace), flight.request]
+        del self._by_place[flight.namespace, flight.request]
         of_key = self._by_key[flight.key]
         of_key.remove(recompute)
         if not of_key:
@@ -166,7 +190,8 @@ class Recomputes:
         for recompute in self._by_key.get(key, ())[:]:
             if recompute.answered:  # else the one who is to make the value is still among those who wait
                 waiters, recompute.waiters = recompute.waiters, []
-                self.refetch(recompute.flight, waiters)
+                if not self.refetch(recompute.flight, waiters) and self._is_open(recompute):
+                    self._close(recompute)  # of what comes next nobody would tell us
             else:
                 recompute.was_pushed = True
 
@@ -178,18 +203,29 @@ class Recomputes:
 
     def _end(self, recompute: Recompute) -> None:
         waiters = self._close(recompute)
-        link = self.link_of(recompute.flight.namespace)
-        if recompute.elected and link is not None:
-            link.submit(command("UNLINK", PREFIX + unbulk(recompute.flight.key)), Slot(None))
+        self._give_back(recompute)
         if waiters:
             self.refetch(recompute.flight, waiters)
 
-    def lost(self) -> None:
-        """Let all go: pushes that would have told of their keys are lost."""
+    def _give_back(self, recompute: Recompute) -> None:
+        """End the lease in Redis, if it is ours."""
+        link = self.link_of(recompute.flight.namespace)
+        if recompute.elected and link is not None:
+            link.submit(command("UNLINK", PREFIX + unbulk(recompute.flight.key)), Slot(None))
+
+    def lost(self, namespace: Namespace | None = None) -> None:
+        """Let all go, or those of one namespace: pushes that would have told of their keys are lost."""
         for recompute in list(self._by_place.values()):
+            if namespace is not None and recompute.flight.namespace is not namespace:
+                continue
             waiters = self._close(recompute)
             if waiters:
                 self.refetch(recompute.flight, waiters)
+
+    def end(self) -> None:
+        """Tell all who wait that there is nothing: the proxy is about to stop."""
+        for recompute in list(self._by_place.values()):
+            self._give_up(recompute)
 
     def tick(self, now: float) -> None:
         """End what has taken as long as its lease."""
@@ -199,7 +235,7 @@ class Recomputes:
     def remember(self, entry: Entry) -> None:
         """Keep the last value of a read whose key has ended or was changed elsewhere."""
         request = entry.request if isinstance(entry, ReplyEntry) else entry.key
-        known = {**self._last.get(entry.key, {}), (id(entry.namespace), request): entry.reply}
+        known = {**self._last.get(entry.key, {}), (entry.namespace, request): entry.reply}
         if _size(known) <= STALE_BYTES // 16:
             self._last[entry.key] = known
 
@@ -216,8 +252,8 @@ class Recomputes:
         if recompute.rules.while_recomputed != "stale":
             return None
         flight = recompute.flight
-        return self._last.get(flight.key, {}).get((id(flight.namespace), flight.request))
+        return self._last.get(flight.key, {}).get((flight.namespace, flight.request))
 
 
 def _size(values: dict[Place, bytes]) -> int:
-    return sum(len(reply) + 200 for reply in values.values())
+    return sum(len(request) + len(reply) + 200 for (_, request), reply in values.items())

@@ -244,14 +244,15 @@ class DataLinks:
 
     def _on_lost(self, group: Group, link: Link, why: str) -> None:
         """Drop what the link fed: in redirect mode Redis forgets with it what was to be pushed."""
+        if link is not group.links[0] and link in group.links:
+            group.links.remove(link)
+        else:
+            if not group.failures and why not in ("stopping", "idle"):
+                log.warning("link lost", db=group.scope.db, user=group.scope.user.decode("utf-8", "replace"), why=why)
+            group.links[0] = self.make(group)
+            group.lost.set()
+        # Last: those who waited for a push read again, on the link that comes next.
         if self._tracking.redirects or self._tracking.redirect_id == 0:
             self._engine.flush_namespace(group.namespace)
         else:
             self._engine.flights.revoke_link(link)
-        if link is not group.links[0] and link in group.links:
-            group.links.remove(link)
-            return
-        if not group.failures and why not in ("stopping", "idle"):
-            log.warning("link lost", db=group.scope.db, user=group.scope.user.decode("utf-8", "replace"), why=why)
-        group.links[0] = self.make(group)
-        group.lost.set()

@@ -191,6 +191,8 @@ class Worker:
         self.reactor.enter()
         for listener in self.listeners:
             listener.close()
+        self.engine.recomputes.end()
+        self.reactor.flush()
         with trio.move_on_after(timeout_s):
             while self.clients:
                 for client in list(self.clients):

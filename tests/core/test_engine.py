@@ -7,10 +7,14 @@ from __future__ import annotations
 
 import pytest
 
+from proxy.cache import l1 as l1_module
 from proxy.cache.entry import Namespace, Scope
+from proxy.cache.journal import FILL, REFUSED
 from proxy.cache.l1 import L1
 from proxy.core.engine import NO_EXPIRY, NO_KEY, Engine
 from proxy.core.stats import Stats
+from proxy.wire.encode import command
+from proxy.wire.reads import READS
 
 KEY = b"$1\r\nk\r\n"
 OTHER = b"$1\r\no\r\n"
@@ -279,3 +283,16 @@ def test_serve_while_l1_is_off_serves_nothing() -> None:
     play.engine.serve()
 
     assert not play.engine.l1.serving
+
+
+def test_reply_beyond_those_a_key_may_have_is_refused_not_published(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What L1 has not kept was not filled: the figures and the journal say so."""
+    monkeypatch.setattr(l1_module, "REPLIES_MAX", 1)
+    play = Play()
+    for number in range(3):
+        flight = play.engine.open(play.zero, KEY, None, command("LINDEX", "k", number), READS[b"LINDEX"])
+        flight.reply = VALUE
+        play.engine.finish(flight, NO_EXPIRY)
+
+    assert (play.stats.published, play.stats.refused) == (1, 2)
+    assert [what for _, what in play.engine.journal.of(KEY)] == [FILL, REFUSED, REFUSED]

@@ -15,6 +15,8 @@ from proxy.core.stats import Stats
 from proxy.wire.encode import bulk, command
 from proxy.wire.reads import READS
 
+from .world import running_world
+
 ZERO, BOB = Scope(b"", 0, 2), Scope(b"bob", 1, 3)
 KEY = bulk(b"k")
 
@@ -149,3 +151,28 @@ def test_explain_tells_nothing_of_other_keys(scene: Scene) -> None:
 
     assert scene.events() == []
     assert len(scene.events(b"")) == 1
+
+
+def test_explain_shows_that_any_read_of_the_key_is_under_way() -> None:
+    """Not only that of its value."""
+    with running_world() as world:
+        client = world.client()
+        client.send("LLEN", "k")
+        under_way = [row["in_flight"] for row in explain_key(world.worker.engine, b"k")["l1"]]
+        world.settle()
+        landed = [row["in_flight"] for row in explain_key(world.worker.engine, b"k")["l1"]]
+
+        assert (under_way, landed) == ([True], [False])
+
+
+def test_explain_tells_that_the_link_that_fed_l1_was_lost() -> None:
+    """What went with it went because of it."""
+    with running_world() as world:
+        client = world.client()
+        client.ask("GET", "k")
+        link = world.data_link()
+        world.kill(link)
+        world.notice(link)
+        events = [event["event"] for event in explain_key(world.worker.engine, b"k")["events"]]
+
+        assert events == ["fill", "flush of what one link fed"]

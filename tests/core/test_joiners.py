@@ -120,3 +120,17 @@ def test_joiner_that_has_left_keeps_its_group_from_nothing(world: World) -> None
     opener.close()
 
     assert [group.clients for group in world.worker.links.groups.values()] == [0]
+
+
+def test_joiners_of_a_reply_too_large_for_l1_are_answered_whole_and_in_order() -> None:
+    """A joiner asks again for what is not kept; what it sent behind that waits for its turn."""
+    with running_world(make_settings(max_value_bytes=100)) as world:
+        opener, joiner = world.client(), world.client()
+        world.redis.foreign("RPUSH", "k", b"v" * 90_000)
+        opener.send("LRANGE", "k", 0, -1)
+        joiner.send("LRANGE", "k", 0, -1)
+        joiner.send("LLEN", "k")
+        world.settle()
+
+        assert opener.replies() == [[b"v" * 90_000]]
+        assert joiner.replies() == [[b"v" * 90_000], 1]

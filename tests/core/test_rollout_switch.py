@@ -60,3 +60,36 @@ def test_write_sent_while_l1_was_off_is_waited_for(
         assert replies == [fresh] * 2
         assert world.worker.stats.hits == 1
         assert world.worker.engine.writing_all == 0
+
+
+MODES: tuple[Literal["on", "off", "shadow"], ...] = ("on", "off", "shadow")
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("start", MODES)
+def test_switch_keeps_a_pipeline_on_its_link(
+    start: Literal["on", "off", "shadow"], mode: Literal["on", "off", "shadow"]
+) -> None:
+    """A client that is owed a reply by one link is not sent to another: its GET would overtake its SET."""
+    with running_world(settings_of(start)) as world:
+        writer, reader = world.client(), world.client()
+        world.redis.foreign("SET", "k", "old")
+        first = world.data_link()
+        writer.send("SET", "k", "new")
+        assert writer.connection.link is not None
+        writer.connection.link.paused = True  # as by a large reply that somebody does not read
+        reader.send("STRLEN", "k")
+        world.run_tasks()
+        second = world.data_link()
+        assert second is not first
+        world.execute(second)
+        world.deliver(second)
+        world.worker.reactor.enter()
+        world.worker.apply(settings_of(mode))
+        world.worker.reactor.flush()
+        writer.send("GET", "k")
+        world.execute(second)
+        world.deliver(second)
+        world.settle()
+
+        assert writer.replies() == [b"OK", b"new"]

@@ -294,3 +294,32 @@ def test_entry_in_shadow_that_has_ended_is_filled_anew(world: World, read: Words
 
     assert client.ask(*read) in (None, 0)
     assert counted(world, before) == (0, 1, 0, 0, 0)
+
+
+def test_stale_entry_whose_new_value_streams_is_noticed(world: World) -> None:
+    """The new value is so much larger that it goes to the client as it arrives: a difference, and the entry goes."""
+    client = world.client()
+    world.redis.foreign("SET", "k", "old")
+    client.ask("GET", "k")
+    plant(world, "SET", "k", "v" * 90_000)
+    before = counts(world)
+    client.send("GET", "k")
+    world.execute()
+    world.deliver(world.data_link(), 70_000)
+    world.settle()
+
+    assert client.replies() == [b"v" * 90_000]
+    assert counted(world, before) == (1, 0, 1, 1, 1)
+    assert held(client, "GET", "k") is None
+
+
+@pytest.mark.parametrize("read", [("MGET", "a", "b"), ("EXISTS", "a", "b")])
+def test_read_of_several_keys_in_shadow_fills_each_and_counts_as_if_served(world: World, read: Words) -> None:
+    """Two keys are two misses, then two hits a read, each of them compared."""
+    client = world.client()
+    world.redis.foreign("MSET", "a", "1", "b", "2")
+    before = counts(world)
+    replies = [client.ask(*read) for _ in range(3)]
+
+    assert replies == [replies[0]] * 3
+    assert counted(world, before) == (4, 2, 4, 0, 0)

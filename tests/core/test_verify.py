@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
+import attrs
 import pytest
 
 from proxy.cache.entry import Entry, Namespace, Scope
@@ -17,6 +18,7 @@ from proxy.core.verify import NEVER, Verifier, VerifySlot, is_resident
 from proxy.wire.encode import bulk, command
 
 from .scripted_slots import ScriptedClient
+from .world import World, make_settings, running_world
 
 KEY = bulk(b"k")
 OLD, NEW = bulk(b"old"), bulk(b"new")
@@ -310,3 +312,44 @@ def test_reply_much_larger_than_the_entry_streams(scene: Scene) -> None:
     slot.land(value[2 * STREAM_BYTES :])
 
     assert client.received == value
+
+
+# -- every hit -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def world() -> Iterator[World]:
+    """Make a worker that compares every hit, and a key `k` that L1 holds the value and the presence of."""
+    settings = make_settings()
+    with running_world(attrs.evolve(settings, l1=attrs.evolve(settings.l1, verify=1.0))) as made:
+        made.redis.foreign("SET", "k", "v")
+        client = made.client()
+        client.ask("GET", "k")
+        client.ask("EXISTS", "k")
+        yield made
+
+
+def test_verify_of_all_compares_every_hit_of_a_pipeline(world: World) -> None:
+    """GETs that come in one chunk are no exception."""
+    client, stats = world.client(), world.worker.stats
+    hits, verified = stats.hits, stats.verified
+    client.send_raw(command("GET", "k") * 10)
+    world.settle()
+
+    assert client.replies() == [b"v"] * 10
+    assert (stats.hits - hits, stats.verified - verified) == (10, 10)
+
+
+@pytest.mark.parametrize(
+    ("words", "each"),
+    [(("GeT", "k"), 1), (("EXISTS", "k"), 1), (("MGET", "k"), 1), (("MGET", "k", "k"), 2), (("EXISTS", "k", "k"), 2)],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else str(value),
+)
+def test_verify_of_all_compares_every_hit_of_other_reads(world: World, words: tuple[str, ...], each: int) -> None:
+    """However a read is spelt and however many keys it has, each value served from L1 is compared."""
+    client, stats = world.client(), world.worker.stats
+    hits, verified = stats.hits, stats.verified
+    for _ in range(5):
+        client.ask(*words)
+
+    assert (stats.hits - hits, stats.verified - verified) == (5 * each, 5 * each)
