@@ -16,8 +16,8 @@ from .checker import Plan, check
 SECONDS = float(os.environ.get("RESPITE_CONSISTENCY_SECONDS", "15"))
 SEED = int(os.environ.get("RESPITE_CONSISTENCY_SEED", "1"))
 TROUBLES = ("frozen", "crash", "wiped")
-"""Fail-overs by hand are left to the long checks: about one in 300 of theirs is told as a violation of a few reads within
-some 25 ms, by a writer that the checker does not hold in time or by Respite; which of the two is not known yet."""
+"""Fail-overs by hand are left to the long checks: about one in 300 of them is told as a violation of a few reads within
+some 25 ms, by a writer that the checker holds too late or by Respite; which of the two is not known yet."""
 
 
 @pytest.mark.parametrize("tracking", ["redirect", "broadcast"])
