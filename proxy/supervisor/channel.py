@@ -70,6 +70,11 @@ class Channel:
                 awaited.is_there.set()
             self._outbox.close()
 
+    @property
+    def is_open(self) -> bool:
+        """Return whether the other process is still there to be asked."""
+        return self._is_open
+
     async def ask(self, name: str, *arguments: object, timeout_s: float = ANSWER_S) -> Any:
         """Ask, and return the answer. Raises NoAnswerError. Cancelled, it forgets the answer, which may still come."""
         self._last_id += 1

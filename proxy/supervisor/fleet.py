@@ -189,8 +189,9 @@ async def _ask_to_drain(child: Child) -> None:
     try:
         await child.channel.ask("drain")
     except RemoteError as exc:
-        log.warning("worker killed: it does not drain", pid=child.pid, why=str(exc))
-        child.process.kill()
+        if child.channel.is_open:  # else it has left without a word: nobody was to be waited for
+            log.warning("worker killed: it does not drain", pid=child.pid, why=str(exc))
+            child.process.kill()
 
 
 async def _bury(process: subprocess.Popen[bytes]) -> None:
