@@ -49,6 +49,7 @@ class ControlLink:
         self.table = CommandTable.builtin()
         self.table_is_builtin = True
         self.server = ""
+        self.run_id = b""  # of the server this link leads, or led, to
         self.client_fields: Sequence[str] = CLIENT_FIELDS
         self.version: tuple[int, ...] = ()
         self.state = "connecting"
@@ -165,7 +166,7 @@ class ControlLink:
             raise
 
     def _begin(self, stream: Stream, greeting: Greeting) -> None:
-        self.server, self.version = greeting.server, greeting.version
+        self.server, self.version, self.run_id = greeting.server, greeting.version, greeting.run_id
         self.client_fields = greeting.client_fields
         self._learn(greeting.table)
         self.table_is_builtin = False

@@ -54,6 +54,7 @@ class Link:
         "patient",
         "paused",
         "relieved",
+        "run_id",
         "tracked",
         "waiting_since",
     )
@@ -62,6 +63,7 @@ class Link:
         self.kind = kind
         self.open = True  # commands may be submitted
         self.connected = False
+        self.run_id = b""  # of the server it leads to, where that is known
         self.mode = ""  # how Redis was asked to track, "" when it never was
         self.optin = False  # it tracks only reads that CLIENT CACHING YES goes before
         self.tracked = False  # Redis tracks what is read here: leases may be opened

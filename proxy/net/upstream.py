@@ -27,9 +27,11 @@ from proxy.net.dial import Stream, Upstream, open_stream
 from proxy.net.link import Link
 from proxy.net.reactor import Reactor
 from proxy.wire.encode import command
+from proxy.wire.greeting import INFO_SERVER, run_id_of
 
 LINKS_MAX: Final = 4  # a group's links: one, and what slow readers of large replies hold up
 TRACKING_OFF: Final = command("CLIENT", "TRACKING", "OFF")
+ELSEWHERE_MAX: Final = 5  # an address that goes on leading to several servers is passed through, and not cached
 IDLE_S: Final = 60.0  # a group without clients is kept so long
 log = get_logger("upstream")
 
@@ -82,6 +84,9 @@ class DataLinks:
         self.groups: dict[Scope, Group] = {}
         self.upstream = upstream
         self.redirect_refused = trio.Event()
+        self.run_id: Callable[[], bytes] = lambda: b""  # of the server the invalidation link leads to
+        self.on_elsewhere: Callable[[], None] = lambda: None  # a data link leads to another
+        self._elsewhere = 0  # how often in a row that was so
         self.on_refused: Callable[[Group], None] = lambda _: None
         self._reactor = reactor
         self._engine = engine
@@ -129,9 +134,15 @@ class DataLinks:
     def retrack(self) -> None:
         """Ask for tracking on every open link: the invalidation link is a new one."""
         for group in self.groups.values():
-            for link in group.links:
-                if link.connected:
+            for link in list(group.links):
+                if link.connected and self._leads_elsewhere(link) and self._elsewhere <= ELSEWHERE_MAX:
+                    link.lose("it leads to another server than the invalidation link")
+                elif link.connected:
                     self._track(link)
+
+    def _leads_elsewhere(self, link: Link) -> bool:
+        """Return whether a link's server is known not to be the one whose pushes we get: after a fail-over."""
+        return bool(link.run_id) and self.run_id() not in (b"", link.run_id)
 
     def sweep(self, now: float) -> None:
         """Give up groups that no client has used for a while."""
@@ -154,6 +165,8 @@ class DataLinks:
             link.submit(TRACKING_OFF, Slot(None))
         link.mode = mode
         link.optin = mode == "optin"
+        if self._leads_elsewhere(link):
+            return
         if not self._tracking.redirects:
             link.tracked = self._tracking.may_cache
             if not self._engine.enabled:  # L1 was switched off: what the link was tracked for is over
@@ -176,7 +189,8 @@ class DataLinks:
     def _tracked(self, link: Link, redirect_id: int, reply: bytes) -> None:
         """Take the reply to CLIENT TRACKING: leases may be opened if it still is about the present link."""
         if reply[:1] == b"+":
-            link.tracked = link.open and redirect_id == self._tracking.redirect_id
+            is_ours = link.open and redirect_id == self._tracking.redirect_id
+            link.tracked = is_ours and not self._leads_elsewhere(link)
         elif not reply.startswith((b"-NOPERM", b"-NOAUTH")):
             log.warning("tracking refused", reply=reply.decode("utf-8", "replace").strip())
             self.redirect_refused.set()
@@ -199,7 +213,7 @@ class DataLinks:
         scope = group.scope
         mode = self._tracking.mode
         redirect_id = self._tracking.redirect_id if self._tracking.redirects else 0
-        more = [command("PING")]
+        more = [command("PING"), INFO_SERVER]
         if redirect_id:
             more.append(self._tracking_on(redirect_id))
         try:
@@ -220,10 +234,15 @@ class DataLinks:
             return False
         self._attach(group, link, stream)
         group.refusal = replies[0] if replies[0].startswith(b"-NOAUTH") else b""
+        link.run_id = run_id_of(replies[1])
+        self._elsewhere = self._elsewhere + 1 if self._leads_elsewhere(link) else 0
+        if 0 < self._elsewhere <= ELSEWHERE_MAX:
+            log.warning("the address of the upstream leads to another server than before")
+            self.on_elsewhere()
         if redirect_id:
             link.mode, link.optin = mode, mode == "optin"
         if redirect_id and redirect_id == self._tracking.redirect_id and mode == self._tracking.mode:
-            self._tracked(link, redirect_id, replies[1])
+            self._tracked(link, redirect_id, replies[2])
         else:  # the invalidation link came, or changed, in the meantime
             self._track(link)
         self._reactor.flush()

@@ -100,6 +100,8 @@ class Worker:
         self.engine.recomputes.link_of = self._link_of
         self.engine.recomputes.refetch = self.pipeline.reads.refetch
         self.engine.verifier.fence = self.control.fence
+        self.links.run_id = lambda: self.control.run_id if self.control.is_up else b""
+        self.links.on_elsewhere = lambda: self.control.lose("the address of the upstream leads to another server")
         self.control.on_up = self._control_up
         self.control.on_down = self.hellos.clear
         self.control.on_users = self._users_changed

@@ -13,17 +13,23 @@ from proxy.errors import HandshakeError, RemoteError
 from proxy.wire.commands import CommandTable
 from proxy.wire.encode import command
 
-QUESTIONS: Final = (command("INFO", "server"), command("COMMAND"), command("CLIENT", "ID"), command("CLIENT", "INFO"))
+INFO_SERVER: Final = command("INFO", "server")
+QUESTIONS: Final = (INFO_SERVER, command("COMMAND"), command("CLIENT", "ID"), command("CLIENT", "INFO"))
 CLIENT_FIELDS: Final = ("id", "addr", "laddr", "fd", "name", "age", "idle", "flags", "db", "sub", "psub", "cmd", "user")
 """What a line of CLIENT LIST shows where the server does not show its own."""
+_RUN_ID: Final = re.compile(rb"\nrun_id:(\w+)")
 _VERSION: Final = re.compile(rb"(redis|valkey)_version:([0-9]+(?:\.[0-9]+)*)")
 
 
 @attrs.frozen
 class Greeting:
-    """A server's answers, understood. `version` is the Redis version it claims to be, `client_id` 0 if unknown."""
+    """A server's answers, understood.
+
+    `version` is the Redis version it claims to be, `run_id` names the running process, `client_id` is 0 if unknown.
+    """
 
     server: str
+    run_id: bytes
     version: tuple[int, ...]
     table: CommandTable
     client_id: int
@@ -46,6 +52,7 @@ def read_greeting(raw: list[bytes], also_cached: Sequence[str] = ()) -> Greeting
         version = found.get(b"redis", "0")
         return Greeting(
             server=f"valkey {found[b'valkey']}" if b"valkey" in found else f"redis {version}",
+            run_id=run_id_of(info),
             version=tuple(int(part) for part in version.split(".")),
             table=CommandTable.from_reply(rows, also_cached),
             client_id=client_id if isinstance(client_id, int) else 0,
@@ -55,6 +62,12 @@ def read_greeting(raw: list[bytes], also_cached: Sequence[str] = ()) -> Greeting
         raise
     except Exception as exc:  # whatever shape the answers had
         raise RemoteError(f"the upstream does not answer as a Redis: {exc}") from exc
+
+
+def run_id_of(info: bytes) -> bytes:
+    """Return what a reply to INFO, raw or decoded, calls this run of the server; b"" where it says nothing."""
+    found = _RUN_ID.search(info)
+    return found[1] if found else b""
 
 
 def _fields(line: object) -> tuple[str, ...]:
