@@ -16,7 +16,6 @@ from cachetools import LRUCache
 
 from proxy.cache.entry import Namespace, Scope
 from proxy.cache.l1 import L1
-from proxy.cache.tables import give_back_large_blocks
 from proxy.config.model import Endpoint, Settings
 from proxy.core.downstream import Host
 from proxy.core.engine import Engine
@@ -166,7 +165,6 @@ class Worker:
     async def run(self, *, task_status: trio.TaskStatus[list[str]] = trio.TASK_STATUS_IGNORED) -> None:
         """Serve until cancelled. `task_status` gets the addresses, once the upstream has been tried."""
         gc.set_threshold(*GC_EVERY)
-        give_back_large_blocks()
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self.reactor.run)

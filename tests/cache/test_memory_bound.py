@@ -18,7 +18,6 @@ SCRIPT = """
 import gc, json, os, sys
 from proxy.cache.entry import Scope
 from proxy.cache.l1 import L1
-from proxy.cache.tables import give_back_large_blocks
 from proxy.wire.encode import bulk
 
 size, max_bytes = int(sys.argv[1]), int(sys.argv[2])
@@ -28,7 +27,6 @@ def resident():
     with open("/proc/self/statm", encoding="ascii") as pages:
         return int(pages.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
-give_back_large_blocks()
 l1 = L1(max_bytes)
 namespace = l1.namespace(Scope(b"", 0, 2))
 before = resident()

@@ -168,19 +168,19 @@ def test_l1_that_gets_a_smaller_bound_gives_its_tables_up() -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc/self/statm")
-def test_give_back_large_blocks_returns_what_is_freed() -> None:
+def test_block_of_its_own_is_given_back_when_it_is_freed() -> None:
     """A freed block of 3 MiB is no longer resident, though larger ones were freed before it."""
     script = """
 import os
-from proxy.cache.tables import give_back_large_blocks
+from proxy.cache.tables import in_block_of_its_own
 def resident():
     with open("/proc/self/statm", encoding="ascii") as pages:
         return int(pages.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-give_back_large_blocks()
 for _ in range(3):
     bytearray(b"x" * (8 << 20))
 before = resident()
-blocks = [bytearray(b"x" * (3 << 20)) for _ in range(4)]
+blocks = []
+in_block_of_its_own(lambda: blocks.extend([bytearray(b"x" * (3 << 20)) for _ in range(4)]))
 kept = bytearray(b"x" * 4096)
 blocks.clear()
 print(resident() - before)
