@@ -189,9 +189,9 @@ async def _ask_to_drain(child: Child) -> None:
     try:
         await child.channel.ask("drain")
     except RemoteError as exc:
-        if child.channel.is_open:  # else it has left without a word: nobody was to be waited for
+        if child.channel.is_open:  # else it has left, or is about to: nobody is to be waited for
             log.warning("worker killed: it does not drain", pid=child.pid, why=str(exc))
-            child.process.kill()
+        child.process.kill()
 
 
 async def _bury(process: subprocess.Popen[bytes]) -> None:
