@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from proxy.wire.request import Raw
 
 KEY_IS_MISSING: Final = b":-2\r\n"
+GET: Final = b"*2\r\n$3\r\nGET\r\n"  # and the key as a bulk string, as behind PTTL
+PTTL: Final = b"*2\r\n$4\r\nPTTL\r\n"
 CACHING_YES: Final = command("CLIENT", "CACHING", "YES")
 
 
@@ -65,6 +67,11 @@ class CachingSlot(Slot):
             self._link.tracked = False
             self._engine.flush_namespace(self._namespace)
         super().fill(reply)
+
+
+def with_pttl(raw: Raw, key: bytes) -> bytes:
+    """Return a read, and behind it the PTTL of its key: what a FillSlot takes the replies of."""
+    return b"".join((raw, PTTL, key))
 
 
 def submit_leased(engine: Engine, link: Link, namespace: Namespace, raw: Raw, slot: Slot) -> None:

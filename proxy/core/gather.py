@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from proxy.cache.entry import Entry, Flight, Namespace
 from proxy.core.downstream import Downstream
-from proxy.core.fill_slots import FillSlot, submit_leased
+from proxy.core.fill_slots import FillSlot, submit_leased, with_pttl
 from proxy.core.slots import Client, Slot
 from proxy.wire.encode import bulk, command
 from proxy.wire.reads import CachedRead
@@ -129,6 +129,6 @@ def gather(reads: Reads, client: Downstream, namespace: Namespace, read: CachedR
         ):
             flight = engine.open(namespace, key, link, request, read)
             part = LeasedPartSlot(slot, at, engine, flight)
-            submit_leased(engine, link, namespace, b"%b*2\r\n$4\r\nPTTL\r\n%b" % (request, key), part)
+            submit_leased(engine, link, namespace, with_pttl(request, key), part)
         else:
             link.submit(request, PartSlot(slot, at))

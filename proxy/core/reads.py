@@ -10,20 +10,10 @@ Owns what a read does; where commands go that are no reads is `pipeline`'s, who 
 
 from __future__ import annotations
 
-from typing import Final
-
 from proxy.cache.entry import Entry, Flight, Namespace
 from proxy.core.downstream import Downstream
 from proxy.core.engine import Engine
-from proxy.core.fill_slots import (
-    CACHING_YES,
-    CachingSlot,
-    FillSlot,
-    JoinSlot,
-    MgetSlot,
-    PttlSlot,
-    submit_leased,
-)
+from proxy.core.fill_slots import GET, PTTL, FillSlot, JoinSlot, MgetSlot, PttlSlot, submit_leased, with_pttl
 from proxy.core.gather import gather
 from proxy.core.slots import Link, Slot
 from proxy.core.stats import Stats
@@ -31,9 +21,6 @@ from proxy.wire.commands import CommandSpec
 from proxy.wire.encode import bulk, command
 from proxy.wire.reads import GET_READ, CachedRead
 from proxy.wire.request import Raw
-
-GET: Final = b"*2\r\n$3\r\nGET\r\n"
-PTTL: Final = b"*2\r\n$4\r\nPTTL\r\n"
 
 
 class Reads:
@@ -48,12 +35,7 @@ class Reads:
         engine = self.engine
         entry = namespace.entries.get(key)
         if entry is not None and entry.deadline > engine.now:
-            entry.uses += 1
-            entry.used_at = engine.now
-            self.stats.hits += 1
-            client.reply(entry.reply)
-            if self.stats.hits >= engine.verifier.next_at:
-                engine.verifier.look(entry)
+            self._hit(client, entry)
         else:
             self.miss(client, namespace, key)
 
@@ -68,14 +50,15 @@ class Reads:
         request = bytes(raw)
         entry = namespace.answers.get(request)
         if entry is not None and entry.deadline > engine.now:
-            entry.uses += 1
-            entry.used_at = engine.now
-            self.stats.hits += 1
-            client.reply(entry.reply)
-            if self.stats.hits >= engine.verifier.next_at:
-                engine.verifier.look(entry)
+            self._hit(client, entry)
         else:
             self.miss(client, namespace, bulk(args[1]), request, read)
+
+    def _hit(self, client: Downstream, entry: Entry) -> None:
+        entry.uses += 1
+        entry.used_at = self.engine.now
+        client.reply(entry.reply)
+        self.engine.verifier.count_hits((entry,))
 
     def miss(
         self,
@@ -89,10 +72,7 @@ class Reads:
         engine = self.engine
         entry = namespace.entries.get(key) if request is None else namespace.answers.get(request)
         if entry is not None and engine.revive(entry):
-            entry.uses += 1
-            entry.used_at = engine.now
-            client.reply(entry.reply)
-            engine.verifier.count_hits([entry])
+            self._hit(client, entry)
             return
         self.stats.misses += 1
         link = client.route()
@@ -110,12 +90,7 @@ class Reads:
             flight = engine.open(namespace, key, link, request, read)
             fill = FillSlot(client, engine, flight)
             client.owe(fill)
-            if link.optin:
-                link.submit(CACHING_YES, CachingSlot(engine, link, namespace))
-            if request is None:
-                link.submit(b"*2\r\n$3\r\nGET\r\n%b*2\r\n$4\r\nPTTL\r\n%b" % (key, key), fill)
-            else:
-                link.submit(b"%b*2\r\n$4\r\nPTTL\r\n%b" % (request, key), fill)
+            submit_leased(engine, link, namespace, with_pttl(request or GET + key, key), fill)
         else:
             self.stats.joined += 1
             join = JoinSlot(client, request or GET + key, engine.now)
@@ -172,7 +147,7 @@ class Reads:
         key = flight.key
         raw = GET + key if flight.request is key else flight.request
         slot = FillSlot(None, self.engine, flight)
-        submit_leased(self.engine, link, flight.namespace, b"%b%b%b" % (raw, PTTL, key), slot)
+        submit_leased(self.engine, link, flight.namespace, with_pttl(raw, key), slot)
 
     def mget(self, client: Downstream, namespace: Namespace, names: list[bytes]) -> None:
         """Answer an MGET: what is in L1 from there, the rest fetched in one MGET, a lease for each key."""
@@ -201,9 +176,7 @@ class Reads:
             if link is None:
                 client.reply(client.why_not())
                 return
-            slot: Slot = Slot(client)
-            client.owe(slot)
-            link.submit(command("MGET", *names), slot)
+            self._pass(client, link, command("MGET", *names))
             return
         engine.verifier.count_hits(known)
         self.stats.misses += len(missing)

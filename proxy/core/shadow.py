@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from proxy.cache.entry import Entry, Flight, Namespace
 from proxy.core.downstream import Downstream
-from proxy.core.fill_slots import FillSlot, MgetSlot, PttlSlot, submit_leased
+from proxy.core.fill_slots import PTTL, FillSlot, MgetSlot, PttlSlot, submit_leased, with_pttl
 from proxy.core.gather import joined, split
 from proxy.core.slots import Link, Slot
 from proxy.core.verify import VerifySlot
@@ -95,7 +95,7 @@ def shadow(reads: Reads, client: Downstream, spec: CommandSpec, args: list[bytes
         submit_leased(engine, link, namespace, raw, slot)
         for flight in flights:
             if flight is not None:
-                link.submit(b"*2\r\n$4\r\nPTTL\r\n%b" % flight.key, PttlSlot(engine, flight))
+                link.submit(PTTL + flight.key, PttlSlot(engine, flight))
     elif read.join and len(args) - read.tail > 2:
         _shadow_gather(engine, client, link, spec, (args, raw))
     else:
@@ -116,7 +116,7 @@ def _shadow_one(engine: Engine, client: Downstream, link: Link, spec: CommandSpe
     elif link.tracked and _may_fill(engine, namespace, key, request or key, read):
         slot = FillSlot(client, engine, engine.open(namespace, key, link, request, read))
         client.owe(slot)
-        submit_leased(engine, link, namespace, b"%b*2\r\n$4\r\nPTTL\r\n%b" % (bytes(raw), key), slot)
+        submit_leased(engine, link, namespace, with_pttl(raw, key), slot)
         return
     else:
         slot = Slot(client)
@@ -140,7 +140,7 @@ def _shadow_gather(engine: Engine, client: Downstream, link: Link, spec: Command
     for (key, request), entry in zip(parts, entries, strict=True):
         if entry is None and link.tracked and _may_fill(engine, namespace, key, request, read):
             fill = FillSlot(None, engine, engine.open(namespace, key, link, request, read))
-            submit_leased(engine, link, namespace, b"%b*2\r\n$4\r\nPTTL\r\n%b" % (request, key), fill)
+            submit_leased(engine, link, namespace, with_pttl(request, key), fill)
 
 
 def _count(engine: Engine, entries: list[Entry | None]) -> None:
