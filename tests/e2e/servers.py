@@ -6,6 +6,7 @@ end. Nothing here knows Respite.
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import random
 import re
@@ -15,7 +16,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import attrs
@@ -91,16 +92,21 @@ def _find_binary(source: Source) -> Path | None:
 
 
 def free_port() -> int:
-    """Find a port nobody listens on, below the range that outgoing connections take theirs from."""
-    for _ in range(200):
-        port = random.randrange(12_000, 30_000)
+    """Find a port nobody listens on, below the range that outgoing connections take theirs from; none twice."""
+    for port in _ports():
         with socket.socket() as probe:
             try:
                 probe.bind(("127.0.0.1", port))
             except OSError:
                 continue
             return port
-    raise RuntimeError("no free port in 200 tries")
+    raise RuntimeError("every port has been given out")
+
+
+@functools.cache
+def _ports() -> Iterator[int]:
+    """Shuffle the ports: one that was given out and is not bound yet looks free to the next who asks."""
+    return iter(random.SystemRandom().sample(range(12_000, 30_000), 18_000))
 
 
 def wait_for(is_done: Callable[[], bool], *, what: str, timeout_s: float = 10.0) -> None:
