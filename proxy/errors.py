@@ -63,6 +63,18 @@ class HandshakeError(RemoteError):
         self.reply = reply
 
 
+class DamagedValueError(RespiteError):
+    """A stored value begins as an envelope does and does not check out; in Redis it is left as it is."""
+
+
+class UnknownDictionaryError(DamagedValueError):
+    """A stored value was compressed with a dictionary that is not known here (yet): `id` is to be fetched."""
+
+    def __init__(self, dictionary: int) -> None:
+        super().__init__(f"dictionary {dictionary} is not known")
+        self.id = dictionary
+
+
 # What a client reads. Raw RESP error lines, the same in RESP2 and RESP3.
 UPSTREAM_UNAVAILABLE = b"-ERR respite: upstream unavailable\r\n"
 UPSTREAM_LOST = b"-ERR respite: upstream lost, the command may have been applied\r\n"
@@ -70,3 +82,10 @@ UPSTREAM_TIMED_OUT = b"-ERR respite: upstream timed out, the command may have be
 PINNED_EXHAUSTED = b"-ERR respite: no pinned connection is free (upstream.pinned_connections)\r\n"
 HOST_SILENT = b"-ERR respite: the other workers do not answer\r\n"
 TOO_MANY_CLIENTS = b"-ERR max number of clients reached\r\n"
+DEPENDENTS_LEFT = b"-ERR respite: written, but what depends on it could not be invalidated\r\n"
+
+
+def damaged_value(key: bytes, why: str = "its envelope does not check out") -> bytes:
+    """Return the error for a value that cannot be opened; in Redis it stays as it is. A long key is cut short."""
+    name = key[:128].decode("utf-8", "backslashreplace").replace("\r", "\\r").replace("\n", "\\n")
+    return f"-ERR respite: value of '{name}' is damaged ({why})\r\n".encode()

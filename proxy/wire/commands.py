@@ -53,6 +53,7 @@ class CommandSpec:
     is_write: bool = False  # its effect may have been applied although no reply came
     blocks_if: bytes = b""  # it blocks only when this word is among its arguments
     keys: KeyFinder | None = None
+    every_key: KeyFinder | None = None  # what it reads, too; None when it names no key
     read: CachedRead | None = None  # how L1 keeps its replies, None where it does not
     subcommands: Mapping[bytes, CommandSpec] = attrs.field(factory=dict)
 
@@ -203,6 +204,7 @@ def _from_row(row: Sequence[Any]) -> CommandSpec:
     if _REFINED.get(name) is Kind.SESSION:
         subcommands = {word: attrs.evolve(spec, kind=Kind.SESSION) for word, spec in subcommands.items()}
     finder = _finder(row, flags)
+    every = _finder(row, flags | {"write"}, reads_too=True)
     writes = bool(flags & {"write", "may_replicate"}) or name in _SCRIPTS or name in _PUBLISHES
     return CommandSpec(
         name=name,
@@ -212,6 +214,7 @@ def _from_row(row: Sequence[Any]) -> CommandSpec:
         is_write=writes,
         blocks_if=_BLOCKS_IF.get(name, b""),
         keys=finder,
+        every_key=every,
         subcommands=subcommands,
     )
 
@@ -231,14 +234,16 @@ def _kind(name: bytes, flags: set[str], finder: KeyFinder | None) -> Kind:
     return Kind.READ
 
 
-def _finder(row: Sequence[Any], flags: set[str]) -> KeyFinder | None:
-    """Return how to find the keys this command may write, None when it names none."""
+def _finder(row: Sequence[Any], flags: set[str], *, reads_too: bool = False) -> KeyFinder | None:
+    """Return how to find the keys this command may write, or names at all; None when it names none."""
     name = _bytes(row[0]).upper()
     may_write = bool(flags & {"write", "may_replicate"}) or name in _SCRIPTS
     if len(row) > 8:
         specs = [_mapping(spec) for spec in row[8]]
         writing = [spec for spec in specs if _WRITE_FLAGS & {_text(flag) for flag in spec.get("flags", ())}]
-        specs = writing or (specs if may_write else [])  # XREADGROUP writes, and its keys are called read-only
+        specs = (writing if not reads_too else []) or (
+            specs if may_write else []
+        )  # XREADGROUP writes, and its keys are called read-only
         if not specs:
             return None
         finders = [_spec_finder(spec) for spec in specs]

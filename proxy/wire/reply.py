@@ -101,6 +101,21 @@ class FrameScanner:
         self._frames = 0
         return pos
 
+    def offset_of_next_header(self, data: bytes) -> int:
+        """Return where in the next chunk the first header begins; past its end if it has none.
+
+        Not moved by it: the chunk is still to be scanned.
+        """
+        if self._skip:
+            return self._skip
+        if not self._line:
+            return 0
+        end = data.find(b"\n") + 1
+        if not end:
+            return len(data)
+        line = self._line + data[:end]
+        return end + (_number(line) + 2 if line[0] in _BLOB and line[1:2] != b"-" else 0)
+
 
 def _number(line: bytes) -> int:
     try:
@@ -119,13 +134,16 @@ def elements(frame: bytes) -> list[bytes]:
 
     A push that lies inside an array is no element of it, and is left out.
     """
-    pos = frame.index(b"\n") + 1
+    return [part for part in frames(frame, frame.index(b"\n") + 1) if part[0] != _PUSH]
+
+
+def frames(data: bytes, pos: int = 0) -> list[bytes]:
+    """Split whole frames that lie back to back from `pos` on."""
     scanner = FrameScanner()
     parts: list[bytes] = []
-    while pos < len(frame):
-        end = scanner.scan(frame, pos)
-        if frame[pos] != _PUSH:
-            parts.append(frame[pos:end])
+    while pos < len(data):
+        end = scanner.scan(data, pos)
+        parts.append(data[pos:end])
         pos = end
     return parts
 
