@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Callable
+from typing import Any, Final
 
 from proxy.config import kinds
 from proxy.config.key import Key, Tables
 from proxy.config.kinds import Kind
 from proxy.config.model import ClassSettings
+from proxy.config.templates import captures_of, highest_capture, parse_dependency, parse_template
+from proxy.config.units import format_seconds
 
 _HOUR = 3600.0
+_YEAR = 365 * 86400.0
 
 
 def _key(path: str, kind: Kind, default: object, when: str, *, field: str = "", needed: bool = False) -> Key:
@@ -30,6 +34,33 @@ def _stale_without_lease(settings: ClassSettings) -> str:
 
 def _is_stale(settings: ClassSettings) -> bool:
     return settings.while_recomputed == "stale"
+
+
+def _set_without_ttl(settings: ClassSettings) -> str:
+    return "'set' needs a ttl to set" if settings.ttl_when_missing == "set" and settings.ttl_s is None else ""
+
+
+def _bounds_crossed(settings: ClassSettings) -> str:
+    low, high = settings.min_ttl_s, settings.max_ttl_s
+    return f"at most max_ttl ({format_seconds(high)})" if low is not None and high is not None and low > high else ""
+
+
+def _tag_without_capture(settings: ClassSettings) -> str:
+    return _missing_capture(settings, settings.tags, parse_template)
+
+
+def _dependency_without_capture(settings: ClassSettings) -> str:
+    return _missing_capture(settings, settings.invalidates, lambda text: parse_dependency(text)[1])
+
+
+def _missing_capture(settings: ClassSettings, texts: tuple[str, ...], parse: Callable[[str], Any]) -> str:
+    """Name a capture that one of the globs does not have: there, nobody could say what it stands for."""
+    for text in texts:
+        highest = highest_capture(parse(text))
+        for glob in settings.match:
+            if highest > len(captures_of(glob.encode())):
+                return f"{text!r}: {glob!r} has no {{{highest}}}; it stands for the wildcard of that number"
+    return ""
 
 
 CLASSES: Final = Tables(
@@ -76,26 +107,78 @@ CLASSES: Final = Tables(
             "wait",
             'Set to "stale" if the other readers shall get the old value, where L1 still has it, instead of waiting.',
         ),
+        _key(
+            "ttl",
+            kinds.seconds(0.001, _YEAR),
+            None,
+            "Set to the TTL that a key read now and then shall have; left out, it is the one your app gives it.",
+            field="ttl_s",
+        ),
+        _key(
+            "adaptive_ttl",
+            kinds.switch("report"),
+            False,
+            'Set to "report" to count what TTLs by access frequency would change, then to true to have them changed.',
+        ),
+        _key(
+            "ttl_when_missing",
+            kinds.choice("leave", "set"),
+            "leave",
+            'Set to "set" to give a TTL to writes that carry none, too; these live forever otherwise.',
+        ),
+        _key(
+            "min_ttl",
+            kinds.seconds(0.001, _YEAR),
+            None,
+            "Set to what hot data must live at least; it wins over all else. Left out, hot data lives for 1s or more.",
+            field="min_ttl_s",
+        ),
+        _key(
+            "max_ttl",
+            kinds.seconds(0.001, _YEAR),
+            None,
+            "Set to what cold data may live at most; it wins over all else. Left out, that is twice the base.",
+            field="max_ttl_s",
+        ),
+        _key(
+            "compress",
+            kinds.flag(),
+            False,
+            "Set to true to keep values of compression.min_bytes and more compressed in Redis.",
+        ),
+        _key(
+            "dictionary",
+            kinds.flag(),
+            False,
+            "Set to true for small values that are alike: with a dictionary learnt from them, these shrink, too.",
+        ),
+        _key(
+            "version",
+            kinds.flag(),
+            False,
+            "Set to true to have values carry a version: globs and tags are then dropped at once, however many keys.",
+        ),
+        _key(
+            "tags",
+            kinds.tags(),
+            [],
+            "Set to names under which keys can be dropped together; {1} is what the first wildcard of the glob took.",
+        ),
+        _key(
+            "invalidates",
+            kinds.dependencies(),
+            [],
+            'Set to what a write to a key makes wrong besides: keys, globs, "tag:NAME", with {1} as in tags.',
+        ),
     ),
     agreements=(
         ("max_staleness", _staleness_outside_l1),
         ("while_recomputed", _stale_outside_l1),
         ("while_recomputed", _stale_without_lease),
+        ("ttl_when_missing", _set_without_ttl),
+        ("min_ttl", _bounds_crossed),
+        ("tags", _tag_without_capture),
+        ("invalidates", _dependency_without_capture),
     ),
-    later=frozenset(
-        {
-            "ttl",
-            "adaptive_ttl",
-            "ttl_when_missing",
-            "min_ttl",
-            "max_ttl",
-            "compress",
-            "dictionary",
-            "version",
-            "stale_if_error",
-            "offline",
-            "tags",
-            "invalidates",
-        }
-    ),
+    later=frozenset({"stale_if_error", "offline"}),
 )

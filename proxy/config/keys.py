@@ -283,6 +283,69 @@ KEYS: Final[tuple[Key, ...]] = (
         "Lower to begin with some: so many percent of client connections get rollout.mode, the rest pass through.",
     ),
     _key(
+        "rollout.write_envelopes",
+        kinds.flag(),
+        True,
+        "Set to false as the first step of a roll-out, the last of a way back: envelopes are read, none are written.",
+    ),
+    _key(
+        "ttl.window",
+        kinds.seconds(1, _DAY),
+        "60s",
+        "Change with ttl.warm_above and ttl.hot_above: reads of a key are counted over so long.",
+        field="ttl.window_s",
+    ),
+    _key(
+        "ttl.warm_above",
+        kinds.count(0, 1_000_000),
+        5,
+        "Raise when too much is warm: a key with more reads in the window gets the base TTL of its class.",
+    ),
+    _key(
+        "ttl.hot_above",
+        kinds.count(0, 1_000_000),
+        10,
+        "Raise when too much is hot: a key with more reads in the window gets half the base, at most ttl.hot.",
+    ),
+    _key(
+        "ttl.hot",
+        kinds.seconds(0.01, 365 * _DAY),
+        "5m",
+        "Lower to renew hot data more often; the most that a hot key lives after a write.",
+        field="ttl.hot_s",
+    ),
+    _key(
+        "ttl.cold",
+        kinds.seconds(0, 365 * _DAY),
+        "1h",
+        "Raise to keep cold data longer, where max_ttl of its class lets it: without one it lives for twice the base.",
+        field="ttl.cold_s",
+    ),
+    _key(
+        "ttl.jitter",
+        kinds.share(0, 0.5),
+        0.05,
+        "Raise when many keys that were written together end together: TTLs vary by this share, both ways.",
+    ),
+    _key(
+        "compression.min_bytes",
+        kinds.size(1, _GIB),
+        "10KiB",
+        "Lower to save memory on smaller values of classes with compress = true, at the price of time.",
+    ),
+    _key(
+        "compression.min_saving",
+        kinds.share(0, 0.99),
+        0.1,
+        "Raise to compress only what shrinks well; a value is kept compressed if it saves at least this share.",
+    ),
+    _key(
+        "compression.codec",
+        kinds.choice("lz4", "zstd"),
+        "lz4",
+        "Set to \"zstd\" to save more memory for more time; needs pip install 'respite-proxy[zstd]' on every host.",
+    ),
+    _key(
         "log.level",
         kinds.choice("debug", "info", "warning", "error"),
         "info",
@@ -307,14 +370,11 @@ KEYS: Final[tuple[Key, ...]] = (
 # Known to the documentation, not built yet: refused with words of their own, never ignored and never "unknown".
 LATER: Final[frozenset[str]] = frozenset(
     {
-        "ttl",
-        "compression",
         "amqp",
         "event",
         "push",
         "metrics",
         "alert",
         "tuning",
-        "rollout.write_envelopes",
     }
 )

@@ -19,6 +19,7 @@ import attrs
 from proxy.config.endpoint import DEFAULT_LISTEN_PORT, Endpoint, parse_admin_url, parse_endpoint
 from proxy.config.globs import parse_glob
 from proxy.config.model import ProxyUser
+from proxy.config.templates import parse_dependency, parse_template
 from proxy.config.units import format_bytes, format_seconds, is_whole, parse_bytes, parse_seconds
 
 _CLASS_NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
@@ -123,6 +124,19 @@ def choice(*names: str) -> Kind:
     return Kind("one of " + ", ".join(repr(name) for name in names), read)
 
 
+def switch(*others: str) -> Kind:
+    """Accept true, false or one of a few words; read as "on", "off" or the word."""
+
+    def read(value: object) -> str:
+        if value is True or value is False:
+            return "on" if value else "off"
+        if value not in others:
+            raise ValueError
+        return str(value)
+
+    return Kind("one of true, false, " + ", ".join(repr(name) for name in others), read)
+
+
 def module_commands() -> Kind:
     """Accept a list of names of module commands, in any case; read as upper case."""
 
@@ -175,6 +189,30 @@ def _flaws(glob: str) -> Iterator[str]:
         yield f"a glob has at most {_GLOB_BYTES_MAX} bytes"
     else:
         yield from (f"{glob!r}: {part.flaw}" for part in parse_glob(raw) if part.flaw)
+
+
+def tags() -> Kind:
+    """Accept a list of templates of tags."""
+    return _templates('a list of tags, such as ["ticket-{1}"]', parse_template)
+
+
+def dependencies() -> Kind:
+    """Accept a list of templates of keys, globs and tags."""
+    return _templates('a list of keys, globs and "tag:NAME", such as ["list:{1}:*"]', parse_dependency)
+
+
+def _templates(allowed: str, parse: Callable[[str], object]) -> Kind:
+    def read(value: object) -> tuple[str, ...]:
+        found = _texts(value)
+        for text in found:
+            if not text or len(text.encode()) > _GLOB_BYTES_MAX:
+                raise ValueError(f"each has from 1 to {_GLOB_BYTES_MAX} bytes")
+            parse(text)
+        if len(set(found)) != len(found):
+            raise ValueError("one stands twice")
+        return found
+
+    return Kind(allowed, read)
 
 
 def readable_file() -> Kind:

@@ -19,7 +19,18 @@ from typing import Any
 
 from proxy.config.key import Tables
 from proxy.config.keys import KEYS, LATER
-from proxy.config.model import L1, Listen, Log, Rollout, Settings, TlsClient, TlsServer, Upstream
+from proxy.config.model import (
+    L1,
+    Compression,
+    Listen,
+    Log,
+    Rollout,
+    Settings,
+    TlsClient,
+    TlsServer,
+    Ttl,
+    Upstream,
+)
 from proxy.config.problems import Written, no_such_key, not_yet, shorten, wrong_value
 from proxy.config.rules import RULES
 from proxy.config.tables import read_tables
@@ -150,6 +161,8 @@ def _build(values: Mapping[str, Any]) -> Settings:
         upstream=Upstream(tls=TlsClient(**below("upstream.tls")), **below("upstream")),
         l1=L1(**below("l1")),
         rollout=Rollout(**below("rollout")),
+        ttl=Ttl(**below("ttl")),
+        compression=Compression(**below("compression")),
         log=Log(**below("log")),
         classes=values["classes"],
     )

@@ -15,6 +15,7 @@ from proxy.config.endpoint import Endpoint, parse_endpoint
 __all__ = [
     "L1",
     "ClassSettings",
+    "Compression",
     "Endpoint",
     "Listen",
     "Log",
@@ -23,6 +24,7 @@ __all__ = [
     "Settings",
     "TlsClient",
     "TlsServer",
+    "Ttl",
     "Upstream",
     "parse_endpoint",
 ]
@@ -114,11 +116,37 @@ class L1:
 class Rollout:
     """How much of Respite is in effect: "off" is pure pass-through, "shadow" compares L1 with Redis, never serves it.
 
-    `percent` of client connections get `mode`, 0 to 100; the rest get "off".
+    `percent` of client connections get `mode`, 0 to 100; the rest get "off". Without `write_envelopes` values are
+    written as clients give them, while envelopes that are there are still opened.
     """
 
     mode: Literal["on", "off", "shadow"]
     percent: float
+    write_envelopes: bool
+
+
+@attrs.frozen
+class Ttl:
+    """From how many reads in the window a key is warm or hot, how long hot and cold data lives.
+
+    `jitter` is the share by which a TTL may be longer or shorter, so that not all end at once.
+    """
+
+    window_s: float
+    warm_above: int
+    hot_above: int
+    hot_s: float
+    cold_s: float
+    jitter: float
+
+
+@attrs.frozen
+class Compression:
+    """What is worth compressing: from which size on, and if it saves which share, 0 to 1."""
+
+    min_bytes: int
+    min_saving: float
+    codec: Literal["lz4", "zstd"]
 
 
 @attrs.frozen
@@ -136,6 +164,10 @@ class ClassSettings:
     `l1` says whether L1 may hold them, `max_staleness_s` None that l1.max_staleness holds for them. `recompute_lease_s`
     is how long one of many readers, on all hosts, may take to make a missing value anew, 0 that nobody gets a lease;
     meanwhile the others "wait" or get what is "stale".
+
+    `ttl_s` is the base of a TTL by access frequency, None that it is what the app asks for; `ttl_when_missing` "set"
+    gives one to a write that has none. `min_ttl_s` and `max_ttl_s` bound every TTL, None that the class names no bound.
+    `compress`, `dictionary` and `version` ask for envelopes. `tags` and `invalidates` are templates (config.templates).
     """
 
     name: str
@@ -144,6 +176,16 @@ class ClassSettings:
     max_staleness_s: float | None = None
     recompute_lease_s: float = 0
     while_recomputed: Literal["wait", "stale"] = "wait"
+    ttl_s: float | None = None
+    adaptive_ttl: Literal["off", "on", "report"] = "off"
+    ttl_when_missing: Literal["leave", "set"] = "leave"
+    min_ttl_s: float | None = None
+    max_ttl_s: float | None = None
+    compress: bool = False
+    dictionary: bool = False
+    version: bool = False
+    tags: tuple[str, ...] = ()
+    invalidates: tuple[str, ...] = ()
 
 
 @attrs.frozen
@@ -154,5 +196,7 @@ class Settings:
     upstream: Upstream
     l1: L1
     rollout: Rollout
+    ttl: Ttl
+    compression: Compression
     log: Log
     classes: tuple[ClassSettings, ...]

@@ -1,4 +1,4 @@
-"""What two or more keys must agree on, each rule declared once.
+"""What two or more keys must agree on, among themselves or with what is installed, each rule declared once.
 
 A rule names its keys, the first being the one that is reported, and gets the settings as they would be; it answers
 with what is wrong, or "". The loader skips a rule when one of its keys is wrong by itself, so no fault shows twice.
@@ -7,6 +7,7 @@ with what is wrong, or "". The loader skips a rule when one of its keys is wrong
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib.util import find_spec
 from typing import Final
 
 import attrs
@@ -118,6 +119,17 @@ def _value_larger_than_l1(settings: Settings) -> str:
     return f"at most {words} ({format_bytes(limit)})" if settings.l1.max_value_bytes > limit else ""
 
 
+def _hot_before_warm(settings: Settings) -> str:
+    hot = settings.ttl.hot_above
+    return f"at most ttl.hot_above ({hot})" if settings.ttl.warm_above > hot else ""
+
+
+def _zstd_not_installed(settings: Settings) -> str:
+    if settings.compression.codec != "zstd" or find_spec("zstandard") is not None:
+        return ""
+    return "'zstd' needs a package that is not installed: pip install 'respite-proxy[zstd]'"
+
+
 _LISTEN_TLS = ("listen.tls.cert", "listen.tls.key", "listen.tls.ca", "listen.tls.require_client_cert")
 _UPSTREAM_TLS = ("upstream.tls.ca", "upstream.tls.cert", "upstream.tls.key", "upstream.tls.verify")
 
@@ -135,4 +147,6 @@ RULES: Final[tuple[Rule, ...]] = (
     Rule(("upstream.url", *_UPSTREAM_TLS), _upstream_material_without_tls),
     Rule(("upstream.url", "listen.url"), _upstream_is_ourselves),
     Rule(("l1.max_value_bytes", "l1.max_bytes", "listen.workers"), _value_larger_than_l1),
+    Rule(("ttl.warm_above", "ttl.hot_above"), _hot_before_warm),
+    Rule(("compression.codec",), _zstd_not_installed),
 )

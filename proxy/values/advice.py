@@ -8,7 +8,9 @@ import attrs
 
 from proxy.config.globs import Part, parse_glob
 from proxy.config.model import ClassSettings, Settings
+from proxy.config.units import format_seconds
 from proxy.values.covering import is_covered
+from proxy.values.dependents_advice import doubtful_dependencies
 
 
 @attrs.frozen
@@ -20,8 +22,9 @@ class _Earlier:
 
 
 def warnings(settings: Settings) -> tuple[str, ...]:
-    """Return a sentence for each doubt, in the order of the file."""
-    return tuple(_never_matching(settings.classes))
+    """Return a sentence for each doubt: on globs, on TTLs, on dependencies, each in the order of the file."""
+    classes = settings.classes
+    return (*_never_matching(classes), *_ttls_without_effect(classes), *doubtful_dependencies(classes))
 
 
 def _never_matching(classes: Sequence[ClassSettings]) -> Iterator[str]:
@@ -46,3 +49,17 @@ def _taker(glob: tuple[Part, ...], before: Sequence[_Earlier]) -> str:
         return ""
     alone = (f"class.{earlier.name}" for earlier in before if is_covered(glob, earlier.globs))
     return next(alone, "several classes together")
+
+
+def _ttls_without_effect(classes: Sequence[ClassSettings]) -> Iterator[str]:
+    """Name a base that nothing uses, and one that lies outside the bounds, which win."""
+    for one in classes:
+        if one.ttl_s is None:
+            continue
+        path, base = f"class.{one.name}.ttl", format_seconds(one.ttl_s)
+        if one.adaptive_ttl == "off" and one.ttl_when_missing == "leave":
+            yield f"{path} has no effect: neither adaptive_ttl nor ttl_when_missing makes use of it"
+        elif one.max_ttl_s is not None and one.ttl_s > one.max_ttl_s:
+            yield f"{path} is {base}, above max_ttl ({format_seconds(one.max_ttl_s)}), which wins"
+        elif one.min_ttl_s is not None and one.ttl_s < one.min_ttl_s:
+            yield f"{path} is {base}, below min_ttl ({format_seconds(one.min_ttl_s)}), which wins"

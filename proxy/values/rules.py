@@ -12,13 +12,15 @@ decided by who asks. A changed configuration is a new `Rules`.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final, Literal
 
 import attrs
 
 from proxy.config.model import ClassSettings
+from proxy.values.dependencies import Dependency, Template, compile_dependency, compile_template
 from proxy.values.globs import Glob, compile_glob
+from proxy.values.ttl import TtlRules
 
 REMEMBERED_KEYS: Final = 16_384
 """How many keys are remembered, those of no class among them; full, the memory begins anew.
@@ -31,6 +33,10 @@ REMEMBERED_KEY_BYTES: Final = 256
 """A longer key is judged each time: what is remembered belongs to clients, and they must not choose its size."""
 
 
+OWN_KEYS: Final = b"respite:"
+"""What keys begin with that are Respite's own records in Redis; no class has them, not even that of the glob *."""
+
+
 @attrs.frozen
 class ClassRules:
     """What a class says about its keys; for the meaning of each see `ClassSettings`."""
@@ -41,6 +47,16 @@ class ClassRules:
     recompute_lease_s: float
     while_recomputed: Literal["wait", "stale"]
     globs: tuple[Glob, ...]
+    compress: bool
+    dictionary: bool
+    version: bool
+    has_envelope: bool
+    """Any of these three: values of its keys may be wrapped."""
+    ttl: TtlRules
+    has_ttl: bool
+    """Whether a TTL of one of its keys could be changed, or counted as one that would be."""
+    tags: tuple[Template, ...]
+    invalidates: tuple[Dependency, ...]
 
     def captures(self, key: bytes) -> tuple[bytes, ...]:
         """Return what the wildcards of the first glob that takes the key took; () for a key of another class."""
@@ -54,18 +70,28 @@ class ClassRules:
 class Rules:
     """The classes of a configuration, in its order.
 
-    `find(key)` returns the class of a key, None for a key of no class.
+    `find(key)` returns the class of a key, None for a key of no class, and for one of ours, whatever the globs say.
     """
 
-    __slots__ = ("_prefixes", "classes", "find")
+    __slots__ = ("_prefixes", "classes", "fenced", "find", "has_dependencies", "has_envelopes", "has_tags", "has_ttl")
 
     find: Callable[[bytes], ClassRules | None]
 
     def __init__(self, classes: Sequence[ClassSettings]) -> None:
         self.classes = tuple(map(_compile_class, classes))
+        self.has_envelopes: Final = any(one.has_envelope for one in self.classes)
+        self.has_ttl: Final = any(one.has_ttl for one in self.classes)
+        self.has_dependencies: Final = any(one.invalidates for one in self.classes)
+        self.has_tags: Final = any(one.tags for one in self.classes)
+        self.fenced: Final = tuple(_fenced(self.classes))
         self._prefixes = _without_overlaps(glob.prefix for one in self.classes if one.l1 for glob in one.globs)
         # An attribute, not a method: bound straight to the dictionary, a remembered key costs no Python call.
         self.find = _Remembered(self.classes).__getitem__ if self.classes else _no_class
+
+    @property
+    def is_active(self) -> bool:
+        """Return whether any class asks for more than where its keys are kept: envelopes, TTLs, dependencies, tags."""
+        return self.has_envelopes or self.has_ttl or self.has_dependencies or self.has_tags
 
     def prefixes(self) -> tuple[bytes, ...]:
         """Return what the keys of the classes in L1 begin with, as CLIENT TRACKING BCAST PREFIX wants it.
@@ -74,6 +100,17 @@ class Rules:
         when no class is in L1.
         """
         return self._prefixes
+
+
+def _fenced(classes: Sequence[ClassRules]) -> Iterator[Glob]:
+    """Yield globs that take every key behind a fence that a write of some class sets, and perhaps others."""
+    for one in classes:
+        if one.tags:
+            yield from one.globs
+        for dependency in one.invalidates:
+            if dependency.kind == "glob":
+                pieces = dependency.template.pieces
+                yield compile_glob(b"".join(b"*" if isinstance(piece, int) else piece for piece in pieces))
 
 
 class _Remembered(dict[bytes, ClassRules | None]):
@@ -85,7 +122,7 @@ class _Remembered(dict[bytes, ClassRules | None]):
         super().__init__()
         self._classes: Final = (None, *classes)
         groups = (b"(" + b"|".join(glob.expression for glob in one.globs) + b")" for one in classes)
-        self._match: Final = re.compile(b"|".join(groups), re.DOTALL).match
+        self._match: Final = re.compile(b"(?!%b)(?:%b)" % (OWN_KEYS, b"|".join(groups)), re.DOTALL).match
 
     def __missing__(self, key: bytes) -> ClassRules | None:
         found = self._match(key)
@@ -102,6 +139,9 @@ def _no_class(_key: bytes) -> None:
 
 
 def _compile_class(settings: ClassSettings) -> ClassRules:
+    ttl = TtlRules(
+        settings.ttl_s, settings.adaptive_ttl, settings.ttl_when_missing, settings.min_ttl_s, settings.max_ttl_s
+    )
     return ClassRules(
         settings.name,
         settings.l1,
@@ -109,6 +149,14 @@ def _compile_class(settings: ClassSettings) -> ClassRules:
         settings.recompute_lease_s,
         settings.while_recomputed,
         tuple(compile_glob(glob.encode()) for glob in settings.match),
+        compress=settings.compress,
+        dictionary=settings.dictionary,
+        version=settings.version,
+        has_envelope=settings.compress or settings.dictionary or settings.version,
+        ttl=ttl,
+        has_ttl=ttl.has_effect,
+        tags=tuple(map(compile_template, settings.tags)),
+        invalidates=tuple(map(compile_dependency, settings.invalidates)),
     )
 
 

@@ -28,11 +28,25 @@ def test_load_classes_keep_the_order_of_the_file(load: Load) -> None:
         max_staleness = "250ms"
         recompute_lease = 1
         while_recomputed = "stale"
+        ttl = "10m"
+        adaptive_ttl = true
+        ttl_when_missing = "set"
+        min_ttl = "5s"
+        max_ttl = 7200
+        compress = true
+        dictionary = true
+        version = true
+        tags = ["t-{1}"]
+        invalidates = ["é:{1}:*", "tag:x", '\\*']
         """)
 
     assert settings.classes == (
         ClassSettings("z-1", ("z*", r"\*:[^a]?"), l1=False, recompute_lease_s=10.0),
-        ClassSettings("A_2", ("é*",), max_staleness_s=0.25, recompute_lease_s=1.0, while_recomputed="stale"),
+        ClassSettings(
+            *("A_2", ("é*",), True, 0.25, 1.0, "stale", 600.0, "on", "set", 5.0, 7200.0, True, True, True),
+            tags=("t-{1}",),
+            invalidates=("é:{1}:*", "tag:x", r"\*"),
+        ),
     )
 
 
@@ -57,7 +71,11 @@ def test_class_left_out_keys_have_the_defaults_of_model_and_table(load: Load) ->
         *(("match", "['']"), ("match", f"['{'x' * 513}']"), ("match", "['a', 'a']"), ("match", "['[']")),
         *(("l1", "1"), ("max_staleness", "0"), ("max_staleness", "'2h'"), ("max_staleness", "''")),
         *(("recompute_lease", "'1ms'"), ("recompute_lease", "-1"), ("while_recomputed", "'fail'")),
-        ("while_recomputed", "true"),
+        *(("while_recomputed", "true"), ("ttl", "0"), ("ttl", "'400d'"), ("ttl", "'-1s'"), ("adaptive_ttl", "1")),
+        *(("adaptive_ttl", "'on'"), ("adaptive_ttl", "'true'"), ("ttl_when_missing", "true"), ("min_ttl", "0")),
+        *(("max_ttl", "0"), ("max_ttl", "true"), ("compress", "'lz4'"), ("dictionary", "1"), ("version", "2")),
+        *(("tags", "'t'"), ("tags", "['']"), ("tags", "['t', 't']"), ("tags", "[1]"), ("tags", f"['{'x' * 513}']")),
+        *(("invalidates", "'k'"), ("invalidates", "['']"), ("invalidates", "['k', 'k']"), ("invalidates", "[['k']]")),
     ],
 )
 def test_load_wrong_value_in_a_class_is_reported_with_what_is_allowed(fail: Fail, key: str, value: str) -> None:
@@ -161,6 +179,13 @@ def test_load_unknown_key_of_a_class_names_the_nearest_known_one(fail: Fail, key
         ("while_recomputed = 'stale'", "while_recomputed", "needs a recompute_lease"),
         ("while_recomputed = 'stale'\nrecompute_lease = 1\nl1 = false", "while_recomputed", "needs l1 = true"),
         ("while_recomputed = 'stale'\nl1 = false", "while_recomputed", "needs l1 = true"),
+        ("ttl_when_missing = 'set'", "ttl_when_missing", "'set' needs a ttl"),
+        ("ttl_when_missing = 'set'\nadaptive_ttl = true", "ttl_when_missing", "'set' needs a ttl"),
+        ("min_ttl = '2m'\nmax_ttl = '90s'", "min_ttl", "at most max_ttl (90s)"),
+        ("tags = ['x', 't-{2}']", "tags", "'t-{2}': 'a*' has no {2}"),
+        ("invalidates = ['k:{2}']", "invalidates", "'k:{2}': 'a*' has no {2}"),
+        ("invalidates = ['ok:{1}', 'k:{3}:*']", "invalidates", "'k:{3}:*': 'a*' has no {3}"),
+        ("invalidates = ['tag:{2}']", "invalidates", "'tag:{2}': 'a*' has no {2}"),
     ],
 )
 def test_load_keys_of_a_class_that_disagree_are_reported(fail: Fail, text: str, key: str, words: str) -> None:
@@ -169,6 +194,60 @@ def test_load_keys_of_a_class_that_disagree_are_reported(fail: Fail, text: str, 
 
     assert [f"class.a.{key}"] == list(problems)
     assert words in problems[f"class.a.{key}"].allowed
+
+
+def test_load_capture_must_be_in_every_glob_of_the_class(fail: Fail) -> None:
+    """Of keys that one of the globs takes nobody could say what {1} is; that glob is named."""
+    (problem,) = fail("[[class]]\nname = 'a'\nmatch = ['a:*', '[ab]?', 'c']\ntags = ['t-{1}']").values()
+
+    assert problem.path == "class.a.tags"
+    assert "'t-{1}': 'c' has no {1}" in problem.allowed
+
+
+def test_load_capture_of_every_kind_of_wildcard_passes(load: Load) -> None:
+    """A star, a ? and brackets each are one, and stars in a row are one together."""
+    text = "[[class]]\nname = 'a'\nmatch = ['**?[ab]', 'x*:*:*']\ntags = ['{3}-{1}']\ninvalidates = ['{2}:*']"
+
+    assert load(text).classes[0].tags == ("{3}-{1}",)
+
+
+@pytest.mark.parametrize(
+    ("key", "text", "words"),
+    [
+        ("tags", "t-{x}", "a { itself is {{"),
+        ("tags", "t-{0}", "a { itself is {{"),
+        ("tags", "t-{", "a { itself is {{"),
+        ("tags", "t-{01}", "a { itself is {{"),
+        ("tags", "{100}", "a { itself is {{"),
+        ("invalidates", "user:{id}", "a { itself is {{"),
+        ("invalidates", "tag:", "a tag has a name"),
+        ("invalidates", "k:[{1}]", "neither in brackets nor behind a"),
+        ("invalidates", "k:[^a{1}", "neither in brackets nor behind a"),
+        ("invalidates", "k:\\{1}", "neither in brackets nor behind a"),
+        ("invalidates", "k:[ab", "[ab is never closed"),
+        ("invalidates", "k:{1}\\", "escapes nothing"),
+        ("invalidates", "k[!a]", "write [^a]"),
+    ],
+)
+def test_load_template_that_can_hardly_be_meant_is_explained(fail: Fail, key: str, text: str, words: str) -> None:
+    """What would drop something else than was meant is refused, with what to write instead."""
+    problems = fail(GOOD + f"{key} = ['ok', '{text}']")
+
+    assert [f"class.a.{key}"] == list(problems)
+    assert repr(text) in problems[f"class.a.{key}"].allowed
+    assert words in problems[f"class.a.{key}"].allowed
+
+
+@pytest.mark.parametrize(("written", "read"), [("true", "on"), ("false", "off"), ("'report'", "report")])
+def test_load_adaptive_ttl_is_a_switch_with_a_third_position(load: Load, written: str, read: str) -> None:
+    """As TOML has it, true and false are no texts; settings know one word for each."""
+    assert read == load(GOOD + f"adaptive_ttl = {written}").classes[0].adaptive_ttl
+
+
+@pytest.mark.parametrize("text", ["min_ttl = 5\nmax_ttl = 5", "min_ttl = 5", "ttl = 1\nttl_when_missing = 'set'"])
+def test_load_ttls_that_agree_pass(load: Load, text: str) -> None:
+    """A single TTL for all keys of a class, one bound without the other, a TTL for writes without one."""
+    assert load(GOOD + text).classes
 
 
 def test_load_problems_of_several_classes_and_keys_come_all_at_once(fail: Fail) -> None:
@@ -181,13 +260,13 @@ def test_load_problems_of_several_classes_and_keys_come_all_at_once(fail: Fail) 
         [[class]]
         name = "b"
         match = ["b"]
-        ttl = "1m"
+        offline = "fail"
         password = "hunter2"
         """)
 
     assert {
         *("l1.max_age", "class[1].name", "class[1].match", "class[1].l1"),
-        *("class.b.ttl", "class.b.password"),
+        *("class.b.offline", "class.b.password"),
     } == set(problems)
     assert "hunter2" not in str(problems)
 

@@ -14,13 +14,20 @@ import pytest
 from proxy.config.classes import CLASSES
 from proxy.config.key import Tables
 from proxy.config.keys import KEYS
+from proxy.config.kinds import Kind
 from proxy.config.load import default_settings, load_settings
+from proxy.config.model import ClassSettings
+from proxy.config.units import parse_seconds
 from proxy.errors import ConfigError
+from proxy.values.advice import warnings
+from proxy.values.rules import Rules
+from proxy.values.ttl import Thresholds, decide
 
 CONF = Path(__file__).parents[2] / "conf"
 SAMPLE = (CONF / "respite.toml").read_text(encoding="utf-8")
 PLAIN = [key for key in KEYS if not isinstance(key.kind, Tables)]
 README = (CONF / "README.md").read_text(encoding="utf-8")
+EXAMPLES = re.findall(r"```toml\n(.+?)```", README, re.DOTALL)
 
 
 def _leaf(document: dict[str, Any], path: str) -> object:
@@ -30,10 +37,32 @@ def _leaf(document: dict[str, Any], path: str) -> object:
     return node
 
 
-def _sample_class() -> list[str]:
-    """Return the lines of the class that is commented out, without their #."""
-    lines = SAMPLE.splitlines()
+def _commented(paragraph: str) -> list[str]:
+    """Return the lines of classes that are commented out, without their #."""
+    lines = paragraph.splitlines()
     return [line.removeprefix("#").removeprefix(" ") for line in lines[lines.index("# [[class]]") :]]
+
+
+def _sample_class() -> list[str]:
+    """Return the class that shows every key."""
+    return _commented(SAMPLE[SAMPLE.index("# Any number of classes") : SAMPLE.index("\n\n# The choice of TTLs")])
+
+
+def _chosen_ttls(text: str) -> list[tuple[str, list[str], ClassSettings]]:
+    """Return what a page says about its classes with adaptive TTLs: name, hot, warm, cold as written, and the class."""
+    classes = {one.name: one for one in (CLASSES.build(**_fields(one)) for one in tomllib.loads(text)["class"])}
+    said = re.findall(
+        r'^name = "([a-z-]+)" +# (?:hot )?(\d+\w),? +(?:warm )?(\d+\w),? +(?:cold )?(\d+\w)', text, re.MULTILINE
+    )
+    return [(name, times, classes[name]) for name, *times in said]
+
+
+def _fields(table: dict[str, Any]) -> dict[str, Any]:
+    return {
+        key.field: key.kind.read(table[key.path])
+        for key in CLASSES.keys
+        if isinstance(key.kind, Kind) and key.path in table
+    }
 
 
 def _count_leaves(node: object) -> int:
@@ -90,6 +119,27 @@ def test_sample_file_with_its_class_is_valid(tmp_path: Path) -> None:
     assert default_settings() == attrs.evolve(settings, classes=())
 
 
+@pytest.mark.parametrize("page", ["sample", "readme"])
+def test_ttls_that_a_page_names_are_those_that_are_decided(page: str) -> None:
+    """Next to each of four classes stands how long its hot, warm and cold keys live: by default, that is so."""
+    text = (
+        "\n".join(_commented(SAMPLE.partition("# The choice of TTLs")[2]))
+        if page == "sample"
+        else next(example for example in EXAMPLES if "adaptive_ttl" in example)
+    )
+    ttl = attrs.evolve(default_settings().ttl, jitter=0.0)
+    bases = []
+    for name, times, one in _chosen_ttls(text):
+        (rules,) = Rules((one,)).classes
+        decided = [
+            decide(rules.ttl, Thresholds(**attrs.asdict(ttl)), asked_ms=7_000_000, reads=reads, random=0.0).would_be_ms
+            for reads in (ttl.hot_above + 1, ttl.warm_above + 1, ttl.warm_above)
+        ]
+        assert decided == [1000 * parse_seconds(time) for time in times], name
+        bases.append(one.ttl_s)
+    assert bases == [1800.0, 600.0, 60.0, 30.0]
+
+
 def test_minimal_file_needs_nothing_but_the_upstream() -> None:
     """The smallest file is the defaults and an upstream."""
     settings = load_settings(CONF / "minimal.toml", env={}, overrides={})
@@ -114,15 +164,16 @@ def test_readme_table_of_live_keys_is_the_one_of_the_code() -> None:
     assert {key.path for key in KEYS if not key.live} == set().union(*(cell[1] for cell in cells))
 
 
-@pytest.mark.parametrize("example", re.findall(r"```toml\n(.+?)```", README, re.DOTALL))
+@pytest.mark.parametrize("example", EXAMPLES)
 def test_readme_examples_are_valid(example: str, tmp_path: Path) -> None:
-    """An example can be copied: once its certificates are there, nothing is wrong with it."""
+    """An example can be copied: once its certificates are there, nothing is wrong with it, and nothing doubtful."""
     path = tmp_path / "respite.toml"
     pem = tmp_path / "x.pem"
     pem.write_text("")
     path.write_text(re.sub(r'"/etc/respite/\w+\.pem"', f'"{pem}"', example), encoding="utf-8")
 
     try:
-        load_settings(path, env={}, overrides={})
+        settings = load_settings(path, env={}, overrides={})
     except ConfigError as exc:
         pytest.fail(str(exc))
+    assert warnings(settings) == ()

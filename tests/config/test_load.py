@@ -11,7 +11,17 @@ import pytest
 from proxy.config.endpoint import Endpoint
 from proxy.config.keys import KEYS
 from proxy.config.load import default_settings, find_config, load_settings
-from proxy.config.model import L1, ClassSettings, ProxyUser, Rollout, Settings, TlsClient, TlsServer
+from proxy.config.model import (
+    L1,
+    ClassSettings,
+    Compression,
+    ProxyUser,
+    Rollout,
+    Settings,
+    TlsClient,
+    TlsServer,
+    Ttl,
+)
 
 from .conftest import Fail, Load
 
@@ -21,8 +31,9 @@ def test_load_empty_file_gives_the_defaults(load: Load) -> None:
     assert default_settings() == load("")
 
 
-def test_load_full_file_sets_every_field(load: Load, pem: Path) -> None:
+def test_load_full_file_sets_every_field(load: Load, pem: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every key of the table reaches the field it names: none of the settings keeps its default."""
+    monkeypatch.setattr("proxy.config.rules.find_spec", lambda name: name)
     settings = load(f"""
         [listen]
         url = ["rediss://0.0.0.0", "unix:///run/r.sock"]
@@ -60,6 +71,18 @@ def test_load_full_file_sets_every_field(load: Load, pem: Path) -> None:
         [rollout]
         mode = "shadow"
         percent = 2.5
+        write_envelopes = false
+        [ttl]
+        window = "30s"
+        warm_above = 3
+        hot_above = 4
+        hot = "1m"
+        cold = "2h"
+        jitter = 0
+        [compression]
+        min_bytes = "1KiB"
+        min_saving = 0.2
+        codec = "zstd"
         [log]
         level = "debug"
         format = "json"
@@ -79,9 +102,11 @@ def test_load_full_file_sets_every_field(load: Load, pem: Path) -> None:
     assert settings.l1 == L1(
         False, 2 << 20, 10, 3600.0, 0.25, "second_read", "classes", commands, "broadcast", False, 1.0, 0, 0.5
     )
-    assert settings.rollout == Rollout("shadow", 2.5)
+    assert settings.rollout == Rollout("shadow", 2.5, False)
+    assert settings.ttl == Ttl(30.0, 3, 4, 60.0, 7200.0, 0.0)
+    assert settings.compression == Compression(1024, 0.2, "zstd")
     assert settings.classes == (ClassSettings("tickets", ("ticket:*",)),)
-    for section in ("listen", "upstream", "l1", "rollout", "log"):
+    for section in ("listen", "upstream", "l1", "rollout", "ttl", "compression", "log"):
         for field in attrs.fields(type(getattr(settings, section))):
             changed = getattr(getattr(settings, section), field.name)
             assert changed != getattr(getattr(defaults, section), field.name), field.name

@@ -51,6 +51,9 @@ def test_load_many_mistakes_are_all_reported_at_once(fail: Fail) -> None:
         ("max_clients = 5", "max_clients", "listen.max_clients"),
         ("[[clas]]\nname = ''", "clas", "class"),
         ("l1.recompute_lease = 1", "l1.recompute_lease", "class.recompute_lease"),
+        ("compression.min_ttl = 1", "compression.min_ttl", "class.min_ttl"),
+        ("[compresion]\ncodec = ''", "compresion", "compression"),
+        ("ttl.hot_abov = 1", "ttl.hot_abov", "ttl.hot_above"),
         ("rollout.percentage = 1", "rollout.percentage", "rollout.percent"),
         ("'' = 5", "", ""),
         ("zzz = 5", "zzz", ""),
@@ -79,7 +82,9 @@ def test_load_key_of_a_later_version_is_refused_as_such(fail: Fail, path: str) -
     assert "does not have it yet" in problems[path].allowed
 
 
-@pytest.mark.parametrize("text", ["listen = 3", "listen = []", "[[listen]]\nmax_clients = 1", "listen.tls = ''"])
+@pytest.mark.parametrize(
+    "text", ["listen = 3", "listen = []", "[[listen]]\nmax_clients = 1", "ttl = '5m'", "listen.tls = ''"]
+)
 def test_load_table_that_is_none_is_one_problem(fail: Fail, text: str) -> None:
     """A section that is no table is reported as such, not key by key."""
     (problem,) = fail(text).values()

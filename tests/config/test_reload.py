@@ -28,6 +28,8 @@ def test_compare_same_settings_names_nothing() -> None:
         *(("l1.enabled", False), ("l1.max_bytes", "1GiB"), ("l1.max_staleness", 1), ("rollout.mode", "off")),
         *(("l1.admit", "always"), ("l1.scope", "classes"), ("l1.cache_commands", ["JSON.GET"]), ("l1.verify", 1)),
         *(("l1.touch_rate", 0), ("l1.early_refresh", 0.1), ("rollout.mode", "shadow"), ("rollout.percent", 5)),
+        *(("rollout.write_envelopes", False), ("ttl.window", 5), ("ttl.hot_above", 99), ("ttl.cold", "2h")),
+        *(("ttl.jitter", 0), ("compression.min_bytes", 100), ("compression.min_saving", 0.5)),
         ("class", [{"name": "a", "match": ["a*"]}]),
         ("log.level", "debug"),
     ],

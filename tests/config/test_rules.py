@@ -42,6 +42,8 @@ from .conftest import Fail, Load
         ("upstream.url = 'unix:///r'\nlisten.url = 'unix:///r'", "upstream.url", "where Respite itself listens"),
         ("l1.max_bytes = '512KiB'", "l1.max_value_bytes", "at most l1.max_bytes (512KiB)"),
         ("l1.max_bytes = '2MiB'\nlisten.workers = 4", "l1.max_value_bytes", "the part of one worker (512KiB)"),
+        ("ttl.hot_above = 4", "ttl.warm_above", "at most ttl.hot_above (4)"),
+        ("ttl.warm_above = 11", "ttl.warm_above", "at most ttl.hot_above (10)"),
     ],
 )
 def test_load_keys_that_disagree_are_reported(fail: Fail, pem: Path, text: str, path: str, words: str) -> None:
@@ -65,6 +67,9 @@ def test_load_keys_that_disagree_are_reported(fail: Fail, pem: Path, text: str, 
         "upstream.url = 'rediss://h'",
         "l1.max_bytes = '4MiB'\nlisten.workers = 4",
         "listen.workers = 64",
+        "ttl = { warm_above = 10, hot_above = 10 }",
+        "ttl = { hot = '2h', cold = '1m' }",
+        "compression.codec = 'lz4'",
     ],
 )
 def test_load_keys_that_agree_pass(load: Load, text: str) -> None:
@@ -77,3 +82,22 @@ def test_load_key_that_is_wrong_by_itself_is_not_held_to_a_rule(fail: Fail, pem:
     problems = fail(f"listen.url = 'rediss://h'\nlisten.tls = {{ cert = '/does/not/exist', key = '{pem}' }}")
 
     assert list(problems) == ["listen.tls.cert"]
+
+
+def test_load_zstd_without_its_package_says_what_to_install(fail: Fail, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A codec that cannot be used is refused when the file is read, not when the first value comes."""
+    monkeypatch.setattr("proxy.config.rules.find_spec", lambda name: None)
+
+    (problem,) = fail("compression.codec = 'zstd'").values()
+
+    assert problem.path == "compression.codec"
+    assert "pip install 'respite-proxy[zstd]'" in problem.allowed
+
+
+def test_load_zstd_with_its_package_passes(load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The package is asked for by the name under which it is imported."""
+    asked = []
+    monkeypatch.setattr("proxy.config.rules.find_spec", lambda name: asked.append(name) or name)
+
+    assert load("compression.codec = 'zstd'").compression.codec == "zstd"
+    assert asked == ["zstandard"]

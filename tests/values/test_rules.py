@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import random
+from typing import Any
 
 import pytest
 
 from proxy.config.model import ClassSettings
+from proxy.values.dependencies import Dependency, Template
 from proxy.values.rules import REMEMBERED_KEY_BYTES, REMEMBERED_KEYS, Rules
+from proxy.values.ttl import TtlRules
 
 TICKETS = ClassSettings("tickets", ("ticket:*", "*:ticket"), max_staleness_s=0.5, recompute_lease_s=3.0)
 LOCKS = ClassSettings("locks", ("*lock", "é*"), l1=False)
@@ -52,6 +55,68 @@ def test_find_gives_what_the_settings_of_the_class_say() -> None:
     assert (locks.l1, locks.max_staleness_s, locks.while_recomputed) == (False, None, "wait")
     assert rest.while_recomputed == "stale"
     assert rules.find(b"a") is rest
+
+
+def test_find_gives_what_the_class_says_about_values() -> None:
+    """TTLs, envelopes, tags and dependencies arrive compiled, each under its own name."""
+    said = ClassSettings(
+        *("a", ("a:*",), True, None, 0, "wait", 600.0, "report", "set", 5.0, 7200.0),
+        compress=True,
+        dictionary=False,
+        version=True,
+        tags=("t-{1}",),
+        invalidates=("k{1}", "g{1}*", "tag:x"),
+    )
+    (rules,) = Rules((said,)).classes
+
+    assert rules.ttl == TtlRules(600.0, "report", "set", 5.0, 7200.0)
+    assert (rules.has_ttl, rules.has_envelope) == (True, True)
+    assert (rules.compress, rules.dictionary, rules.version) == (True, False, True)
+    assert rules.tags == (Template((b"t-", 1)),)
+    assert rules.invalidates == (
+        Dependency("key", Template((b"k", 1))),
+        Dependency("glob", Template((b"g", 1, b"*"))),
+        Dependency("tag", Template((b"x",))),
+    )
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        ({}, set()),
+        ({"l1": False, "recompute_lease_s": 1.0, "ttl_s": 60.0}, set()),
+        ({"compress": True}, {"has_envelopes"}),
+        ({"dictionary": True}, {"has_envelopes"}),
+        ({"version": True}, {"has_envelopes"}),
+        ({"adaptive_ttl": "on"}, {"has_ttl"}),
+        ({"adaptive_ttl": "report"}, {"has_ttl"}),
+        ({"min_ttl_s": 1.0}, {"has_ttl"}),
+        ({"max_ttl_s": 1.0}, {"has_ttl"}),
+        ({"ttl_s": 60.0, "ttl_when_missing": "set"}, {"has_ttl"}),
+        ({"invalidates": ("k",)}, {"has_dependencies"}),
+        ({"tags": ("t",)}, {"has_tags"}),
+    ],
+)
+def test_rules_say_what_any_class_asks_for(said: dict[str, Any], expected: set[str]) -> None:
+    """One class that asks is enough, and where none does the value layer need not be there at all."""
+    rules = Rules((ClassSettings("none", ("n*",)), ClassSettings("x", ("x*",), **said)))
+    names = ("has_envelopes", "has_ttl", "has_dependencies", "has_tags")
+
+    assert expected == {name for name in names if getattr(rules, name)}
+    assert rules.is_active is bool(expected)
+    assert not Rules(()).is_active
+    assert rules.classes[0].has_envelope is rules.classes[0].has_ttl is False
+    assert rules.classes[1].has_envelope is ("has_envelopes" in expected)
+    assert rules.classes[1].has_ttl is ("has_ttl" in expected)
+
+
+@pytest.mark.parametrize("key", [b"respite:", b"respite:fences", b"respite:\n"])
+def test_find_key_of_ours_has_no_class(key: bytes) -> None:
+    """Our own records are never wrapped, fenced or given a TTL, even where a class has every key."""
+    rules = Rules((ClassSettings("ours", ("respite:*", "respite:?*")), ClassSettings("rest", ("*",))))
+
+    assert rules.find(key) is None
+    assert [name_of(rules, other) for other in (b"respite", b"Respite:x", b"a:respite:x")] == ["rest"] * 3
 
 
 def test_find_without_classes_is_none_and_remembers_nothing() -> None:
