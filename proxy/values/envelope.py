@@ -1,0 +1,218 @@
+"""The envelope around a stored value: how it is written, read and opened.
+
+    magic   format flags  version    raw length  [dictionary]  crc32 of the    body
+    f7b25276  01    fl    8 bytes    varint       4 bytes      raw value, 4    to the end
+
+    flags: low 4 bits the codec, 0x10 a dictionary follows, 0x20 it has a version; the rest are 0
+
+Owns the format. Numbers are big endian, the varint is LEB128 in its shortest form. Whether a value is wrapped, and how
+its body came to be, is not decided here. What is read is a claim: no length in it makes memory be taken that its body
+could not fill, and what comes out is handed on only if length and checksum agree.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Mapping
+from enum import IntEnum
+from typing import Any, Final, NamedTuple
+from zlib import crc32
+
+import lz4.block
+
+from proxy.errors import DamagedValueError, UnknownDictionaryError
+
+try:
+    import zstandard
+except ImportError:  # an extra: without it, values that others compressed with zstd cannot be opened
+    HAS_ZSTD = False
+else:
+    HAS_ZSTD = True
+
+MAGIC: Final = b"\xf7\xb2Rv"  # no UTF-8 text holds f7 at all, and no compressed format we know begins so
+FORMAT: Final = 1
+MAX_RAW_BYTES: Final = 512 * 1024 * 1024  # what Redis takes as one value (proto-max-bulk-len)
+MAX_HEADER_BYTES: Final = 27
+
+_CODEC: Final = 0x0F
+_HAS_DICTIONARY: Final = 0x10
+_HAS_VERSION: Final = 0x20
+_FLAGS: Final = _CODEC | _HAS_DICTIONARY | _HAS_VERSION
+_HEAD: Final = struct.Struct(">4sBBQ")
+_SUM: Final = struct.Struct(">I")
+_BOTH: Final = struct.Struct(">II")
+
+# The most that a byte of body can become: a run of LZ4 grows by 255 a byte, a block of zstd is 128 KiB from 4 bytes.
+_LZ4_GROWTH: Final = 255
+_ZSTD_GROWTH: Final = 32 * 1024
+
+
+class Codec(IntEnum):
+    """How a body is compressed; the numbers are part of the format."""
+
+    PLAIN = 0
+    LZ4 = 1
+    ZSTD = 2
+
+
+class Header(NamedTuple):
+    """What an envelope says of its value. A tuple: twice as quick to make as a frozen class, and made once a read."""
+
+    version: int  # 0 = none
+    codec: Codec
+    dictionary: int  # 0 = none
+    raw_length: int  # what it claims
+    body_at: int  # where the body begins
+    checksum: int  # crc32 of the raw value
+
+
+class DictionaryBytes(bytes):
+    """The bytes of a dictionary that remember what was made of them: a zstd one takes longer to load than to use."""
+
+    _loaded: Any = None
+
+    def decompressor(self) -> Any:
+        """Return the zstd decompressor that uses them."""
+        if self._loaded is None:
+            self._loaded = _decompressor(bytes(self))
+        return self._loaded
+
+
+def wrap(
+    value: bytes, version: int, *, codec: Codec = Codec.PLAIN, body: bytes | None = None, dictionary: int = 0
+) -> bytes:
+    """Put a value into an envelope. `body` is the value compressed with `codec`; version and dictionary 0 = none."""
+    size = len(value)
+    flags = codec | _HAS_VERSION if version else codec
+    if size < 0x80:
+        length = size.to_bytes(1, "big")
+    elif size < 0x4000:
+        length = (size & 0x7F | 0x80 | (size >> 7) << 8).to_bytes(2, "little")
+    else:
+        length = _varint(size)
+    if dictionary:
+        tail = _BOTH.pack(dictionary, crc32(value))
+        flags |= _HAS_DICTIONARY
+    else:
+        tail = _SUM.pack(crc32(value))
+    return b"".join((_HEAD.pack(MAGIC, FORMAT, flags, version), length, tail, value if body is None else body))
+
+
+def read_header(data: bytes) -> Header:
+    """Read the header of an envelope, of which `data` need hold no more than `MAX_HEADER_BYTES`.
+
+    Raises DamagedValueError for what is none. What it says of the body has not been checked.
+    """
+    try:
+        magic, number, flags, version = _HEAD.unpack_from(data)
+        if magic != MAGIC:
+            raise DamagedValueError("not an envelope")
+        if number != FORMAT:
+            raise DamagedValueError(f"of format {number}, which is not known")
+        codec = flags & _CODEC
+        if flags > _FLAGS or codec > Codec.ZSTD:
+            raise DamagedValueError(f"with flags {flags:#04x}, which are not known")
+        if (version != 0) is not (flags & _HAS_VERSION != 0):
+            raise DamagedValueError("its version contradicts its flags")
+        at = _HEAD.size
+        raw_length = data[at]
+        at += 1
+        if raw_length > 0x7F:
+            raw_length, at = _read_varint(data, raw_length & 0x7F, at)
+        if flags & _HAS_DICTIONARY:
+            dictionary, checksum = _BOTH.unpack_from(data, at)
+            if not dictionary or not codec:
+                raise DamagedValueError("with a dictionary that it cannot use")
+            return Header(version, _CODECS[codec], dictionary, raw_length, at + 8, checksum)
+        (checksum,) = _SUM.unpack_from(data, at)
+        return Header(version, _CODECS[codec], 0, raw_length, at + 4, checksum)
+    except (struct.error, IndexError):
+        raise DamagedValueError("its header is cut short") from None
+
+
+def open_value(data: bytes, dictionaries: Mapping[int, bytes]) -> tuple[bytes, Header]:
+    """Take the value out of its envelope.
+
+    `dictionaries` are the known ones by id; one of no bytes is known to be lost. Raises DamagedValueError, and
+    UnknownDictionaryError for an id that is not there.
+    """
+    header = read_header(data)
+    codec = header.codec
+    body = data[header.body_at :]
+    if codec is Codec.PLAIN:
+        value = body
+    else:
+        dictionary: bytes | None = None
+        if header.dictionary:
+            dictionary = dictionaries.get(header.dictionary)
+            if dictionary is None:
+                raise UnknownDictionaryError(header.dictionary)
+            if not dictionary:
+                raise DamagedValueError(f"dictionary {header.dictionary} is lost")
+        value = (_open_lz4 if codec is Codec.LZ4 else _open_zstd)(body, header.raw_length, dictionary)
+    if len(value) != header.raw_length:
+        raise DamagedValueError("it is not as long as it says")
+    if crc32(value) != header.checksum:
+        raise DamagedValueError("its checksum is wrong")
+    return value, header
+
+
+_CODECS: Final = tuple(Codec)
+
+
+def _varint(number: int) -> bytes:
+    out = bytearray()
+    while number > 0x7F:
+        out.append(number & 0x7F | 0x80)
+        number >>= 7
+    out.append(number)
+    return bytes(out)
+
+
+def _read_varint(data: bytes, number: int, at: int) -> tuple[int, int]:
+    """Read the rest of a number whose first 7 bits are known: the number, and where what follows begins."""
+    for shift in (7, 14, 21, 28):
+        byte = data[at]
+        at += 1
+        number |= (byte & 0x7F) << shift
+        if byte <= 0x7F:
+            if not byte or number > MAX_RAW_BYTES:
+                break
+            return number, at
+    raise DamagedValueError("its length cannot be right")
+
+
+def _open_lz4(body: bytes, raw_length: int, dictionary: bytes | None) -> bytes:
+    if raw_length > len(body) * _LZ4_GROWTH:
+        raise DamagedValueError("it says that it is longer than its body can become")
+    try:
+        opened: bytes = (
+            lz4.block.decompress(body, uncompressed_size=raw_length)
+            if dictionary is None
+            else lz4.block.decompress(body, uncompressed_size=raw_length, dict=dictionary)
+        )
+    except (lz4.block.LZ4BlockError, ValueError):
+        raise DamagedValueError("its body is no LZ4 block") from None
+    return opened
+
+
+def _open_zstd(body: bytes, raw_length: int, dictionary: bytes | None) -> bytes:
+    if not HAS_ZSTD:
+        raise DamagedValueError("compressed with zstd, which is not installed")
+    if raw_length > len(body) * _ZSTD_GROWTH:
+        raise DamagedValueError("it says that it is longer than its body can become")
+    try:
+        # The frame has a length of its own, which the decompressor believes.
+        if zstandard.frame_content_size(body) != raw_length:
+            raise DamagedValueError("it is not as long as it says")
+        loaded = dictionary.decompressor() if isinstance(dictionary, DictionaryBytes) else _decompressor(dictionary)
+        opened: bytes = loaded.decompress(body, allow_extra_data=False)
+    except zstandard.ZstdError:
+        raise DamagedValueError("its body is no zstd frame") from None
+    return opened
+
+
+def _decompressor(dictionary: bytes | None) -> Any:
+    if dictionary is None:
+        return zstandard.ZstdDecompressor()
+    return zstandard.ZstdDecompressor(dict_data=zstandard.ZstdCompressionDict(dictionary))

@@ -1,0 +1,164 @@
+"""Seal a value on its way to Redis: wrap it, compress it, or leave it as it is.
+
+    value --> looks like an envelope?  always wrapped, or it could not be told from one
+          --> of no class that asks, a number, compressed already, small?  as it is
+          --> dictionary of the class, or its codec --> saves enough?  envelope with the body compressed
+                                                    --> else  envelope with the plain body, if it has a version
+
+Owns these decisions and the memory of classes that never get smaller. Opening is `values.stream`'s.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Final
+
+import attrs
+
+from proxy.values.compression import Patience, compressor
+from proxy.values.dictionary import Dictionaries
+from proxy.values.envelope import HAS_ZSTD, MAGIC, MAX_RAW_BYTES, Codec, wrap
+from proxy.values.formats import is_compressed
+
+if TYPE_CHECKING:
+    from proxy.config.model import Compression
+    from proxy.values.clock import HybridClock
+    from proxy.values.rules import ClassRules
+
+ENVELOPE_BYTES: Final = 24
+"""What the header takes, more or less; a saving must pay for it where the value needs no envelope otherwise."""
+
+DICTIONARY_FROM_BYTES: Final = 64
+"""Below it the header is most of what a dictionary could save."""
+
+DICTIONARY_TO_BYTES: Final = 64 * 1024
+"""Above it a value has enough in itself that repeats, and LZ4 looks back no further."""
+
+COMPRESSED_TO_BYTES: Final = 16 * 1024 * 1024
+"""A longer value is not compressed: everybody waits while it is, 40 ms for so much JSON, and again for each reader."""
+
+NUMBER_MAX_BYTES: Final = 5 * 1024  # what Redis reads as one (MAX_LONG_DOUBLE_CHARS)
+_NUMBER: Final = re.compile(
+    rb"[+-]?(?:(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:e[+-]?[0-9]+)?|0x[0-9a-f]*\.?[0-9a-f]*(?:p[+-]?[0-9]+)?|inf(?:inity)?)",
+    re.IGNORECASE,
+).fullmatch
+_NUMBER_FIRST: Final = frozenset(b"0123456789+-.iI")
+
+
+def is_number_like(value: bytes) -> bool:
+    """Return whether INCR or INCRBYFLOAT take a value: such a one is never wrapped, so that they stay Redis' own."""
+    return 0 < len(value) < NUMBER_MAX_BYTES and value[0] in _NUMBER_FIRST and _NUMBER(value) is not None
+
+
+@attrs.define
+class SealFigures:
+    """Counted since the start."""
+
+    tried: int = 0
+    compressed: int = 0
+    skipped_format: int = 0
+    """Compressed before they came here."""
+    given_up: int = 0
+    """Not tried because others of their class did not get smaller."""
+    saved_bytes: int = 0
+
+
+class Sealer:
+    """Seals values. `clock` is asked for versions, `dictionaries` for what classes have learnt."""
+
+    def __init__(self, clock: HybridClock, dictionaries: Dictionaries) -> None:
+        self.clock = clock
+        self.dictionaries = dictionaries
+        self.figures = SealFigures()
+        self._min_bytes = 10 * 1024
+        self._kept_share = 0.9  # a body longer than this share of its value is not worth it
+        self._codec = Codec.LZ4
+        self._compress = compressor(Codec.LZ4)
+        self._patiences: dict[tuple[str, int], Patience] = {}  # of a class, with a dictionary or (0) without
+
+    def configure(self, settings: Compression) -> None:
+        """Take the settings of compression, now or when they have changed."""
+        self._min_bytes = settings.min_bytes
+        self._kept_share = 1 - settings.min_saving
+        self._codec = Codec.ZSTD if settings.codec == "zstd" and HAS_ZSTD else Codec.LZ4
+        self._compress = compressor(self._codec)
+        self.dictionaries.codec = self._codec
+        self._patiences.clear()
+
+    def seal(self, rules: ClassRules | None, value: bytes, now: float, *, envelopes: bool) -> bytes:
+        """Return what is stored for a value; the value itself, the same object, when nothing is to be done.
+
+        `envelopes`: whether any are written that need not be.
+        """
+        asks = envelopes and rules is not None and rules.has_envelope
+        if value[:4] == MAGIC:
+            return wrap(value, self.clock.next() if asks and rules is not None and rules.version else 0)
+        if not asks:
+            return value
+        assert rules is not None
+        if not rules.version and len(value) < (DICTIONARY_FROM_BYTES if rules.dictionary else self._min_bytes):
+            return value
+        if is_number_like(value) or len(value) > MAX_RAW_BYTES - ENVELOPE_BYTES - 8:
+            return value
+        version = self.clock.next() if rules.version else 0
+        sealed = self._compressed(rules, value, version, now)
+        if sealed is not None:
+            return sealed
+        return wrap(value, version) if version else value
+
+    def may_seal(self, rules: ClassRules, size: int) -> bool:
+        """Return whether `seal` may do anything with a value of so many bytes that does not look like an envelope."""
+        return (
+            rules.version
+            or (rules.compress and size >= self._min_bytes)
+            or (rules.dictionary and size >= DICTIONARY_FROM_BYTES)
+        )
+
+    def seal_as(self, rules: ClassRules, value: bytes, version: int, now: float) -> bytes:
+        """Return an envelope with a version that was chosen elsewhere, whatever the value looks like."""
+        if value[:4] == MAGIC:
+            return wrap(value, version)
+        return self._compressed(rules, value, version, now) or wrap(value, version)
+
+    def _compressed(self, rules: ClassRules, value: bytes, version: int, now: float) -> bytes | None:
+        """Return the envelope with the value compressed, None where that is not possible or does not pay."""
+        size = len(value)
+        may_plain = rules.compress and self._min_bytes <= size <= COMPRESSED_TO_BYTES
+        may_dictionary = rules.dictionary and DICTIONARY_FROM_BYTES <= size <= DICTIONARY_TO_BYTES
+        if not may_plain and not may_dictionary:
+            return None
+        if is_compressed(value):
+            self.figures.skipped_format += 1
+            return None
+        dictionary = None
+        if may_dictionary:
+            self.dictionaries.sample(rules.name, value)
+            dictionary = self.dictionaries.current(rules.name, now)
+        if dictionary is None and not may_plain:
+            return None
+        patience = self._patience(rules.name, 0 if dictionary is None else dictionary.id)
+        if patience.is_resting(now):
+            self.figures.given_up += 1
+            if dictionary is not None:
+                self.dictionaries.used(rules.name, size, size)
+            return None
+        self.figures.tried += 1
+        body = self._compress(value) if dictionary is None else dictionary.compress(value)
+        stored = len(body) if version else len(body) + ENVELOPE_BYTES
+        if dictionary is not None:
+            self.dictionaries.used(rules.name, size, min(stored, size))
+        if stored > size * self._kept_share:
+            patience.failed(now)
+            return None
+        patience.paid()
+        self.figures.compressed += 1
+        self.figures.saved_bytes += size - stored
+        if dictionary is None:
+            return wrap(value, version, codec=self._codec, body=body)
+        return wrap(value, version, codec=dictionary.codec, body=body, dictionary=dictionary.id)
+
+    def _patience(self, class_name: str, dictionary: int) -> Patience:
+        found = self._patiences.get((class_name, dictionary))
+        if found is None:
+            found = self._patiences[class_name, dictionary] = Patience()
+        return found
