@@ -66,6 +66,7 @@ class L1:
         self.bytes = 0  # what the entries take, and the tables they, and what is remembered of others, stand in
         self.evictions = 0
         self.serving = False
+        self.hidden = False  # what is resident is looked at one by one, and not by hits
         self.namespaces: dict[Scope, Namespace] = {}
         self.memory = Memory()
         self.admission = Admission(self.memory)
@@ -86,21 +87,32 @@ class L1:
         found = self.namespaces.get(scope)
         if found is None:
             found = self.namespaces[scope] = Namespace(scope)
-            if self.serving:
+            if self.serving and not self.hidden:
                 found.entries, found.answers = found.resident, found.replies
         return found
 
     def serve(self) -> None:
         """Let hits see what is resident."""
         self.serving = True
-        for namespace in self.namespaces.values():
-            namespace.entries, namespace.answers = namespace.resident, namespace.replies
+        self._expose()
 
     def suspend(self) -> None:
         """Hide everything from hits at once, keeping it."""
         self.serving = False
+        self._expose()
+
+    def hide(self, *, hidden: bool) -> None:
+        """Have whoever reads look at each entry more closely, or end that; leases go on being granted."""
+        self.hidden = hidden
+        self._expose()
+
+    def _expose(self) -> None:
+        is_seen = self.serving and not self.hidden
         for namespace in self.namespaces.values():
-            namespace.entries, namespace.answers = {}, {}
+            if is_seen:
+                namespace.entries, namespace.answers = namespace.resident, namespace.replies
+            else:
+                namespace.entries, namespace.answers = {}, {}
 
     @property
     def admit(self) -> Mode:
