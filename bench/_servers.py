@@ -148,10 +148,11 @@ class Rig:
         l1: Mapping[str, str] | None = None,
         max_clients: int = 10000,
         interpreter_flags: Sequence[str] = (),
+        more: str = "",
     ) -> Server:
         """Start Respite from this checkout in front of `upstream` and wait until /readyz says so.
 
-        `l1` holds the keys of [l1] that differ from the defaults.
+        `l1` holds the keys of [l1] that differ from the defaults, `more` further sections as the file has them.
         """
         port, admin_port = free_port(), free_port()
         config = self._file(
@@ -160,7 +161,7 @@ class Rig:
             f"max_clients = {max_clients}\n"
             f'[upstream]\nurl = "redis://127.0.0.1:{upstream.port}"\n'
             f'[rollout]\nmode = "{rollout}"\n'
-            "[l1]\n" + "".join(f'{key} = "{value}"\n' for key, value in (l1 or {}).items()),
+            "[l1]\n" + "".join(f'{key} = "{value}"\n' for key, value in (l1 or {}).items()) + more,
         )
         command = [sys.executable, *interpreter_flags, "-m", "proxy", "run", "-c", str(config)]
         return self._start(name, port, command, admin_port=admin_port)

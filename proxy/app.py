@@ -16,13 +16,19 @@ from typing import Any, Final
 import trio
 
 from proxy.admin.http import serve_admin
+from proxy.admin.routes import Event
 from proxy.config.model import Endpoint, Settings
 from proxy.config.reload import Changes, compare, merge_live
+from proxy.core.invalidation import Invalidated
+from proxy.core.respite_values import value_facts
 from proxy.core.stats import MetricFamily
 from proxy.embedded import Embedded
 from proxy.errors import ConfigError, EmbeddedError, ListenError, RemoteError
 from proxy.log import configure, get_logger
+from proxy.net.invalidator import ask
 from proxy.net.worker import Worker
+from proxy.values.dependencies import Dependents
+from proxy.values.scripts import facts
 
 DRAIN_S: Final = 30.0  # how long what runs may take to finish after SIGTERM
 log = get_logger("app")
@@ -100,9 +106,40 @@ class App:
         return self.worker.families()
 
     async def explain(self, key: bytes) -> dict[str, Any]:
-        """Return what is known about a key."""
-        self.worker.reactor.enter()
-        return self.worker.explain(key)
+        """Return what is known about a key, and what the database of the upstream URL holds of it."""
+        worker = self.worker
+        try:
+            reply = await ask(worker.reactor, worker.value_layer.invalidator, worker.initial_db, facts(key))
+            value = value_facts(reply)
+        except RemoteError as exc:
+            value = {"error": str(exc)}
+        worker.reactor.enter()
+        return {**worker.explain(key), "value": value}
+
+    async def invalidate(self, event: Event) -> dict[str, int]:
+        """Drop keys, globs and tags from both tiers; return what was dropped. Raises RemoteError when not all was.
+
+        A cancellation, like a Redis that is late, leaves open how much of it is done.
+        """
+        outcomes: list[Invalidated] = []
+        is_settled = trio.Event()
+
+        def settle(outcome: Invalidated) -> None:
+            outcomes.append(outcome)
+            is_settled.set()
+
+        worker = self.worker
+        db = worker.initial_db if event.db is None else event.db
+        worker.reactor.enter()
+        worker.invalidate(Dependents(event.keys, event.patterns, event.tags), db, settle)
+        worker.reactor.flush()
+        with trio.move_on_after(self.settings.upstream.response_timeout_s):
+            await is_settled.wait()
+        if not outcomes:
+            raise RemoteError("Redis has not answered in time")
+        if outcomes[0].error:
+            raise RemoteError(outcomes[0].error)
+        return {name: getattr(outcomes[0], name) for name in ("keys", "entries", "fences")}
 
     def drain(self) -> None:
         """Stop taking clients, finish what runs, exit."""

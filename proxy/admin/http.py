@@ -187,10 +187,10 @@ class _Connection:
             return refusal(500, f"{path} failed", "the proxy's log has the details; please report it")
 
     async def _next_request(self) -> Request | None:
-        """Read one request and drop its body; None when the peer has gone, is too slow, or its place was needed."""
+        """Read one request with its body; None when the peer has gone, is too slow, or its place was needed."""
         limits = self.server.limits
         head: h11.Request | None = None
-        body_bytes = 0
+        body = bytearray()
         with self.server.wait() as scope:
             scope.deadline = trio.current_time() + self.wait_s
             is_begun = False
@@ -207,11 +207,11 @@ class _Connection:
                     case h11.Request():
                         head, self.is_head = event, event.method == b"HEAD"
                     case h11.Data():
-                        body_bytes += len(event.data)
-                        if body_bytes > limits.body_bytes:
-                            raise h11.RemoteProtocolError("the body is too large; no path wants one", 413)
+                        body += event.data
+                        if len(body) > limits.body_bytes:
+                            raise h11.RemoteProtocolError(f"the body is larger than {limits.body_bytes} bytes", 413)
                     case h11.EndOfMessage() if head is not None:
-                        return _request(head)
+                        return _request(head, bytes(body))
                     case _:  # ConnectionClosed, and PAUSED, which start_next_cycle has ruled out
                         return None
         if is_begun and trio.current_time() >= scope.deadline:  # else its place was needed
@@ -253,6 +253,6 @@ class _Connection:
                 pass
 
 
-def _request(head: h11.Request) -> Request:
+def _request(head: h11.Request, body: bytes) -> Request:
     headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in head.headers}
-    return Request(head.method.decode("latin-1"), head.target.decode("latin-1"), headers)
+    return Request(head.method.decode("latin-1"), head.target.decode("latin-1"), headers, body)

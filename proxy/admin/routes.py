@@ -6,6 +6,7 @@ reads requests and writes responses. A refusal is JSON: `error` says what is wro
 
 from __future__ import annotations
 
+import difflib
 import hmac
 import json
 import re
@@ -19,9 +20,26 @@ from proxy import __version__
 from proxy.admin.metrics import CONTENT_TYPE, render_metrics
 from proxy.config.endpoint import is_loopback
 from proxy.core.stats import MetricFamily
+from proxy.errors import RemoteError
 from proxy.log import short
 
 _BROKEN_ESCAPE: Final = re.compile(r"%(?![0-9A-Fa-f]{2})")
+_EVENT_FIELDS: Final = ("keys", "patterns", "tags", "db", "id", "publisher", "seq", "version")
+
+
+class EventError(ValueError):
+    """What was posted is no event that could be acted on; the text says why."""
+
+
+@attrs.frozen
+class Event:
+    """What is to be dropped: keys, whatever a glob takes, whatever carries a tag. Source: INTERFACE.md section 5."""
+
+    keys: tuple[bytes, ...] = ()
+    patterns: tuple[bytes, ...] = ()
+    tags: tuple[bytes, ...] = ()
+    db: int | None = None
+    """None: the one that clients begin in."""
 
 
 class AdminSource(Protocol):
@@ -50,6 +68,13 @@ class AdminSource(Protocol):
         """Apply a changed file; return {"applied": [...], "needs_restart": [...], "problems": [...]}."""
         ...
 
+    async def invalidate(self, event: Event) -> dict[str, int]:
+        """Drop it from both tiers; return {"keys", "entries", "fences"}: unlinked, gone from L1, put in force.
+
+        Raises RemoteError, with the reason, when not all of it was done; asking again does no harm.
+        """
+        ...
+
     def drain(self) -> None:
         """Begin to stop: no new clients, what runs is finished. Returns at once; a second call changes nothing."""
         ...
@@ -57,11 +82,12 @@ class AdminSource(Protocol):
 
 @attrs.frozen
 class Request:
-    """A request whose body, if any, has been read and dropped: no path takes one. Header names are lower case."""
+    """A whole request. Header names are lower case."""
 
     method: str
     target: str
     headers: Mapping[str, str]
+    body: bytes = b""
 
 
 @attrs.frozen
@@ -76,13 +102,21 @@ class Response:
 
 
 @attrs.frozen
+class Asked:
+    """What a path is asked for besides itself: the query, undecoded, and the body."""
+
+    query: str
+    body: bytes
+
+
+@attrs.frozen
 class Route:
     """One path: its one method (HEAD comes with GET), a line for people, and what answers it."""
 
     method: str
     path: str
     about: str
-    answer: Callable[[AdminSource, str], Awaitable[Response]]
+    answer: Callable[[AdminSource, Asked], Awaitable[Response]]
     is_public: bool = False
 
 
@@ -104,7 +138,7 @@ async def respond(request: Request, token: str, source: AdminSource) -> Response
     asked = "GET" if request.method == "HEAD" else request.method
     for route in routes:
         if route.method == asked:
-            return await route.answer(source, query)
+            return await route.answer(source, Asked(query, request.body))
     allowed = [method for route in routes for method in ([route.method, "HEAD"] if route.method == "GET" else ["POST"])]
     return attrs.evolve(
         refusal(405, f"{path} takes no {request.method}", f"use {' or '.join(allowed)}", paths=_paths()),
@@ -115,6 +149,44 @@ async def respond(request: Request, token: str, source: AdminSource) -> Response
 def refusal(status: int, error: str, help_text: str, **more: object) -> Response:
     """Make the answer to what cannot be served: what is wrong, what to do."""
     return _json({"error": error, "help": help_text, **more}, status=status)
+
+
+def parse_event(body: bytes) -> Event:
+    """Read an event. Raises EventError for what is none, names nothing, or is misspelt; more fields are let be.
+
+    A byte of a key that is no UTF-8 is written as Python does (surrogateescape), so that any key can be named.
+    """
+    try:
+        event = json.loads(body)
+    except (ValueError, RecursionError):
+        raise EventError("the body is no JSON" if body else "there is no body") from None
+    if not isinstance(event, dict):
+        raise EventError("the body is no JSON object")
+    for name in event.keys() - set(_EVENT_FIELDS):
+        if near := difflib.get_close_matches(name, _EVENT_FIELDS, 1, 0.75):
+            raise EventError(f"an event has no `{name[:32]}`; did you mean `{near[0]}`?")
+    keys, patterns, tags = (_names(event, name) for name in ("keys", "patterns", "tags"))
+    if not (keys or patterns or tags):
+        raise EventError("it names nothing: one of `keys`, `patterns` and `tags` is wanted")
+    if b"" in patterns or b"" in tags:
+        raise EventError("a pattern or tag of no characters takes nothing")
+    for name in ("db", "seq", "version"):
+        if (number := event.get(name)) is not None and (type(number) is not int or not 0 <= number < 1 << 64):
+            raise EventError(f"`{name}` is a whole number from 0")
+    for name in ("id", "publisher"):
+        if not isinstance(event.get(name, ""), str):
+            raise EventError(f"`{name}` is a string")
+    return Event(keys, patterns, tags, event.get("db"))
+
+
+def _names(event: Mapping[str, Any], field: str) -> tuple[bytes, ...]:
+    names = event.get(field, [])
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise EventError(f"`{field}` is a list of strings")
+    try:
+        return tuple(dict.fromkeys(name.encode("utf-8", "surrogateescape") for name in names))
+    except UnicodeEncodeError:
+        raise EventError(f"`{field}` holds half a surrogate pair, which is no text") from None
 
 
 def _check_token(request: Request, token: str) -> Response | None:
@@ -150,31 +222,31 @@ def _check_local(request: Request) -> Response | None:
     )
 
 
-async def _index(_source: AdminSource, _query: str) -> Response:
+async def _index(_source: AdminSource, _asked: Asked) -> Response:
     lines = [f"Respite {__version__}", ""]
     lines += [f"{route.method:<5}{route.path:<15}{route.about}" for route in ROUTES]
     return Response(200, "text/plain; charset=utf-8", ("\n".join(lines) + "\n").encode())
 
 
-async def _healthz(_source: AdminSource, _query: str) -> Response:
+async def _healthz(_source: AdminSource, _asked: Asked) -> Response:
     return _json({"alive": True})
 
 
-async def _readyz(source: AdminSource, _query: str) -> Response:
+async def _readyz(source: AdminSource, _asked: Asked) -> Response:
     is_ready, reason = await source.ready()
     return _json({"ready": is_ready, "reason": reason}, status=200 if is_ready else 503)
 
 
-async def _metrics(source: AdminSource, _query: str) -> Response:
+async def _metrics(source: AdminSource, _asked: Asked) -> Response:
     return Response(200, CONTENT_TYPE, render_metrics(await source.families()))
 
 
-async def _stats(source: AdminSource, _query: str) -> Response:
+async def _stats(source: AdminSource, _asked: Asked) -> Response:
     return _json(await source.stats())
 
 
-async def _explain(source: AdminSource, query: str) -> Response:
-    named = [value for name, _, value in (field.partition("=") for field in query.split("&")) if name == "key"]
+async def _explain(source: AdminSource, asked: Asked) -> Response:
+    named = [value for name, _, value in (field.partition("=") for field in asked.query.split("&")) if name == "key"]
     if len(named) != 1 or _BROKEN_ESCAPE.search(named[0]):
         return refusal(
             400,
@@ -184,12 +256,23 @@ async def _explain(source: AdminSource, query: str) -> Response:
     return _json(await source.explain(unquote_to_bytes(named[0])))
 
 
-async def _reload(source: AdminSource, _query: str) -> Response:
+async def _reload(source: AdminSource, _asked: Asked) -> Response:
     outcome = await source.reload()
     return _json(outcome, status=422 if outcome.get("problems") else 200)
 
 
-async def _drain(source: AdminSource, _query: str) -> Response:
+async def _invalidate(source: AdminSource, asked: Asked) -> Response:
+    try:
+        event = parse_event(asked.body)
+    except EventError as exc:
+        return refusal(400, str(exc), 'send JSON such as {"keys": ["user:1"], "patterns": ["list:*"], "tags": ["t"]}')
+    try:
+        return _json(await source.invalidate(event))
+    except RemoteError as exc:
+        return refusal(503, f"not all of it was dropped: {exc}", "ask again once Redis answers; twice does no harm")
+
+
+async def _drain(source: AdminSource, _asked: Asked) -> Response:
     return attrs.evolve(_json({"draining": True}, status=202), after=source.drain)
 
 
@@ -214,6 +297,7 @@ ROUTES: Final = (
     Route("GET", "/metrics", "figures for Prometheus", _metrics),
     Route("GET", "/stats.json", "figures for people and scripts: `respite stats`", _stats),
     Route("GET", "/explain.json", "what is known about one key, ?key=KEY: `respite explain`", _explain),
+    Route("POST", "/invalidate", "drop keys, globs and tags from both tiers: `respite invalidate`", _invalidate),
     Route("POST", "/reload", "apply a changed configuration file: `respite reload`", _reload),
     Route("POST", "/drain", "finish what runs, then exit: `respite drain`", _drain),
 )

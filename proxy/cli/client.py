@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import http.client
 import json
+from collections.abc import Mapping
 from typing import Any, Final, Self
 from urllib.parse import quote
 
@@ -55,12 +56,16 @@ class AdminClient:
         """Have the file read again; a file with problems is an answer, not an error. Raises AdminError."""
         return self._ask("POST", "/reload")
 
+    def invalidate(self, event: Mapping[str, Any]) -> dict[str, Any]:
+        """Have an event of INTERFACE.md section 5 acted on; what was dropped in each tier. Raises AdminError."""
+        return self._ask("POST", "/invalidate", json.dumps(event).encode())
+
     def drain(self) -> dict[str, Any]:
         """Begin the end of the proxy. Raises AdminError."""
         return self._ask("POST", "/drain")
 
-    def _ask(self, method: str, target: str) -> dict[str, Any]:
-        status, body = self._exchange(method, target)
+    def _ask(self, method: str, target: str, posted: bytes | None = None) -> dict[str, Any]:
+        status, body = self._exchange(method, target, posted)
         try:
             answer = json.loads(body)
         except ValueError:
@@ -74,13 +79,15 @@ class AdminClient:
             raise AdminError(f"{self.url}: {given}; give listen.admin_token by --token or RESPITE_ADMIN_TOKEN")
         raise AdminError(f"{self.url}: {answer.get('error', f'status {status}')}; {answer.get('help', 'see its log')}")
 
-    def _exchange(self, method: str, target: str) -> tuple[int, bytes]:
+    def _exchange(self, method: str, target: str, posted: bytes | None) -> tuple[int, bytes]:
         headers = {"Accept": "application/json", "Connection": "close"}
+        if posted is not None:
+            headers["Content-Type"] = "application/json"
         if self.token:
             headers["Authorization"] = f"Bearer {self.token}"
         connection = http.client.HTTPConnection(self._host, self._port, timeout=_TIMEOUT_S)
         try:
-            connection.request(method, target, headers=headers)
+            connection.request(method, target, posted, headers)
             response = connection.getresponse()
             return response.status, response.read(_MAX_BODY_BYTES)
         except TimeoutError as exc:

@@ -1,4 +1,4 @@
-"""What people type: the commands, their flags, their exit codes.
+"""What people type: the commands, their flags, their exit codes; those about stored values are in `values.py`.
 
 0 is fine, 1 failed at run time, 2 wrong usage or configuration. Only parses, asks and hands over: the proxy itself is
 `proxy.app`, HTTP is `client.py`, what is drawn is `render.py`. What brings trio or rich along is imported by the
@@ -7,11 +7,9 @@ commands that need it, so that `respite check` in a script starts in a blink.
 
 from __future__ import annotations
 
-import functools
 import json
 import os
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,13 +17,12 @@ import click
 
 from proxy import __version__
 from proxy.cli.client import AdminClient
+from proxy.cli.options import FAILED, WRONG, config_option, json_option, print_json, with_admin
+from proxy.cli.values import invalidate, unwrap
 from proxy.config.load import find_config, load_settings
 from proxy.config.model import Settings
 from proxy.errors import ConfigError, RespiteError
 from proxy.values.advice import warnings
-
-FAILED: Final = 1
-WRONG: Final = 2
 
 # Fast enough to watch a change happen, slow enough to read.
 _REDRAW_S: Final = 1.0
@@ -45,49 +42,6 @@ class _Respite(click.Group):
             ctx.exit(FAILED)
 
 
-def _with_admin(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the flags `--admin` and `--token`, and as its first argument the client they describe."""
-
-    @click.option(
-        "--admin",
-        "admin_url",
-        metavar="URL",
-        envvar="RESPITE_ADMIN",
-        default="http://127.0.0.1:6390",
-        show_default=True,
-        show_envvar=True,
-        help="Admin port of the running proxy.",
-    )
-    @click.option(
-        "--token",
-        metavar="TOKEN",
-        envvar="RESPITE_ADMIN_TOKEN",
-        default="",
-        show_envvar=True,
-        help="Its listen.admin_token, where it has one.",
-    )
-    @functools.wraps(command)
-    def asking(*args: Any, admin_url: str, token: str, **options: Any) -> None:
-        try:
-            client = AdminClient.at(admin_url, token)
-        except ValueError as exc:
-            raise click.UsageError(f"--admin {admin_url}: {exc}") from exc
-        command(*args, client=client, **options)
-
-    return asking
-
-
-_config_option: Final = click.option(
-    "-c",
-    "--config",
-    "config_path",
-    metavar="FILE",
-    type=click.Path(path_type=Path),
-    help="Configuration file, TOML. Without one the defaults hold.  [env var: RESPITE_CONFIG]",
-)
-_json_option: Final = click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")
-
-
 @click.group(cls=_Respite, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="respite", message="%(prog)s %(version)s")
 def cli() -> None:
@@ -99,7 +53,7 @@ def cli() -> None:
 
 
 @cli.command()
-@_config_option
+@config_option
 @click.option("--listen", "listen", metavar="URL", multiple=True, help="Where clients connect; may be repeated.")
 @click.option("--upstream", metavar="URL", help="The Redis behind: redis://, rediss:// or unix://.")
 @click.option("--admin", metavar="URL", help='Where the admin port listens, http://HOST:PORT; "" for none.')
@@ -144,12 +98,16 @@ def run(
 
     settings = read()
 
-    if settings.listen.workers > 1:
-        from proxy.supervisor.parent import run as run_proxy  # noqa: PLC0415 - brings trio along
-    else:
-        from proxy.app import run as run_proxy  # noqa: PLC0415 - brings trio along
+    try:
+        if settings.listen.workers > 1:
+            from proxy.supervisor.parent import run as run_proxy  # noqa: PLC0415 - brings trio along
+        else:
+            from proxy.app import run as run_proxy  # noqa: PLC0415 - brings trio along
 
-    ctx.exit(run_proxy(settings, read))
+        code = run_proxy(settings, read)
+    except KeyboardInterrupt:  # while all that was still coming along
+        code = 0
+    ctx.exit(code)
 
 
 @cli.command(hidden=True)
@@ -163,8 +121,8 @@ def worker(ctx: click.Context, *, fd: int) -> None:
 
 
 @cli.command()
-@_config_option
-@_json_option
+@config_option
+@json_option
 @click.pass_context
 def check(ctx: click.Context, *, config_path: Path | None, as_json: bool) -> None:
     """Show every problem of a configuration at once.
@@ -182,10 +140,10 @@ def check(ctx: click.Context, *, config_path: Path | None, as_json: bool) -> Non
             {"path": one.path, "value": one.value, "allowed": one.allowed, "nearest": one.nearest}
             for one in exc.problems
         ]
-        _print_json({"ok": False, "problems": problems})
+        print_json({"ok": False, "problems": problems})
         ctx.exit(WRONG)
     if as_json:
-        _print_json({"ok": True, "problems": [], "warnings": list(warnings(settings))})
+        print_json({"ok": True, "problems": [], "warnings": list(warnings(settings))})
     else:
         for text in warnings(settings):
             click.echo(f"respite: warning: {text}", err=True)
@@ -194,8 +152,8 @@ def check(ctx: click.Context, *, config_path: Path | None, as_json: bool) -> Non
 
 @cli.command()
 @click.option("--watch", is_flag=True, help="Redraw every second until Ctrl-C; with --json, print a line a second.")
-@_json_option
-@_with_admin
+@json_option
+@with_admin
 def stats(client: AdminClient, *, watch: bool, as_json: bool) -> None:
     """Show how the proxy is doing.
 
@@ -207,7 +165,7 @@ def stats(client: AdminClient, *, watch: bool, as_json: bool) -> None:
         except KeyboardInterrupt:  # how a watch ends
             return
     elif as_json:
-        _print_json(client.stats())
+        print_json(client.stats())
     else:
         from proxy.cli import render  # noqa: PLC0415 - brings rich along
 
@@ -216,13 +174,13 @@ def stats(client: AdminClient, *, watch: bool, as_json: bool) -> None:
 
 @cli.command()
 @click.argument("key")
-@_json_option
-@_with_admin
+@json_option
+@with_admin
 def explain(client: AdminClient, *, key: str, as_json: bool) -> None:
     """Say why KEY is, or is not, served from memory."""
     answer = client.explain(os.fsencode(key))
     if as_json:
-        _print_json(answer)
+        print_json(answer)
     else:
         from proxy.cli import render  # noqa: PLC0415 - brings rich along
 
@@ -230,8 +188,8 @@ def explain(client: AdminClient, *, key: str, as_json: bool) -> None:
 
 
 @cli.command()
-@_json_option
-@_with_admin
+@json_option
+@with_admin
 @click.pass_context
 def reload(ctx: click.Context, *, client: AdminClient, as_json: bool) -> None:
     """Have the proxy read its configuration file again.
@@ -242,7 +200,7 @@ def reload(ctx: click.Context, *, client: AdminClient, as_json: bool) -> None:
     answer = client.reload()
     applied, waiting, problems = (answer.get(name) or [] for name in ("applied", "needs_restart", "problems"))
     if as_json:
-        _print_json(answer)
+        print_json(answer)
     elif problems:
         lines = ["respite: the file has problems, nothing was changed", *(f"  {_one_problem(one)}" for one in problems)]
         click.echo("\n".join(lines), err=True)
@@ -254,8 +212,8 @@ def reload(ctx: click.Context, *, client: AdminClient, as_json: bool) -> None:
 
 
 @cli.command()
-@_json_option
-@_with_admin
+@json_option
+@with_admin
 def drain(client: AdminClient, *, as_json: bool) -> None:
     """Have the proxy finish what runs, then exit.
 
@@ -263,9 +221,13 @@ def drain(client: AdminClient, *, as_json: bool) -> None:
     """
     answer = client.drain()
     if as_json:
-        _print_json(answer)
+        print_json(answer)
     else:
         click.echo(f"{client.url} is draining; it exits when its clients are done")
+
+
+cli.add_command(invalidate)
+cli.add_command(unwrap)
 
 
 def main() -> None:
@@ -308,7 +270,3 @@ def _one_problem(problem: object) -> str:
         hint = f"; did you mean {problem['nearest']}?" if problem.get("nearest") else ""
         return f"{problem.get('path')} = {problem.get('value')}: {problem.get('allowed')}{hint}"
     return str(problem)
-
-
-def _print_json(value: object) -> None:
-    click.echo(json.dumps(value, indent=2))

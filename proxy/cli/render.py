@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 from collections import deque
 from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
 from typing import Any, Final, Self
 
 import attrs
@@ -28,6 +29,7 @@ _SPARKS: Final = "▁▂▃▄▅▆▇█"
 _SHOWN_LINKS: Final = 12
 # Of the terminal's lines: what stands above the links, their head, the note below them, and one for an error.
 _LINES_BESIDE_LINKS: Final = 23
+_LINES_OF_VALUES: Final = 8
 
 
 def make_console() -> Console:
@@ -65,7 +67,8 @@ class Screen:
         """Draw new figures."""
         self._rates.append(float(_get(stats, "commands", "per_second") or 0.0))
         self.has_shown = True
-        links = max(1, self._console.height - _LINES_BESIDE_LINKS) if self._console.is_terminal else _SHOWN_LINKS
+        beside = _LINES_BESIDE_LINKS + (_LINES_OF_VALUES if _get(stats, "values", "enabled") else 0)
+        links = max(1, self._console.height - beside) if self._console.is_terminal else _SHOWN_LINKS
         self._last = draw_stats(stats, self.url, rates=self._rates, max_links=links)
         self._draw(self._last)
 
@@ -94,7 +97,8 @@ def draw_stats(
     body.add_column(ratio=1)
     body.add_column(ratio=1)
     body.add_row(_draw_l1(stats), _draw_commands(stats, list(rates)))
-    return Group(head, body, _draw_upstream(stats), _draw_clients(stats), _draw_links(stats, max_links))
+    values = [_draw_values(stats)] if _get(stats, "values", "enabled") else []
+    return Group(head, body, *values, _draw_upstream(stats), _draw_clients(stats), _draw_links(stats, max_links))
 
 
 def draw_facts(facts: Mapping[str, Any]) -> RenderableType:
@@ -158,6 +162,17 @@ def share(value: object) -> str:
     return f"{value * 100:.1f} %" if isinstance(value, int | float) else "-"
 
 
+def version(value: object) -> str:
+    """Show a version of a value with the moment it stands for: 48 bits of milliseconds, 16 of a counter."""
+    if not isinstance(value, int) or not 0 < value < 1 << 63:
+        return _plain(value)
+    try:
+        moment = datetime.fromtimestamp((value >> 16) / 1000, UTC)
+    except (OverflowError, ValueError, OSError):
+        return str(value)
+    return f"{value}, of {moment:%Y-%m-%d %H:%M:%S}.{moment.microsecond // 1000:03} UTC"
+
+
 def bar(value: object, width: int) -> Text:
     """Draw a share of 1 as a line of `width` cells."""
     filled = round(min(1.0, max(0.0, value)) * width) if isinstance(value, int | float) else 0
@@ -204,6 +219,31 @@ def _draw_commands(stats: Mapping[str, Any], rates: list[float]) -> Panel:
     grid.add_row("hits verified", count(_get(consistency, "verified_total")))
     grid.add_row("of them stale", _alarm(_get(consistency, "stale_total")))
     return _panel(Text("Commands"), Group(grid, spark(rates)))
+
+
+def _draw_values(stats: Mapping[str, Any]) -> Panel:
+    values = _get(stats, "values") or {}
+    sweep, dictionaries = _get(values, "sweep") or {}, _get(values, "dictionaries")
+    left, right = _grid(), _grid()
+    saved = _get(values, "saved")
+    left.add_row("memory saved", _beside(share(saved), bar(saved, 12), style="bold"))
+    left.add_row("their bytes", size(_get(values, "raw_bytes_total")))
+    left.add_row("as stored", size(_get(values, "stored_bytes_total")))
+    left.add_row("sealed", count(_get(values, "sealed_total")))
+    left.add_row("opened", count(_get(values, "opened_total")))
+    left.add_row("damaged", _alarm(_get(values, "damaged_total")))
+    right.add_row("fences", count(_get(values, "fences")))
+    swept = share(_get(sweep, "share")) if _get(sweep, "running") else "at rest"
+    right.add_row("sweep", swept)
+    right.add_row("swept", f"{count(_get(sweep, 'unlinked_total'))} of {count(_get(sweep, 'scanned_total'))}")
+    right.add_row("unwrapped", count(_get(values, "unwrapped_total")))
+    known = len(dictionaries) if isinstance(dictionaries, Mapping | list) else dictionaries
+    right.add_row("dictionaries", count(known))
+    both = Table.grid(expand=True)
+    both.add_column(ratio=1)
+    both.add_column(ratio=1)
+    both.add_row(left, right)
+    return _panel(Text("Values"), both)
 
 
 def _draw_upstream(stats: Mapping[str, Any]) -> Panel:
@@ -283,10 +323,21 @@ def _add_facts(grid: Table, facts: Mapping[str, Any], indent: str) -> None:
             for item in value:
                 _add_facts(grid, item if isinstance(item, Mapping) else {"": item}, indent.replace("- ", "  ") + "- ")
         else:
-            lines = value if isinstance(value, list) and value else [value]
+            lines = value if isinstance(value, list) and value else [_fact(name, value)]
             for number, line in enumerate(lines):
                 grid.add_row(Text(label if number == 0 else ""), Text(_plain(line)))
         indent = indent.replace("- ", "  ")
+
+
+def _fact(name: str, value: object) -> object:
+    """Show what a fact's name says the unit of; anything else, and a number too small to need it, as it is."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return value
+    if name.endswith("_bytes") and value >= 1024:
+        return f"{_plain(value)} ({size(value)})"
+    if name.endswith("_ms") and value >= 1000:
+        return f"{_plain(value)} ({duration(value / 1000)})"
+    return version(value) if name in ("version", "fence") else value
 
 
 def _plain(value: object) -> str:

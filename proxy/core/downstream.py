@@ -6,7 +6,7 @@ Only shapes: `net` implements them, tests script them. No decision is made here.
 from __future__ import annotations
 
 from collections.abc import Callable, MutableMapping
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from proxy.cache.entry import Namespace, Scope
 from proxy.core.pinning import Pinning
@@ -14,6 +14,11 @@ from proxy.core.session import Identity, Session, Sessions
 from proxy.core.slots import Client, Link
 from proxy.wire.commands import CommandTable
 from proxy.wire.request import Raw, Request
+
+if TYPE_CHECKING:
+    from proxy.core.invalidation import Invalidated
+    from proxy.core.values import Values
+    from proxy.values.dependencies import Dependents
 
 
 class Downstream(Client, Protocol):
@@ -52,6 +57,10 @@ class Downstream(Client, Protocol):
     def unproven(self) -> bool:
         """Whether Redis has not yet let this user in: nothing may be answered in its name."""
 
+    @property
+    def classed(self) -> bool:
+        """Whether what classes say of values holds for what it writes (rollout.mode, rollout.percent)."""
+
     def unpin(self) -> None:
         """End the pinned link, if there is one, with whatever state it holds."""
 
@@ -71,6 +80,10 @@ class PinnedConnection(Link, Protocol):
     patient: bool  # no reply is late: a blocking command runs
     upstream_id: int
     name: bytes  # what CLIENT GETNAME says on it
+
+    @property
+    def db(self) -> int:
+        """The database it is in."""
 
     def send_raw(self, raw: Raw) -> None:
         """Forward bytes whose replies nobody matches."""
@@ -133,6 +146,11 @@ class Services(Protocol):
 
     def reload(self, then: Callable[[dict[str, Any]], None]) -> None:
         """Read the configuration again; `then` gets, in a wake-up of its own, what was applied and what was wrong."""
+
+    values: Values
+
+    def invalidate(self, what: Dependents, db: int, then: Callable[[Invalidated], None]) -> None:
+        """Drop keys, globs and tags in both tiers; `then` gets what was dropped."""
 
     def fence(self, then: Callable[[], None]) -> None:
         """Call `then` once every push that Redis has sent by now has been applied; at once if none can be awaited."""

@@ -13,13 +13,14 @@ from __future__ import annotations
 
 import random
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 from proxy.cache.entry import Entry, Flight, Namespace, ReplyEntry
 from proxy.cache.flights import Flights
 from proxy.cache.journal import EVERY_KEY, EXPIRED, FILL, FLUSH, LINK_LOST, PUSH, REFUSED, WRITE
 from proxy.cache.l1 import L1
+from proxy.core.fenced import FencedKeys
 from proxy.core.policy import Policy
 from proxy.core.recompute import Recomputes
 from proxy.core.stats import Stats
@@ -50,6 +51,9 @@ class Engine:
         self.max_value_bytes = max_value_bytes
         self.early_refresh = 0.0  # share of max_age_s, before an entry's end, in which it is refreshed
         self.policy: Policy | None = None  # None: all keys alike
+        self.judge: Callable[[bytes, bytes], bytes] | None = None  # (key, its value's frame) -> what is handed out
+        self.is_fenced: Callable[[Entry], bool] = lambda _entry: False  # asked while L1 is hidden
+        self.fenced: FencedKeys | None = None  # keys that writes of others may fence: each hit of theirs is looked at
         self.proven_at = 0.0  # every push that Redis sent up to then has been applied
         self._random = random.Random().random
         self._pushed: dict[bytes, int] = {}  # keys that a push has dropped -> hash of the reply
@@ -73,6 +77,21 @@ class Engine:
             and (self.policy is None or self.policy.may_keep(key))
         )
 
+    def held(self, namespace: Namespace, key: bytes, request: bytes | None = None) -> Entry | None:
+        """Return what L1 holds of a key (as a bulk string), or of the read of a raw request.
+
+        Also while it is hidden from hits because of a fence: then what the fence covers is dropped, and the rest found.
+        """
+        if not self.l1.hidden:
+            return namespace.entries.get(key) if request is None else namespace.answers.get(request)
+        if not self.l1.serving:
+            return None
+        entry: Entry | None = namespace.resident.get(key) if request is None else namespace.replies.get(request)
+        if entry is not None and self.is_fenced(entry):
+            self.drop(entry.key)
+            return None
+        return entry
+
     def revive(self, entry: Entry) -> bool:
         """Return whether an entry whose deadline has passed is served all the same, and until when from now on.
 
@@ -85,6 +104,10 @@ class Engine:
             if self.policy is not None and self._keeps_last(entry.key):
                 self.recomputes.remember(entry)
             return False
+        is_watched = entry.deadline < 0
+        if is_watched and (self.fenced is None or self.fenced.has_gone(entry)):
+            self.drop(entry.key)
+            return False
         until = entry.ends_at
         if self.policy is not None:
             bound_s = self.policy.max_staleness_s(entry.key)
@@ -92,7 +115,8 @@ class Engine:
                 until = min(until, self.proven_at + bound_s)
                 if until <= now:
                     return False
-        entry.deadline = until
+        if not is_watched:
+            entry.deadline = until
         # The others are served meanwhile: the deadline has been moved for them.
         if now < entry.ends_at - self.early_refresh * self.max_age_s or entry.uses < REFRESHED_USES:
             return True
@@ -185,6 +209,8 @@ class Engine:
             bound_s = self.policy.max_staleness_s(key)
             if bound_s is not None:
                 entry.deadline = min(entry.deadline, self.proven_at + bound_s)
+        if self.fenced is not None:
+            self.fenced.mark(entry)
         if self._pushed:
             self._tell_needless(entry)
         if not is_resident(entry):  # too large for the bound, or one of too many of its key

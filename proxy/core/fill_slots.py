@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from proxy.cache.entry import Flight, Namespace
 from proxy.core.slots import Client, Failure, Link, Mode, Slot
-from proxy.wire.encode import OK, command
+from proxy.wire.encode import OK, array, command
 from proxy.wire.reply import elements
 
 if TYPE_CHECKING:
@@ -27,16 +27,19 @@ CACHING_YES: Final = command("CLIENT", "CACHING", "YES")
 class JoinSlot(Slot):
     """A later reader of a flight's key."""
 
-    __slots__ = ("_raw", "joined_at")
+    __slots__ = ("_engine", "_raw", "joined_at")
 
-    def __init__(self, client: Client, raw: bytes, now: float) -> None:
+    def __init__(self, client: Client, raw: bytes, engine: Engine) -> None:
         super().__init__(client)
         client.joins += 1
         self._raw = raw  # the read, for asking oneself
-        self.joined_at = now
+        self._engine = engine
+        self.joined_at = engine.now
 
     def fill(self, reply: bytes) -> None:
         """Answer; what the client holds back until then may go on."""
+        if self._engine.judge is not None and self._raw.startswith(GET):
+            reply = self._engine.judge(self._raw[len(GET) :], reply)
         if self.client is not None:
             self.client.joins -= 1
         super().fill(reply)
@@ -146,7 +149,10 @@ class FillSlot(Slot):
             if self.client is not None:
                 self.client.stream(raw[:at])
         elif self.reply is None:
-            value = self.flight.reply = raw[:at]
+            value = raw[:at]
+            if self._engine.judge is not None and self.flight.request is self.flight.key:  # else no GET: no value
+                value = self._engine.judge(self.flight.key, value)
+            self.flight.reply = value
         end_flight(self._engine, self.flight, raw[at:])
         if self.reply is None:
             self.fill(value)
@@ -188,7 +194,7 @@ class PttlSlot(Slot):
 class MgetSlot(Slot):
     """An MGET of which some keys were in L1: the rest is fetched and joined in order."""
 
-    __slots__ = ("_engine", "_flights", "_frames")
+    __slots__ = ("_engine", "_flights", "_frames", "keys")
     needs_whole = True
 
     def __init__(
@@ -198,10 +204,13 @@ class MgetSlot(Slot):
         self._engine = engine
         self._frames = frames  # None where the key was fetched
         self._flights = flights  # one a fetched key; None where no lease was open to us
+        self.keys: list[bytes] = []  # what was fetched, as bulk strings; () where nobody judges it
 
     def may_stream(self, size: int) -> bool:
         """Stream only what was fetched whole, and is too large for L1 anyway."""
         if size <= self._engine.max_value_bytes or any(frame is not None for frame in self._frames):
+            return False
+        if self.keys:  # any of the values to come may be a damaged one
             return False
         self._revoke()
         return True
@@ -212,6 +221,11 @@ class MgetSlot(Slot):
             self._revoke()
         else:
             fetched = elements(reply)
+            if self._engine.judge is not None and self.keys:
+                judged = list(map(self._engine.judge, self.keys, fetched))
+                if judged != fetched:
+                    fetched = judged
+                    reply = array(fetched)
             for flight, frame in zip(self._flights, fetched, strict=True):
                 if flight is not None:
                     flight.reply = frame

@@ -14,7 +14,7 @@ from proxy.cache.entry import Entry, Flight, Namespace
 from proxy.core.downstream import Downstream
 from proxy.core.fill_slots import FillSlot, submit_leased, with_pttl
 from proxy.core.slots import Client, Slot
-from proxy.wire.encode import bulk, command
+from proxy.wire.encode import bulk, command, unbulk
 from proxy.wire.reads import CachedRead
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ def gather(reads: Reads, client: Downstream, namespace: Namespace, read: CachedR
     parts: list[bytes | None] = []
     known: list[Entry] = []
     for request in requests:
-        entry = namespace.answers.get(request)
+        entry = engine.held(namespace, b"", request)
         if entry is not None and (entry.deadline > engine.now or engine.revive(entry)):
             entry.uses += 1
             entry.used_at = engine.now
@@ -117,6 +117,8 @@ def gather(reads: Reads, client: Downstream, namespace: Namespace, read: CachedR
     if link is None:
         client.reply(client.why_not())
         return
+    if reads.values is not None:
+        reads.values.before_read(link, [unbulk(split_up[at][0]) for at in missing], namespace.scope.db)
     slot = GatherSlot(client, read, parts)
     client.owe(slot)
     for at in missing:

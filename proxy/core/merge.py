@@ -31,6 +31,8 @@ class Figures:
 
 Rule = Callable[[Sequence[Any]], Any]
 
+_THRESHOLDS: Final = ("window_s", "warm_above", "hot_above", "jitter", "base_s", "min_s", "max_s", "would_be_ms")
+_OF_VALUE: Final = ("stored_bytes", "raw_bytes", "ttl_ms", "version", "dictionary")
 _QUANTILE: Final = re.compile(r"(?:(\w+)_)?p(\d+)_us")
 _CUMULATIVE: Final = ("counter", "histogram")
 
@@ -47,6 +49,9 @@ def join_reports(workers: Sequence[Figures], *, uptime_s: float) -> dict[str, An
     if "hit_rate" in l1:
         reads = l1.get("hits_total", 0) + l1.get("misses_total", 0)
         l1["hit_rate"] = round(l1.get("hits_total", 0) / reads, 6) if reads else 0.0
+    if "saved" in (values := joined.get("values", {})):
+        raw_bytes, stored_bytes = values.get("raw_bytes_total", 0), values.get("stored_bytes_total", 0)
+        values["saved"] = round(1 - stored_bytes / raw_bytes, 6) if raw_bytes else 0.0
     histograms = _join_named([worker.histograms for worker in workers])
     for name, section in joined.items():
         if isinstance(section, dict):
@@ -196,11 +201,20 @@ _RULES: Final[Mapping[str, Rule]] = {
     "upstream.tracked_max_keys": max,
     "upstream.tracking_narrowed": any,
     "l1.hash_fields_expire": any,
+    "values.dictionaries": max,  # what all workers share, through Redis
+    "values.fences": max,
+    "values.sweep.running": any,  # one of them sweeps
+    "values.sweep.share": max,
     "write_in_flight": any,
+    "fence": max,
+    **{f"value.{name}": max for name in _OF_VALUE},  # what Redis holds, whoever asks
+    **{f"ttl.{name}": max for name in _THRESHOLDS},  # each worker has the same; decides by the reads it has seen
 }
 """How the fields are joined that are neither amounts, nor true only if all say so, nor words; by their dotted path."""
 
 _GAUGES: Final[Mapping[str, Rule]] = {
+    "respite_dictionaries": max,
+    "respite_fences": max,
     "respite_l1_serving": min,
     "respite_tracked_keys": max,
     "respite_tracked_max_keys": max,

@@ -14,7 +14,10 @@ from proxy.core.engine import Engine
 from proxy.core.pinning import Pinning
 from proxy.core.respite_commands import RespiteCommands
 from proxy.core.session_commands import SessionCommands
-from proxy.core.slots import CallSlot, EffectSlot, Slot, WriteAllSlot, WriteSlot
+from proxy.core.slots import CallSlot, EffectSlot, Failure, Slot, WriteAllSlot, WriteSlot
+from proxy.core.value_commands import DISCARD, ValueCommands
+from proxy.core.value_slots import DependentSlot, What
+from proxy.core.values import Values
 from proxy.wire.commands import CommandSpec, Kind
 from proxy.wire.encode import OK, bulk, command, count
 from proxy.wire.reply import elements
@@ -24,13 +27,15 @@ PING: Final = command("PING")
 Fence = Callable[[Callable[[], None]], None]  # core.downstream.Services.fence
 
 
-class ScriptSlot(WriteSlot):
+class ScriptSlot(DependentSlot):
     """The reply of a script: held until the pushes of the keys that it did not declare have been applied."""
 
     __slots__ = ("_fence",)
 
-    def __init__(self, client: Downstream, engine: Engine, keys: list[bytes], fence: Fence) -> None:
-        super().__init__(client, engine, keys)
+    def __init__(
+        self, client: Downstream, engine: Engine, keys: list[bytes], fence: Fence, *, values: Values | None, what: What
+    ) -> None:
+        super().__init__(client, engine, keys, values, what)
         self._fence = fence
 
     def fill(self, reply: bytes) -> None:
@@ -41,20 +46,24 @@ class ScriptSlot(WriteSlot):
 class ExecSlot(Slot):
     """The reply of EXEC: what was queued has been applied, or nothing of it."""
 
-    __slots__ = ("_client", "_engine", "_fence", "_state")
+    __slots__ = ("_client", "_engine", "_fence", "_state", "_values")
     is_write = True
     needs_whole = True
 
-    def __init__(self, client: Downstream, engine: Engine, state: Pinning, fence: Fence) -> None:
+    def __init__(
+        self, client: Downstream, engine: Engine, state: Pinning, fence: Fence, *, values: ValueCommands | None
+    ) -> None:
         super().__init__(client)
         self._client = client
         self._engine = engine
         self._state = state
         self._fence = fence
+        self._values = values
 
     def may_stream(self, size: int) -> bool:
-        """Stream unless the reply must be read for what it changed in the session."""
-        return not self._state.queued_changes
+        """Stream unless the reply must be read for what it changed in the session, or must wait for what it drops."""
+        state = self._state
+        return not (state.queued_changes or state.queued_dependents or state.queued_whole or state.queued_ours)
 
     def fill(self, reply: bytes) -> None:
         """End the writes that were queued, then answer."""
@@ -71,9 +80,26 @@ class ExecSlot(Slot):
                 self._client.pin.move(self._client.session)
         if state.queued_subscribe and reply[:1] == b"*":
             state.stream = state.used = True
+        if self._values is not None:
+            reply = self._values.finish_exec(state, reply)
+        dependents = state.queued_dependents if reply[:1] == b"*" and reply[:3] != b"*-1" else None
         has_script = state.queued_script
         state.end_multi()
         self._client.session.multi = -1
+        if dependents is not None:
+            assert self._values is not None
+            self._values.drop(self._client, dependents, lambda error: self._answer(error or reply, has_script))
+        else:
+            self._answer(reply, has_script)
+
+    def fail(self, failure: Failure) -> None:
+        """Drop what depends on the queue all the same, if it may have been applied."""
+        dependents = self._state.queued_dependents
+        if self._values is not None and dependents is not None and failure is not Failure.UNAVAILABLE:
+            self._values.drop(self._client, dependents, lambda _error: None)
+        super().fail(failure)
+
+    def _answer(self, reply: bytes, has_script: bool) -> None:
         if has_script:
             self._fence(lambda: super(ExecSlot, self).fill(reply))
         else:
@@ -88,13 +114,14 @@ class PinnedCommands:
         self._services = services
         self._session_commands = session_commands
         self._respite_commands = RespiteCommands(services)
+        self.value_commands: ValueCommands | None = None  # None: nothing is done to values
 
     def take(self, client: Downstream, args: list[bytes], raw: Raw) -> bool:
         """Forward a command on the client's pinned link; False = it must wait for the replies that are owed."""
         link = client.pin
         assert link is not None
         state = link.state
-        if state.once:
+        if state.once or state.preparing:
             return False
         spec = self._services.table.find(args)
         if state.stream:
@@ -146,10 +173,16 @@ class PinnedCommands:
             self._engine.begin_write(state.queued_keys)
             if state.queued_all:
                 self._engine.begin_write_all()
-            slot: Slot = ExecSlot(client, self._engine, state, self._services.fence)
+            slot: Slot = ExecSlot(client, self._engine, state, self._services.fence, values=self.value_commands)
+            if self.value_commands is not None and self.value_commands.must_precede(state):
+                client.owe(slot)
+                if not self.value_commands.run_exec(link, slot):
+                    self._prepare(client, link, raw, slot)
+                return
             state.once = True
         elif name == b"UNWATCH" and state.multi:
             slot = Slot(client)
+            state.keep(raw)
             state.queued += 1
         else:
 
@@ -165,6 +198,23 @@ class PinnedCommands:
             state.once = True
         client.owe(slot)
         link.submit(raw, slot)
+
+    def _prepare(self, client: Downstream, link: PinnedConnection, raw: Raw, slot: Slot) -> None:
+        """Send EXEC once what it needs has been done on another link."""
+        state = link.state
+        state.preparing = True
+
+        def prepared(error: bytes) -> None:
+            state.preparing = False
+            state.once = True
+            if error:
+                link.submit(DISCARD, Slot(None))
+                slot.fill(error)
+            else:
+                link.submit(raw, slot)
+
+        assert self.value_commands is not None
+        self.value_commands.before_exec(client, state, prepared)
 
     def _once(self, client: Downstream, link: PinnedConnection, kind: Kind, args: list[bytes], raw: Raw) -> None:
         state = link.state
@@ -211,6 +261,15 @@ class PinnedCommands:
         state = link.state
         kind = spec.kind
         blocks = kind is Kind.BLOCKING or (spec.blocks_if and spec.may_block(args))
+        values = self.value_commands
+        bare: list[bytes] = []  # keys to be unwrapped first
+        if values is None or not values.concerns(spec, args):
+            values = None
+        elif state.multi:
+            raw = values.queue(client, link, spec, args, raw)
+        elif not blocks:
+            bare = values.values.bare_keys(spec, args)
+            raw = raw if bare else values.prepare(client, link, spec, args, raw)
         if kind is Kind.MULTI and len(args) == 1 and not state.multi:
             state.multi = True
             client.session.multi = 0
@@ -228,17 +287,22 @@ class PinnedCommands:
                 self._engine.let_fields_expire()
             keys = [bulk(bytes(key)) for key in spec.keys(args)]
             self._engine.begin_write(keys)
-            if spec.may_write_undeclared and not state.multi:
-                slot = ScriptSlot(client, self._engine, keys, self._services.fence)
-            else:
-                slot = WriteSlot(client, self._engine, keys)
+            slot = self._write_slot(client, state, spec, (args, keys), values)
             if state.multi:
                 state.queued_keys += keys
                 state.queued_script = state.queued_script or spec.may_write_undeclared
+        elif values is not None and not state.multi:
+            slot = values.read_slot(client, spec, args)
         else:
             slot = EffectSlot(client) if spec.is_write else Slot(client)
-        if state.multi and kind is not Kind.MULTI:
+        if values is not None and bare:
+            client.owe(slot)
+            values.run_bare(link, bare, (raw, slot))
+            return
+        if state.multi and kind not in (Kind.MULTI, Kind.WATCH):  # those are refused at once, and have no place in it
             self._queue(state, args)
+            if self.value_commands is not None and self.value_commands.values.rules.has_envelopes:
+                state.keep(raw)
             state.queued_subscribe = state.queued_subscribe or kind is Kind.SUBSCRIBE
             client.session.multi = state.queued
         elif blocks and client.leaving:
@@ -259,6 +323,32 @@ class PinnedCommands:
                 slot = CallSlot(client, lambda reply: self._debugging(state, args, reply))
         client.owe(slot)
         link.submit(raw, slot)
+
+    def _write_slot(
+        self,
+        client: Downstream,
+        state: Pinning,
+        spec: CommandSpec,
+        command: tuple[list[bytes], list[bytes]],
+        values: ValueCommands | None,
+    ) -> WriteSlot:
+        """Return the slot of a write, given its words and its keys (as bulk strings)."""
+        args, keys = command
+        if state.multi:
+            return WriteSlot(client, self._engine, keys)
+        if spec.may_write_undeclared:
+            what = None if values is None else values.values.dependents(spec, args) if client.classed else None
+            return ScriptSlot(
+                client,
+                self._engine,
+                keys,
+                self._services.fence,
+                values=None if values is None else values.values,
+                what=(what, client.session.db),
+            )
+        if values is None:
+            return WriteSlot(client, self._engine, keys)
+        return values.write_slot(client, spec, args, keys)
 
     def _linger(self, spec: CommandSpec, args: list[bytes]) -> None:
         """Keep what is written in stream mode out of L1 for a while: nobody sees its reply."""

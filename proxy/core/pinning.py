@@ -7,13 +7,20 @@ sent and what comes back; `is_free` says when the link can be given back, `is_cl
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import attrs
 
 from proxy.wire.reply import elements, text
 
+if TYPE_CHECKING:
+    from proxy.values.dependencies import Dependents
+    from proxy.wire.request import Raw
+
 ACKS: Final = frozenset([b"subscribe", b"psubscribe", b"ssubscribe", b"unsubscribe", b"punsubscribe", b"sunsubscribe"])
+KEPT_MAX_BYTES: Final = 64 * 1024 * 1024
+"""Of what a client's MULTI has queued; more is not queued anew."""
+
 MESSAGES: Final = frozenset([b"message", b"pmessage", b"smessage", b"invalidate"])
 
 
@@ -34,6 +41,15 @@ class Pinning:
     queued_script: bool = False  # MULTI has queued a script, which may write what it does not declare
     queued_subscribe: bool = False  # MULTI has queued a SUBSCRIBE: after EXEC nothing can be matched any more
     queued: int = 0  # commands MULTI has queued
+    queued_bare: list[bytes] = attrs.field(factory=list)  # keys whose bytes the queue looks at: unwrapped before EXEC
+    queued_fenced: list[bytes] = attrs.field(factory=list)  # keys of the queue that a fence may cover
+    queued_whole: dict[int, list[bytes]] = attrs.field(factory=dict)  # place -> the keys whose values are its reply
+    queued_sealed: dict[bytes, list[tuple[bytes, bytes]]] = attrs.field(factory=dict)  # key -> (stored, value) queued
+    queued_ours: list[int] = attrs.field(factory=list)  # places of what we have queued: not the client's to know
+    queued_dependents: Dependents | None = None  # what the queue drops besides its keys
+    queued_raws: list[bytes] = attrs.field(factory=list)  # what MULTI was given, as far as it is kept
+    queued_bytes: int = 0  # .. and how much that would be
+    preparing: bool = False  # EXEC waits for what must happen on other links before it
     queued_changes: list[tuple[int, str, object]] = attrs.field(factory=list)  # place, attribute of the session, value
 
     @property
@@ -51,12 +67,34 @@ class Pinning:
         """Return whether what holds the link has no end of its own: nobody waits for a subscriber to finish."""
         return self.stream or self.sticky or self.tracking or (self.subscribed and not self.multi)
 
+    @property
+    def may_queue_anew(self) -> bool:
+        """Return whether what MULTI has queued can be discarded and queued again, and nobody knows."""
+        return len(self.queued_raws) == self.queued and not (
+            self.watching or self.queued_changes or self.queued_subscribe
+        )
+
+    def keep(self, raw: Raw) -> None:
+        """Keep what MULTI is given to queue."""
+        self.queued_bytes += len(raw)
+        if self.queued_bytes <= KEPT_MAX_BYTES:
+            self.queued_raws.append(bytes(raw))
+        else:
+            self.queued_raws.clear()
+
     def end_multi(self) -> None:
         """Forget the transaction: EXEC or DISCARD has been answered, and neither leaves a WATCH."""
         self.multi = self.watching = self.queued_all = self.queued_script = self.queued_subscribe = False
-        self.queued = 0
+        self.queued = self.queued_bytes = 0
+        self.queued_raws = []
         self.queued_keys = []
         self.queued_changes = []
+        self.queued_bare = []
+        self.queued_fenced = []
+        self.queued_whole = {}
+        self.queued_sealed = {}
+        self.queued_ours = []
+        self.queued_dependents = None
 
     def acknowledged(self, frame: bytes) -> bytes:
         """Take a (un)subscribe acknowledgement; return its kind, b"" when the frame is none."""

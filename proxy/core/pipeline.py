@@ -3,6 +3,7 @@
     requests --> L1 hit ------------------------------------------> reply
              --> miss: lease, read + PTTL, or join a flight ------> shared link
              --> write: drop, mark, forward ----------------------> shared link
+             --> of a class that does something to values --------> core.value_commands
              --> session's own (HELLO, SELECT, CLIENT ...) -------> reply, or asked on a pinned link
              --> needs a connection's state ----------------------> pinned link  (core.pinned)
 
@@ -21,6 +22,8 @@ from proxy.core.session_commands import SessionCommands
 from proxy.core.shadow import shadow
 from proxy.core.slots import EffectSlot, Slot, WriteAllSlot, WriteSlot
 from proxy.core.stats import Stats
+from proxy.core.value_commands import ValueCommands, Way
+from proxy.core.values import Concern, Values
 from proxy.wire.commands import CommandSpec, Kind
 from proxy.wire.encode import bulk
 from proxy.wire.request import Raw, Request
@@ -39,6 +42,14 @@ class Pipeline:
         self.reads = Reads(engine, stats)
         self.session_commands = SessionCommands(services)
         self.pinned_commands = PinnedCommands(engine, services, self.session_commands)
+        self.value_commands: ValueCommands | None = None
+
+    def take_values(self, values: Values | None) -> None:
+        """Do to values what classes ask for; None: they ask for nothing."""
+        self.value_commands = None if values is None else ValueCommands(self.engine, values)
+        self.pinned_commands.value_commands = self.value_commands
+        self.reads.values = values
+        self.engine.judge = None if values is None else values.judge
 
     def run(self, client: Downstream, requests: list[Request]) -> None:
         """Route a client's requests in order; park the client when one must wait, the rest behind it."""
@@ -88,17 +99,23 @@ class Pipeline:
         find = self.services.table.find
         cached = client.namespace is not None or client.shadow is not None
         writes = engine.enabled
+        values = None if self.value_commands is None else self.value_commands.values
         total = len(requests)
         while at < total:
             raws: list[Raw] = []
             keys: list[bytes] = []
             sort = 0  # 1 = reads, 2 = effects, 3 = writes of known keys
+            concern = Concern.NONE
             while at < total:
                 args, raw = requests[at]
                 spec = by_word.get(args[0]) or find(args)
                 kind = spec.kind
                 if spec.blocks_if and spec.may_block(args):
                     break
+                if values is not None:
+                    concern = values.concern(spec, args)
+                    if concern is Concern.ALL:
+                        break
                 if kind is Kind.WRITE and writes:
                     this = 3
                 elif kind is Kind.READ:
@@ -118,6 +135,8 @@ class Pipeline:
                     assert finder is not None
                     for key in finder(args):
                         keys.append(b"$%d\r\n%b\r\n" % (len(key), key))  # most have one
+                if values is not None and concern is Concern.SEAL:
+                    raw = values.sealed_set(args, raw, engine.now, in_effect=client.classed)
                 raws.append(raw)
                 at += 1
                 if len(raws) >= most:
@@ -144,6 +163,12 @@ class Pipeline:
     def _special(self, client: Downstream, spec: CommandSpec, args: list[bytes], raw: Raw) -> bool:
         """Route what is neither a plain read nor a plain write; False = it must wait."""
         kind = spec.kind
+        if self.value_commands is not None and self.value_commands.concerns(spec, args):
+            way = self.value_commands.take(client, spec, args, raw)
+            if way is Way.SENT:
+                return True
+            if way is Way.PINNED:
+                return self._pinned(client, args, raw)
         if client.shadow is not None and kind in READ_KINDS and len(args) > 1:
             shadow(self.reads, client, spec, args, raw)
             return True
@@ -176,6 +201,10 @@ class Pipeline:
             return True
         if kind is Kind.SESSION and self.session_commands.answer(client, args, raw):
             return True
+        return self._pinned(client, args, raw)
+
+    def _pinned(self, client: Downstream, args: list[bytes], raw: Raw) -> bool:
+        """Send a command that needs a connection of its own; False = it must wait."""
         if client.queue:
             return False  # what it asked for before comes first
         if not client.pin_down():

@@ -16,12 +16,12 @@ from proxy.wire.encode import unbulk
 class Policy:
     """The classes in force. Keys are given as bulk strings."""
 
-    __slots__ = ("_find", "_keeps_others", "classes", "prefixes", "scope", "tightest_s")
+    __slots__ = ("_find", "_keeps_others", "classes", "prefixes", "rules", "scope", "tightest_s")
 
     def __init__(self, classes: Sequence[ClassSettings] = (), scope: Literal["all", "classes"] = "all") -> None:
         self.classes = tuple(classes)
         self.scope = scope
-        rules = Rules(classes)
+        self.rules = rules = Rules(classes)
         self._find = rules.find
         self._keeps_others = scope == "all"
         bounds = [one.max_staleness_s for one in classes if one.l1 and one.max_staleness_s is not None]

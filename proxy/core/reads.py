@@ -10,6 +10,9 @@ Owns what a read does; where commands go that are no reads is `pipeline`'s, who 
 
 from __future__ import annotations
 
+from functools import partial
+from typing import TYPE_CHECKING
+
 from proxy.cache.entry import Entry, Flight, Namespace
 from proxy.core.downstream import Downstream
 from proxy.core.engine import Engine
@@ -17,10 +20,14 @@ from proxy.core.fill_slots import GET, PTTL, FillSlot, JoinSlot, MgetSlot, PttlS
 from proxy.core.gather import gather
 from proxy.core.slots import Link, Slot
 from proxy.core.stats import Stats
+from proxy.core.value_slots import WholeSlot
 from proxy.wire.commands import CommandSpec
-from proxy.wire.encode import bulk, command
+from proxy.wire.encode import bulk, command, unbulk
 from proxy.wire.reads import GET_READ, CachedRead
 from proxy.wire.request import Raw
+
+if TYPE_CHECKING:
+    from proxy.core.values import Values
 
 
 class Reads:
@@ -29,6 +36,7 @@ class Reads:
     def __init__(self, engine: Engine, stats: Stats) -> None:
         self.engine = engine
         self.stats = stats
+        self.values: Values | None = None  # None: no class asks for anything to be done to values
 
     def get(self, client: Downstream, namespace: Namespace, key: bytes) -> None:
         """Answer a GET of a key (as a bulk string): from L1, from a flight, or from Redis under a new lease."""
@@ -70,7 +78,7 @@ class Reads:
     ) -> None:
         """Fetch what is not in L1: under a new lease, in another reader's flight, or for this client alone."""
         engine = self.engine
-        entry = namespace.entries.get(key) if request is None else namespace.answers.get(request)
+        entry = engine.held(namespace, key, request)
         if entry is not None and engine.revive(entry):
             self._hit(client, entry)
             return
@@ -79,6 +87,8 @@ class Reads:
         if link is None:
             client.reply(client.why_not())
             return
+        if self.values is not None and self.values.looks_at_reads:
+            self.values.before_read(link, (unbulk(key),), namespace.scope.db)
         flight = namespace.flights.get(request or key)
         if not (link.tracked and engine.can_lease(key, read)):
             self._pass(client, link, request or GET + key)
@@ -93,17 +103,18 @@ class Reads:
             submit_leased(engine, link, namespace, with_pttl(request or GET + key, key), fill)
         else:
             self.stats.joined += 1
-            join = JoinSlot(client, request or GET + key, engine.now)
+            join = JoinSlot(client, request or GET + key, engine)
             client.owe(join)
             if flight.joiners is None:
                 flight.joiners = [join]
             else:
                 flight.joiners.append(join)
 
-    @staticmethod
-    def _pass(client: Downstream, link: Link, raw: bytes) -> None:
+    def _pass(self, client: Downstream, link: Link, raw: bytes) -> None:
         """Read for this client alone."""
         slot = Slot(client)
+        if self.values is not None and raw.startswith(GET):
+            slot = WholeSlot(client, (unbulk(raw[len(GET) :]),), self.values)
         client.owe(slot)
         link.submit(raw, slot)
 
@@ -113,7 +124,7 @@ class Reads:
         """Read a key whose value, if it is missing, is made anew by one of many: the others may have to wait."""
         engine = self.engine
         namespace, key, request = place
-        join = JoinSlot(client, request or GET + key, engine.now)
+        join = JoinSlot(client, request or GET + key, engine)
         client.owe(join)
         recompute = engine.recomputes.under_way(namespace, request or key)
         if recompute is not None:
@@ -137,6 +148,8 @@ class Reads:
                 waiter.answer(None, 0.0)
             return False
         else:
+            if self.values is not None:
+                self.values.purge(link, (unbulk(key),), namespace.scope.db)
             anew = engine.open(namespace, key, link, None if request is key else request, flight.read)
             self._fetch_for(anew, link, waiters)
         return True
@@ -153,14 +166,14 @@ class Reads:
         """Answer an MGET: what is in L1 from there, the rest fetched in one MGET, a lease for each key."""
         engine = self.engine
         now = engine.now
-        entries = namespace.entries
+        find = partial(engine.held, namespace) if engine.l1.hidden else namespace.entries.get
         frames: list[bytes | None] = []
         known: list[Entry] = []
         missing: list[bytes] = []
         keys: list[bytes] = []
         for name in names:
             key = bulk(name)
-            entry = entries.get(key)
+            entry = find(key)
             if entry is not None and (entry.deadline > now or engine.revive(entry)):
                 entry.uses += 1
                 entry.used_at = now
@@ -176,7 +189,11 @@ class Reads:
             if link is None:
                 client.reply(client.why_not())
                 return
-            self._pass(client, link, command("MGET", *names))
+            slot: Slot = Slot(client) if self.values is None else WholeSlot(client, names, self.values)
+            if self.values is not None:
+                self.values.before_read(link, missing, namespace.scope.db)
+            client.owe(slot)
+            link.submit(command("MGET", *names), slot)
             return
         engine.verifier.count_hits(known)
         self.stats.misses += len(missing)
@@ -187,6 +204,8 @@ class Reads:
         if link is None:
             client.reply(client.why_not())
             return
+        if self.values is not None:
+            self.values.before_read(link, missing, namespace.scope.db)
         flights = [
             engine.open(namespace, key, link)
             if link.tracked
@@ -196,9 +215,11 @@ class Reads:
             else None
             for key in keys
         ]
-        slot = MgetSlot(client, engine, frames, flights)
-        client.owe(slot)
-        submit_leased(engine, link, namespace, command("MGET", *missing), slot)
+        fetching = MgetSlot(client, engine, frames, flights)
+        if engine.judge is not None:
+            fetching.keys = keys
+        client.owe(fetching)
+        submit_leased(engine, link, namespace, command("MGET", *missing), fetching)
         for flight in flights:
             if flight is not None:
                 link.submit(PTTL + flight.key, PttlSlot(engine, flight))

@@ -22,10 +22,23 @@ _GAUGES: Final[Mapping[str, tuple[str, str, str]]] = {
     "respite_upstream_up": ("upstream", "up", "1 while the invalidation link to Redis stands."),
     "respite_tracked_keys": ("upstream", "tracked_keys", "Keys in the server's tracking table, all clients together."),
     "respite_tracked_max_keys": ("upstream", "tracked_max_keys", "Bound of that table; 0 is none."),
+    "respite_fences": ("values", "fences", "Fences in force."),
+    "respite_dictionaries": ("values", "dictionaries", "Dictionaries known, of all classes."),
     "respite_resident_memory_bytes": ("memory", "rss_bytes", "Resident memory of this process."),
     "respite_uptime_seconds": ("", "uptime_s", "Seconds since this worker started."),
 }
-
+_COUNTERS: Final[Mapping[str, tuple[str, str, str]]] = {
+    "respite_l1_evictions": ("l1", "evictions_total", "Entries evicted to keep the bound of L1."),
+    "respite_l1_revoked": ("l1", "revoked_total", "Leases taken back by a push, a write or a flush."),
+    "respite_values_sealed": ("values", "sealed_total", "Values put into an envelope."),
+    "respite_values_opened": ("values", "opened_total", "Envelopes opened in replies of Redis."),
+    "respite_values_damaged": ("values", "damaged_total", "Values whose envelope did not check out."),
+    "respite_values_unwrapped": ("values", "unwrapped_total", "Values made plain for a command that looks at bytes."),
+    "respite_values_purged": ("values", "purged_total", "Values dropped on being read, because of a fence."),
+    "respite_values_raw_bytes": ("values", "raw_bytes_total", "Bytes of the values opened, as clients have them."),
+    "respite_values_stored_bytes": ("values", "stored_bytes_total", "Bytes of the values opened, as Redis has them."),
+    "respite_dependents": ("values", "dependents_total", "Writes that dropped other keys before they were answered."),
+}
 
 REPLIES_SHOWN: Final = 20
 
@@ -42,6 +55,9 @@ class Reported(Protocol):
 
     def link_facts(self) -> list[dict[str, Any]]:
         """Return one row a link to Redis."""
+
+    def value_facts(self) -> dict[str, Any]:
+        """Return what was done to values."""
 
     def uptime_s(self) -> float:
         """Return seconds since the start."""
@@ -114,6 +130,7 @@ def build_report(worker: Reported) -> dict[str, Any]:
             "p90_us": stats.latency.quantile_us(0.90),
             "p99_us": stats.latency.quantile_us(0.99),
         },
+        "values": worker.value_facts(),
         "links": links,
         "memory": {"rss_bytes": worker.resident_bytes()},
     }
@@ -171,9 +188,16 @@ def gauges(report: Mapping[str, Any]) -> Iterable[MetricFamily]:
     for name, (section, field, text) in _GAUGES.items():
         value = sections[section][field] if section else report[field]
         yield MetricFamily(name, "gauge", text, (Sample("", {}, float(value)),))
-    l1 = report["l1"]
+    for name, (section, field, text) in _COUNTERS.items():
+        yield MetricFamily(name, "counter", text, (Sample("_total", {}, float(report[section][field])),))
+    values = report["values"]
+    sweep, ttl = values["sweep"], values["ttl"]
+    swept = (Sample("_total", {"what": what}, float(sweep[f"{what}_total"])) for what in ("scanned", "unlinked"))
+    yield MetricFamily("respite_sweep_keys", "counter", "Keys that sweeps have looked at, and removed.", tuple(swept))
+    tiers = (Sample("_total", {"tier": tier}, float(count)) for tier, count in ttl["decided_total"].items())
+    yield MetricFamily("respite_ttl_decisions", "counter", "Writes of adaptive classes, by tier.", tuple(tiers))
     for name, field, text in (
-        ("respite_l1_evictions", "evictions_total", "Entries evicted to keep the bound of L1."),
-        ("respite_l1_revoked", "revoked_total", "Leases taken back by a push, a write or a flush."),
+        ("respite_ttl_changed", "changed_total", "Writes that got another TTL than the app asked for."),
+        ("respite_ttl_would_change", "would_change_total", "Writes that would have, by classes that only report."),
     ):
-        yield MetricFamily(name, "counter", text, (Sample("_total", {}, float(l1[field])),))
+        yield MetricFamily(name, "counter", text, (Sample("_total", {}, float(ttl[field])),))

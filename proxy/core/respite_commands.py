@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from proxy.core.downstream import Downstream, Host, Services
+from proxy.core.respite_values import ask_value, invalidate, set_versioned, version
 from proxy.core.session import Filters
 from proxy.core.slots import Pending
 from proxy.errors import HOST_SILENT
@@ -21,19 +22,25 @@ HELP: Final = (
     "CLIENTS",
     "    Return the client connections, one line each, as CLIENT LIST does.",
     "EXPLAIN <key>",
-    "    Return what L1 holds for a key, for which user, database and protocol.",
+    "    Return what L1 and Redis hold for a key, which class it has, and what becomes of its TTL.",
     "HELP",
     "    Print this help.",
     "INFO [<section>]",
-    "    Return figures as INFO does, one a line. Sections: upstream, clients, l1, commands, latency, memory.",
+    "    Return figures as INFO does, one a line. Sections: upstream, clients, l1, values, commands, latency, memory.",
+    "INVALIDATE KEY <key> [<key> ...] | MATCH <glob> | TAG <tag>",
+    "    Drop keys, what matches a glob, or what carries a tag, in both tiers; return how many keys and fences.",
     "L1 CLEAR",
     "    Drop everything in L1; return how many entries went.",
     "LINKS",
     "    Return the connections to Redis, one line each.",
     "RELOAD",
     "    Read the configuration again and apply what can be applied; a wrong one changes nothing.",
+    "SETV <key> <version> <value> [EX <seconds> | PX <milliseconds>]",
+    "    Write a value over one with an older version, or none; return 1 if it was written, 0 if a newer one is there.",
     "STATS",
     "    Return all figures as JSON, as /stats.json of the admin port does.",
+    "VERSION <key>",
+    "    Return the version of a key's value, nil where it has none.",
 )
 PROBE: Final = command("CONFIG", "GET", "respite-may-i")
 
@@ -52,8 +59,17 @@ class RespiteCommands:
             if reply[:1] in b"-!":
                 return reply
             host = self._services.host
-            if [word.upper() for word in words] == [b"RELOAD"]:
-                return self._reload(host, client.session.protocol)
+            match [word.upper() for word in words]:
+                case [b"RELOAD"]:
+                    return self._reload(host, client.session.protocol)
+                case [b"EXPLAIN", _]:
+                    return self._explain(host, client, words[1])
+                case [b"VERSION", _]:
+                    return version(client, words[1])
+                case [b"SETV", _, _, _, *_]:
+                    return set_versioned(client, self._services, words[1:])
+                case [b"INVALIDATE", b"KEY", _, *_] | [b"INVALIDATE", b"MATCH" | b"TAG", _]:
+                    return invalidate(client, self._services, words[1].upper(), words[2:])
             pending = None if host is None else self._ask_host(host, client.session.protocol, words)
             return self._answer(client, words) if pending is None else pending
 
@@ -76,6 +92,27 @@ class RespiteCommands:
             host.ask("reload", then=then)
         return pending
 
+    def _explain(self, host: Host | None, client: Downstream, key: bytes) -> Pending:
+        """Join what all workers know of a key with what Redis holds."""
+        pending = Pending()
+        protocol = client.session.protocol
+
+        def known(facts: dict[str, Any] | None) -> None:
+            if facts is None:
+                pending.settle(HOST_SILENT)
+            elif "value" in facts:
+                pending.settle(verbatim(json.dumps(facts), protocol))
+            else:
+                ask_value(
+                    client, key, lambda value: pending.settle(verbatim(json.dumps({**facts, "value": value}), protocol))
+                )
+
+        if host is None:
+            known(self._services.explain(key))
+        else:
+            host.ask("explain", key, then=known)
+        return pending
+
     def _ask_host(self, host: Host, protocol: int, words: list[bytes]) -> Pending | None:
         """Ask all workers what one of them cannot say; None for what is the same in all."""
         pending = Pending()
@@ -96,8 +133,6 @@ class RespiteCommands:
                 return ask("stats", form=lambda report: verbatim(_info(_section(report, name)), protocol))
             case [b"STATS"]:
                 return ask("stats", form=lambda report: verbatim(json.dumps(report), protocol))
-            case [b"EXPLAIN", _]:
-                return ask("explain", words[1], form=lambda facts: verbatim(json.dumps(facts), protocol))
             case [b"CLIENTS"]:
                 return ask("lines", Filters(), form=lambda lines: verbatim("".join(f"{x}\n" for x in lines), protocol))
             case [b"LINKS"]:
@@ -121,8 +156,6 @@ class RespiteCommands:
                 return verbatim(_info({name: report} if report else {}), protocol)
             case [b"STATS"]:
                 return verbatim(json.dumps(services.report("")), protocol)
-            case [b"EXPLAIN", _]:
-                return verbatim(json.dumps(services.explain(words[1])), protocol)
             case [b"CLIENTS"]:
                 return verbatim("".join(services.line_of(session) + "\n" for session in services.sessions), protocol)
             case [b"LINKS"]:

@@ -79,6 +79,8 @@ def shadow(reads: Reads, client: Downstream, spec: CommandSpec, args: list[bytes
     if link is None:
         client.reply(client.why_not())
         return
+    if reads.values is not None and spec.every_key is not None:
+        reads.values.before_read(link, [bytes(key) for key in spec.every_key(args)], namespace.scope.db)
     read = spec.read or GET_READ
     if spec.kind is Kind.MGET:
         keys = [bulk(name) for name in args[1:]]

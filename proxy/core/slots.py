@@ -224,7 +224,7 @@ class WriteSlot(Slot):
     __slots__ = ("_engine", "keys")
     is_write = True
 
-    def __init__(self, client: Client, engine: Engine, keys: list[bytes]) -> None:
+    def __init__(self, client: Client | None, engine: Engine, keys: list[bytes]) -> None:
         super().__init__(client)
         self._engine = engine
         self.keys = keys  # as bulk strings

@@ -1,13 +1,12 @@
 """The invalidation link: a RESP3 connection that receives pushes and PONGs, and tells what the server is.
 
-Owns the connection the tracking hangs on, the command table it brings, and the watch over ACL changes. Everything
-that arrives is decoded here (hiredis): nothing of it is ever forwarded.
+Owns the connection the tracking hangs on, and the command table it brings. What else is asked of the server, again and
+again, is `net.watch`'s; what other proxies say, `net.announcements`'. Everything that arrives is decoded here, by
+hiredis: nothing of it is ever forwarded.
 """
 
 from __future__ import annotations
 
-import hashlib
-import re
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, Final
@@ -16,8 +15,6 @@ import hiredis
 import trio
 
 from proxy.core.engine import Engine
-from proxy.core.governor import EVERY_S as GOVERN_EVERY_S
-from proxy.core.governor import Governor
 from proxy.core.session import Identity
 from proxy.core.tracking import Tracking
 from proxy.errors import HandshakeError, RemoteError
@@ -26,17 +23,13 @@ from proxy.net.backoff import Backoff
 from proxy.net.dial import Stream, Upstream, open_stream
 from proxy.net.outbox import Outbox
 from proxy.net.reactor import READ, WRITE, Reactor
+from proxy.net.watch import Watch
 from proxy.wire.commands import CommandTable, Kind
 from proxy.wire.encode import command
 from proxy.wire.greeting import CLIENT_FIELDS, QUESTIONS, Greeting, read_greeting
 
 PING: Final = command("PING")
-ACL_LIST: Final = command("ACL", "LIST")
-INFO_KEYSPACE: Final = command("INFO", "keyspace")
-_VOLATILE_FIELDS: Final = re.compile(rb"(?:keys_with_volatile_items|subexpiry)=[1-9]")
-CONFIG_MAX_KEYS: Final = command("CONFIG", "GET", "tracking-table-max-keys")
-INFO_STATS: Final = command("INFO", "stats")
-ACL_EVERY_S: Final = 1.0  # how long a change of ACLs made elsewhere may go unseen
+WATCH_EVERY_S: Final = 1.0  # how long a change of ACLs made elsewhere may go unseen
 log = get_logger("control")
 
 
@@ -56,8 +49,9 @@ class ControlLink:
         self.why = "not reached yet"
         self.first_attempt = trio.Event()
         self.on_up: Callable[[], None] = lambda: None
-        self.on_users: Callable[[set[bytes]], None] = lambda _: None
         self.on_down: Callable[[], None] = lambda: None
+        self.on_watch: Callable[[], None] = lambda: None  # it is time to ask what must be asked again and again
+        self.on_message: Callable[[bytes], None] = lambda _: None
         self._reactor = reactor
         self._engine = engine
         self._tracking = tracking
@@ -70,16 +64,15 @@ class ControlLink:
         self._mask = READ
         self._ended = trio.Event()
         self._client_id = 0
-        self._expected: list[str] = []  # what the replies to come answer: ping, fence, acl, fields, table ..
+        self._expected: list[str] = []  # what the replies to come answer: ping, fence, asked ..
         self._heard_at = 0.0
         self._pinged_at = 0.0
-        self._acl_at = 0.0
-        self._acl_digest = b""
+        self._watched_at = 0.0
         self._redirect_refused = False
         self._also_cached: tuple[str, ...] = ()
-        self._has_field_expiry = False
-        self.governor = Governor()
-        self._governed_at = 0.0
+        self.watch = Watch(self, engine, tracking)
+        self._asked: deque[Callable[[Any], None]] = deque()
+        self._on_refused: Callable[[str], None] = lambda _: None
         self._fencing: list[Callable[[], None]] = []  # who asked for a fence in this wake-up
         self._fenced: deque[list[Callable[[], None]]] = deque()  # and in earlier ones, a PING each
 
@@ -124,7 +117,7 @@ class ControlLink:
         self.table = table
         for name, why in self.table.refused.items():
             log.warning("not cached", command=name, why=why)
-        self._has_field_expiry = self.table.find([b"HPEXPIRE"]).kind is Kind.FIELD_EXPIRY
+        self.watch.has_field_expiry = self.table.find([b"HPEXPIRE"]).kind is Kind.FIELD_EXPIRY
 
     def refresh(self) -> None:
         """Read the command table anew: the server knows a command that we do not."""
@@ -177,9 +170,8 @@ class ControlLink:
         self._ended = trio.Event()
         self._expected.clear()
         self._fenced.clear()
-        self._acl_digest = b""
-        if self._has_field_expiry:
-            self._engine.let_fields_expire(0.0)  # until the server has said that no field does
+        self._asked.clear()
+        self.watch.begin()
         self._heard_at = self._engine.now
         self._reactor.add(stream.fileno(), self)
         self._client_id = greeting.client_id
@@ -193,11 +185,24 @@ class ControlLink:
             self._tracking.begin(self._client_id, self._engine.now)
         self.state, self.why = "up", ""
         log.info("upstream up", server=self.server, tracking=mode, reason=self._tracking.reason)
-        if self._tracking.redirects:
-            self._send(CONFIG_MAX_KEYS, "limit")
-            self._governed_at = self._engine.now
+        self.watch.begin_governing()
         self._ping()
         self.on_up()
+
+    @property
+    def is_resp3(self) -> bool:
+        """Return whether pushes can come on it."""
+        return self._client_id > 0
+
+    def ask(self, raw: bytes, then: Callable[[Any], None]) -> None:
+        """Send a command of ours; `then` gets its reply, decoded, or never is called because the link is lost."""
+        self._asked.append(then)
+        self._send(raw, "asked")
+
+    def subscribe(self, channel: bytes, refused: Callable[[str], None]) -> None:
+        """Hear what is published in a channel (`on_message`); `refused` hears why that is not possible."""
+        self._on_refused = refused
+        self._send(command("SUBSCRIBE", channel), "subscribe")
 
     def fence(self, then: Callable[[], None]) -> None:
         """Call `then` when a PING sent at the end of this wake-up has come back: the pushes before it are applied.
@@ -252,7 +257,7 @@ class ControlLink:
     def check_acl(self) -> None:
         """Look at the ACLs now."""
         if self._stream is not None:
-            self._send(ACL_LIST, "acl")
+            self.watch.check_acl()
 
     def _ping(self) -> None:
         now = self._engine.now
@@ -261,14 +266,11 @@ class ControlLink:
             self._heard_at = now
         self._tracking.ping(now)
         self._send(PING, "ping")
-        if now - self._acl_at >= ACL_EVERY_S:
-            self._acl_at = now
-            self._send(ACL_LIST, "acl")
-            if self._has_field_expiry:
-                self._send(INFO_KEYSPACE, "fields")
-        if self._tracking.redirects and now - self._governed_at >= GOVERN_EVERY_S:
-            self._governed_at = now
-            self._send(INFO_STATS, "table pressure")
+        if now - self._watched_at >= WATCH_EVERY_S:
+            self._watched_at = now
+            self.watch.turn()
+            self.on_watch()
+        self.watch.turn_governor()
 
     def _send(self, raw: bytes, expect: str) -> None:
         self._expected.append(expect)
@@ -321,6 +323,10 @@ class ControlLink:
                     self._engine.flush()  # FLUSHALL, FLUSHDB: the null means everything
                 case [b"invalidate", [*keys]] if all(isinstance(key, bytes) for key in keys):
                     self._engine.drop_pushed(keys)
+                case [b"message", _, payload]:
+                    self.on_message(payload)
+                case [b"subscribe", *_]:
+                    self._expected.remove("subscribe")
                 case [b"invalidate", *_]:
                     self.lose("an invalidation that cannot be understood may be one that is missed")
             return
@@ -330,6 +336,10 @@ class ControlLink:
         expected = self._expected.pop(0)
         if expected == "ping":
             self._tracking.pong()
+        elif expected == "asked":
+            self._asked.popleft()(frame)
+        elif expected == "subscribe":
+            self._on_refused(str(frame))
         elif expected == "fence":
             for then in self._fenced.popleft():
                 then()
@@ -340,26 +350,6 @@ class ControlLink:
             self._tracking.begin(self._client_id, self._engine.now)
         elif expected == "table" and not isinstance(frame, hiredis.ReplyError):
             self._learn(CommandTable.from_reply(frame, self._also_cached))
-        elif expected == "limit":
-            self.governor.limit(None if isinstance(frame, hiredis.ReplyError) else frame)
-        elif expected == "table pressure":
-            if isinstance(frame, bytes) and self.governor.judge(frame) == "narrow" and not self._tracking.narrowed:
-                self._tracking.narrowed = True
-                self._engine.l1.admit = "second_read"
-                self.lose("what is tracked is narrowed")
-        elif expected == "fields":
-            # Valkey's word, and Redis'. A user who may not ask gets an error: then nothing is known.
-            if isinstance(frame, hiredis.ReplyError) or _VOLATILE_FIELDS.search(frame):
-                self._engine.let_fields_expire(0.0)
-            else:
-                self._engine.keep_fields()
-        elif expected == "acl" and not isinstance(frame, hiredis.ReplyError):
-            digest = hashlib.sha256(repr(frame).encode()).digest()
-            if self._acl_digest and digest != self._acl_digest:
-                log.info("ACLs changed, L1 is dropped")
-                self._engine.flush()
-                self.on_users({line.split()[1] for line in frame})
-            self._acl_digest = digest
 
     def on_crash(self) -> None:
         """End: a push that is not understood may be one that is missed."""

@@ -31,8 +31,8 @@ class Facts:
             "state": control.state,
             "server": control.server,
             "why": control.why,
-            "tracked_keys": control.governor.keys,
-            "tracked_max_keys": control.governor.max_keys,
+            "tracked_keys": control.watch.governor.keys,
+            "tracked_max_keys": control.watch.governor.max_keys,
         }
 
     def link_facts(self) -> list[dict[str, Any]]:
@@ -67,6 +67,10 @@ class Facts:
             for link in self._worker.pool.links
         ]
         return rows
+
+    def value_facts(self) -> dict[str, Any]:
+        """Return what was done to values."""
+        return self._worker.value_layer.report()
 
     def uptime_s(self) -> float:
         """Return seconds since the start."""

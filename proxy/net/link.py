@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from proxy.core.slots import Failure, Slot
 from proxy.core.stats import Stats
@@ -23,8 +23,13 @@ from proxy.net.reactor import READ, WRITE, Reactor
 from proxy.wire.reply import FrameScanner, ReplyError
 from proxy.wire.request import Raw
 
+if TYPE_CHECKING:
+    from proxy.values.stream import StreamOpener
+
 RECV_MIN: Final = 16 * 1024
 RECV_MAX: Final = 256 * 1024  # one read of a link that streams; more only delays the others
+SLOW_CLIENT: Final = 1  # why a link is not read: bits
+DICTIONARY: Final = 2
 _OKS: Final = b"+OK\r\n" * 512
 log = get_logger("link")
 
@@ -39,6 +44,7 @@ class Link:
         "_on_lost",
         "_out",
         "_outbox",
+        "_pauses",
         "_push_parts",
         "_reactor",
         "_recv_size",
@@ -50,6 +56,7 @@ class Link:
         "kind",
         "mode",
         "open",
+        "opener",
         "optin",
         "patient",
         "paused",
@@ -68,7 +75,7 @@ class Link:
         self.optin = False  # it tracks only reads that CLIENT CACHING YES goes before
         self.tracked = False  # Redis tracks what is read here: leases may be opened
         self.patient = False  # a blocking command runs: no reply is late
-        self.paused = False  # not read, because the client a reply streams to is slow
+        self.paused = False  # not read: its reply's client is slow, or a value cannot be opened without a dictionary
         self.fifo: deque[Slot] = deque()
         self.waiting_since = 0.0  # when Redis last answered, or when the first of the waiting commands was given
         self.relieved: set[Callable[[], None]] = set()  # clients read no further until the outbox is empty
@@ -81,8 +88,11 @@ class Link:
         self._given = 0  # bytes ever given to the socket or the outbox
         self._dirty = False
         self._mask = READ
+        self._pauses = 0  # what it is paused for
         self._recv_size = RECV_MIN
         self._scanner = FrameScanner()
+        # None: values are stored as they were written. It opens them before anything here sees them.
+        self.opener = None if reactor.openers is None else reactor.openers.make()
         self._push_parts: list[bytes] | None = None  # a push cut by the end of a chunk
 
     @property
@@ -170,13 +180,17 @@ class Link:
             self._mask = mask
             self._reactor.modify(self._stream.fileno(), mask)
 
-    def pause(self) -> None:
+    def pause(self, why: int = SLOW_CLIENT) -> None:
         """Read no further for now."""
+        self._pauses |= why
         self.paused = True
         self._watch(self._mask & ~READ)
 
-    def resume(self) -> None:
-        """Read again."""
+    def resume(self, why: int = SLOW_CLIENT) -> None:
+        """Read again, unless it is paused for another reason, too."""
+        self._pauses &= ~why
+        if self._pauses:
+            return
         self.paused = False
         self.waiting_since = self._reactor.engine.now
         self._watch(self._mask | READ)
@@ -216,8 +230,35 @@ class Link:
         if self.fifo:  # one sample a chunk, its oldest command: a count for each would be 4 % of a pass-through
             self._stats.latency.add(now - self.fifo[0].submitted_at)
         try:
-            self.receive(data)
+            if self.opener is not None:
+                self._receive_sealed(self.opener, data)
+            else:
+                self.receive(data)
         except (ReplyError, ValueError) as exc:  # ValueError: a length that is no number
+            self.lose(str(exc))
+
+    def _receive_sealed(self, opener: StreamOpener, data: bytes) -> None:
+        """Land what may be looked at, its values opened; read no further while one of them cannot be yet."""
+        data = opener.open(self._scanner, data)
+        if data:
+            self.receive(data)
+        wanted = opener.waits_for
+        if wanted and self.open:  # only now: the answer may be there at once, and what came before is landed first
+            self.pause(DICTIONARY)
+            assert self._reactor.openers is not None
+            self._reactor.openers.fetch(wanted, lambda: self._reactor.guard(self, lambda: self._reopen(wanted)))
+
+    def _reopen(self, wanted: int) -> None:
+        """Go on: a dictionary has come, or is lost."""
+        opener, openers = self.opener, self._reactor.openers
+        if not self.open or opener is None or opener.waits_for != wanted:
+            return
+        if openers is None or not openers.knows(wanted):
+            opener.give_up(wanted)
+        self.resume(DICTIONARY)
+        try:
+            self._receive_sealed(opener, b"")
+        except (ReplyError, ValueError) as exc:
             self.lose(str(exc))
 
     def receive(self, data: bytes) -> None:

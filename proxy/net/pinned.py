@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 import attrs
 import trio
@@ -27,6 +27,9 @@ from proxy.net.reactor import Reactor
 from proxy.wire.encode import command, count
 from proxy.wire.reply import ReplyError
 from proxy.wire.request import Raw
+
+if TYPE_CHECKING:
+    from proxy.values.stream import StreamOpener
 
 IDLE_S: Final = 30.0
 NAME: Final = "respite-pinned"  # in CLIENT LIST of Redis
@@ -81,6 +84,13 @@ class PinnedLink(Link):
         self.idle_since = 0.0
         self.name = NAME.encode()  # what CLIENT GETNAME says on it
 
+    def _receive_sealed(self, opener: StreamOpener, data: bytes) -> None:
+        """Open nothing where nothing is matched: what MONITOR or a dump says is no reply."""
+        if self.state.stream and not self.fifo:
+            self.receive(data)
+        else:
+            super()._receive_sealed(opener, data)
+
     def receive(self, data: bytes) -> None:
         """Land replies; hand over what is out of band."""
         if self.state.stream and not self.fifo:
@@ -101,6 +111,11 @@ class PinnedLink(Link):
             super().on_surplus(data)
         elif self.holder is not None:
             self.holder.out_of_band(data)
+
+    @property
+    def db(self) -> int:
+        """The database it is in."""
+        return self.place.db
 
     def send_raw(self, raw: Raw) -> None:
         """Forward bytes whose replies nobody matches."""

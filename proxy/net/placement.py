@@ -201,6 +201,11 @@ class PlacedClient(Sender):
         self.rescope()
         self._mark()
 
+    @property
+    def classed(self) -> bool:
+        """Whether what classes say of values holds for what it writes."""
+        return self.worker.is_classed(self.session)
+
     def unpin(self) -> None:
         """End the pinned link, if there is one, with whatever state it holds."""
         link, self.pin = self.pin, None

@@ -14,13 +14,16 @@ import select
 import selectors
 import time
 from collections.abc import Callable
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 import trio
 
 from proxy.core.engine import Engine
 from proxy.core.tracking import Tracking
 from proxy.log import get_logger
+
+if TYPE_CHECKING:
+    from proxy.net.openers import Openers
 
 READ: Final = 0x001  # EPOLLIN, under the same numbers with every poller
 WRITE: Final = 0x004
@@ -131,6 +134,7 @@ class Reactor:
         self.clock = clock
         self.dirty_links: list[Flushable] = []
         self.dirty_clients: list[Flushable] = []
+        self.openers: Openers | None = None  # None: values are stored as they were written
         self._owners: dict[int, Owner] = {}
         self._poller = poller or make_poller()
         engine.now = clock()

@@ -41,6 +41,7 @@ from proxy.net.sender import Sender
 from proxy.net.timers import Timers
 from proxy.net.tls import client_context, server_context
 from proxy.net.upstream import DataLinks, Group
+from proxy.net.value_layer import ValueLayer
 from proxy.wire.commands import CommandTable
 from proxy.wire.request import Limits, RequestParser
 
@@ -102,9 +103,12 @@ class Worker:
         self.links.run_id = lambda: self.control.run_id if self.control.is_up else b""
         self.links.on_elsewhere = lambda: self.control.lose("the address of the upstream leads to another server")
         self.control.on_up = self._control_up
-        self.control.on_down = self.hellos.clear
-        self.control.on_users = self._users_changed
+        self.control.on_down = self._control_down
+        self.control.watch.on_users = self._users_changed
         self.links.on_refused = self._refused
+        self.value_layer = ValueLayer(self)
+        self.values = self.value_layer.values
+        self.invalidate = self.value_layer.invalidator.invalidate
         self.facts = Facts(self)
         self.apply(settings)
 
@@ -142,6 +146,7 @@ class Worker:
             self.engine.policy = policy if policy.is_needed else None
             self.engine.flush()
             self.control.lose("the classes were changed")
+        self.value_layer.apply(self.settings, self._policy.rules)
 
     def switch_l1(self, *, on: bool) -> None:
         """Use L1 or not. Off drops everything; on starts a new invalidation link, for what was untracked meanwhile."""
@@ -154,10 +159,15 @@ class Worker:
         self.control.lose("L1 was switched " + ("on" if on else "off"))
 
     def mode_of(self, session: Session) -> str:
-        """Return what of Respite is in effect for a client: "on", "shadow" or "off". The same for all of its life."""
+        """Return what of L1 is in effect for a client: "on", "shadow" or "off". The same for all of its life."""
+        return self._rolled_out(session) if self.engine.enabled else "off"
+
+    def is_classed(self, session: Session) -> bool:
+        """Return whether what classes say of values holds for what a client writes."""
+        return self._rolled_out(session) == "on"
+
+    def _rolled_out(self, session: Session) -> str:
         rollout = self.settings.rollout
-        if not self.engine.enabled:
-            return "off"
         # Ids are counted up: spread over 0 .. 100, so that any percentage takes its share of any hundred clients.
         place = session.id * _GOLDEN % 1.0 * 100
         return rollout.mode if place < rollout.percent else "off"
@@ -172,6 +182,7 @@ class Worker:
                 await nursery.start(self.pool.run)
                 nursery.start_soon(self.control.run)
                 nursery.start_soon(self.timers.run)
+                nursery.start_soon(self.value_layer.run)
                 nursery.start_soon(self._watch_redirect)
                 await self.control.first_attempt.wait()
                 for listener in self.listeners:
@@ -281,6 +292,11 @@ class Worker:
     def _control_up(self) -> None:
         self.hellos.clear()
         self.links.retrack()
+        self.value_layer.control_up()
+
+    def _control_down(self) -> None:
+        self.hellos.clear()
+        self.value_layer.announcements.end()
 
     async def _watch_redirect(self) -> None:
         """Fall back to broadcast when the server will not redirect."""
@@ -356,7 +372,7 @@ class Worker:
 
     def explain(self, key: bytes) -> dict[str, Any]:
         """Return what is known about a key."""
-        return explain_key(self.engine, key)
+        return {**explain_key(self.engine, key), **self.value_layer.explain(key)}
 
     def clear_l1(self) -> int:
         """Drop everything in L1; return how many entries went."""

@@ -8,6 +8,7 @@ from typing import Any, Final
 import attrs
 import trio
 
+from proxy.admin.routes import Event
 from proxy.app import App
 from proxy.config.model import Settings
 from proxy.core.merge import Figures
@@ -40,6 +41,7 @@ class Duties:
             "drain": self.drain,
             "explain": self.explain,
             "figures": self.figures,
+            "invalidate": self.invalidate,
             "kill": self.kill,
             "lines": self.lines,
             "pause": self.pause,
@@ -63,6 +65,10 @@ class Duties:
     async def explain(self, key: bytes) -> dict[str, Any]:
         """Return what is known about a key."""
         return await self._running().explain(key)
+
+    async def invalidate(self, event: Event) -> dict[str, int]:
+        """Drop keys, globs and tags from both tiers; return what was dropped."""
+        return await self._running().invalidate(event)
 
     async def apply(self, settings: Settings) -> None:
         """Take what may change while running."""

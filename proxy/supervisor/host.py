@@ -11,12 +11,13 @@ from typing import Any, Final
 
 import trio
 
+from proxy.admin.routes import Event
 from proxy.config.model import Settings
 from proxy.config.reload import compare, merge_live
 from proxy.core.merge import Figures, join_facts, join_families, join_reports, retire
 from proxy.core.session import Filters
 from proxy.core.stats import MetricFamily, Sample
-from proxy.errors import ConfigError
+from proxy.errors import ConfigError, RemoteError
 from proxy.log import configure, get_logger
 from proxy.net.process import resident_bytes
 from proxy.supervisor.channel import Handler, NoAnswerError
@@ -95,6 +96,24 @@ class Host:
     async def explain(self, key: bytes) -> dict[str, Any]:
         """Return what the workers know about a key."""
         return join_facts(list((await self._ask("explain", key)).items()))
+
+    async def invalidate(self, event: Event) -> dict[str, int]:
+        """Have one worker drop keys, globs and tags; the others hear of it through Redis.
+
+        They are asked in turn until one has: twice does no harm. Raises RemoteError, with the last one's reason.
+        """
+        why = "no worker runs"
+        for seat in self.fleet.seats:
+            if seat.child is None or seat.child.urls is None:
+                continue
+            try:
+                dropped: dict[str, int] = await seat.child.channel.ask("invalidate", event)
+            except NoAnswerError as exc:
+                why = str(exc)
+                log.warning("worker could not invalidate", worker=seat.index, why=why)
+            else:
+                return dropped
+        raise RemoteError(why)
 
     async def reload(self) -> dict[str, Any]:
         """Read the configuration again and have every worker apply it; a wrong one changes nothing."""

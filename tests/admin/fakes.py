@@ -11,7 +11,9 @@ import attrs
 import trio
 
 from proxy.admin.http import Limits, serve_admin
+from proxy.admin.routes import Event
 from proxy.core.stats import MetricFamily, Sample
+from proxy.errors import RemoteError
 
 STATS: dict[str, Any] = {
     "version": "0.1.0",
@@ -83,7 +85,8 @@ class FakeSource:
     metrics: tuple[MetricFamily, ...] = (
         MetricFamily("respite_commands", "counter", "Commands answered.", (Sample("_total", {}, 3.0),)),
     )
-    asked: list[bytes | str] = attrs.field(factory=list)
+    dropped: dict[str, int] | RemoteError = attrs.field(factory=lambda: {"keys": 2, "entries": 3, "fences": 1})
+    asked: list[bytes | str | Event] = attrs.field(factory=list)
     on_drain: Callable[[], None] = lambda: None
 
     async def ready(self) -> tuple[bool, str]:
@@ -107,6 +110,13 @@ class FakeSource:
         """Note it and return `reloaded`."""
         self.asked.append("reload")
         return self.reloaded
+
+    async def invalidate(self, event: Event) -> dict[str, int]:
+        """Note the event, and return `dropped` or raise it."""
+        self.asked.append(event)
+        if isinstance(self.dropped, RemoteError):
+            raise self.dropped
+        return self.dropped
 
     def drain(self) -> None:
         """Note it and call `on_drain`."""

@@ -8,8 +8,10 @@ import struct
 
 import pytest
 import trio
+import trio.testing
 
 from proxy.admin.http import Limits, serve_admin
+from proxy.admin.routes import Event
 from proxy.core.stats import MetricFamily, Sample
 from proxy.errors import ListenError
 
@@ -283,3 +285,28 @@ async def test_serve_admin_many_metrics_arrive_whole() -> None:
 
     assert len(answer.body) == int(answer.headers["content-length"])
     assert answer.body.endswith(b'respite_x{n="29999"} 29999.0\n')
+
+
+async def test_port_hands_a_body_over_whole() -> None:
+    """What is posted reaches the proxy, in however many pieces it came."""
+    async with running() as port:
+        stream = await port.connect()
+        async with stream:
+            head = "POST /invalidate HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: 17\r\n\r\n"
+            await stream.send_all(head.encode())
+            for piece in (b'{"keys"', b': ["a:1', b'"]}'):
+                await trio.testing.wait_all_tasks_blocked()
+                await stream.send_all(piece)
+            answer = Answer.of(await read_all(stream))
+
+        assert (answer.status, port.source.asked) == (200, [Event((b"a:1",))])
+
+
+async def test_port_body_larger_than_the_limit_is_refused() -> None:
+    """Nobody makes the port hold more than its limit; nothing of it is acted on."""
+    async with running(limits=Limits(body_bytes=100)) as port:
+        head = "POST /invalidate HTTP/1.1\r\nHost: localhost\r\nContent-Length: 101\r\n\r\n"
+        answer = Answer.of(await port.talk(head.encode() + b" " * 101))
+
+        assert (answer.status, port.source.asked) == (413, [])
+        assert "100 bytes" in answer.json["error"]

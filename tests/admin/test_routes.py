@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from proxy.admin.routes import ROUTES, Request, Response, respond
+from proxy.admin.routes import ROUTES, Event, Request, Response, respond
+from proxy.errors import RemoteError
 
 from .fakes import STATS, FakeSource
 
@@ -226,3 +227,72 @@ async def test_respond_foreign_origin_without_a_token_is_refused(origin: str) ->
     response = await _ask("POST /drain", headers={"host": "127.0.0.1:6390", "origin": origin})
 
     assert (response.status, response.after) == (403, None)
+
+
+async def _post(body: bytes, source: FakeSource) -> Response:
+    return await respond(Request("POST", "/invalidate", {}, body), "", source)
+
+
+@pytest.mark.parametrize(
+    ("body", "event"),
+    [
+        (b'{"keys": ["a", "b", "a"]}', Event((b"a", b"b"))),
+        (b'{"patterns": ["l:*"], "tags": ["t"], "db": 3}', Event((), (b"l:*",), (b"t",), 3)),
+        (b'{"keys": [""], "db": 0}', Event((b"",), db=0)),
+        (b'{"keys": ["\\udcff\\u00e4"]}', Event((b"\xff\xc3\xa4",))),
+        (b'{"keys": ["k"], "id": "1", "version": 1732272000000, "publisher": "api-1", "seq": 42}', Event((b"k",))),
+        (b'{"keys": ["k"], "traceparent": "00-1"}', Event((b"k",))),
+    ],
+)
+async def test_respond_invalidate_reads_an_event(body: bytes, event: Event) -> None:
+    """Keys of any bytes, globs, tags and the database are handed over, and what was dropped is the answer."""
+    source = FakeSource()
+
+    response = await _post(body, source)
+
+    assert (response.status, source.asked) == (200, [event])
+    assert _json(response) == {"keys": 2, "entries": 3, "fences": 1}
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        (b"", "there is no body"),
+        (b"keys=a", "no JSON"),
+        (b"\xff\xfe", "no JSON"),
+        (b"[" * 60_000, "no JSON"),
+        (b'["a"]', "no JSON object"),
+        (b"{}", "names nothing"),
+        (b'{"keys": [], "version": 1}', "names nothing"),
+        (b'{"keys": "a"}', "`keys` is a list of strings"),
+        (b'{"keys": ["a", 1]}', "`keys` is a list of strings"),
+        (b'{"tags": null}', "`tags` is a list of strings"),
+        (b'{"keys": ["\\ud800"]}', "surrogate"),
+        (b'{"patterns": [""]}', "takes nothing"),
+        (b'{"keys": ["a"], "tags": [""]}', "takes nothing"),
+        (b'{"keys": ["a"], "tag": ["t"]}', "did you mean `tags`?"),
+        (b'{"key": ["a"]}', "did you mean `keys`?"),
+        (b'{"keys": ["a"], "db": -1}', "`db` is a whole number"),
+        (b'{"keys": ["a"], "db": true}', "`db` is a whole number"),
+        (b'{"keys": ["a"], "version": 1.5}', "`version` is a whole number"),
+        (b'{"keys": ["a"], "seq": "1"}', "`seq` is a whole number"),
+        (b'{"keys": ["a"], "id": 7}', "`id` is a string"),
+    ],
+)
+async def test_respond_invalidate_of_no_event_says_what_is_wrong(body: bytes, words: str) -> None:
+    """What is posted wrongly is refused with the reason and an example, and nothing is dropped."""
+    source = FakeSource()
+
+    response = await _post(body, source)
+
+    assert (response.status, source.asked) == (400, [])
+    assert words in _json(response)["error"]
+    assert '{"keys":' in _json(response)["help"]
+
+
+async def test_respond_invalidate_that_failed_says_why() -> None:
+    """A Redis that is away is no success."""
+    response = await _post(b'{"keys": ["k"]}', FakeSource(dropped=RemoteError("upstream unavailable")))
+
+    assert response.status == 503
+    assert "upstream unavailable" in _json(response)["error"]

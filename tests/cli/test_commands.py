@@ -8,6 +8,9 @@ from typing import Any
 
 import pytest
 
+from proxy.admin.routes import Event
+from proxy.errors import RemoteError
+
 from ..admin.fakes import STATS, FakeSource
 from .conftest import Serve
 from .typing_in import type_in
@@ -119,7 +122,16 @@ def test_drain_begins_the_end(serve: Serve) -> None:
 
 @pytest.mark.parametrize(
     "words",
-    ["stats", "stats --json", "stats --watch", "stats --watch --json", "explain k", "reload", "drain --json"],
+    [
+        "stats",
+        "stats --json",
+        "stats --watch",
+        "stats --watch --json",
+        "explain k",
+        "reload",
+        "drain --json",
+        "invalidate k",
+    ],
 )
 def test_commands_without_a_proxy_say_so_in_one_line(words: str) -> None:
     """Where no proxy runs: one line with what was tried and what to do, exit code 1."""
@@ -128,3 +140,42 @@ def test_commands_without_a_proxy_say_so_in_one_line(words: str) -> None:
     assert (result.exit_code, result.stdout) == (1, "")
     assert result.stderr.count("\n") == 1
     assert result.stderr.startswith(f"respite: no proxy answers at {_NOWHERE}")
+
+
+def test_invalidate_names_what_is_typed_and_says_what_was_dropped(serve: Serve) -> None:
+    """Keys of any bytes, globs and tags reach the proxy; each tier has its line."""
+    source = FakeSource()
+    words = ("k\udcff", "k2", "--match", "l:*", "--tag", "t", "--db", "3")
+
+    result = type_in("invalidate", *words, "--admin", serve(source))
+
+    assert source.asked == [Event((b"k\xff", b"k2"), (b"l:*",), (b"t",), 3)]
+    assert (result.exit_code, result.stdout.splitlines()) == (
+        0,
+        [
+            "Redis:  2 of 2 keys unlinked",
+            "Redis:  1 of 2 fences in force; the bodies behind are swept in the background",
+            "memory: 3 entries dropped; other proxies hear of it through Redis",
+        ],
+    )
+
+
+def test_invalidate_says_nothing_of_what_was_not_asked_for(serve: Serve) -> None:
+    """No key, no line about keys; no database, and the proxy takes its own; JSON is the answer itself."""
+    source = FakeSource()
+    url = serve(source)
+
+    result = type_in("invalidate", "--tag", "t", "--admin", url)
+    as_json = type_in("invalidate", "k", "--json", "--admin", url)
+
+    assert source.asked == [Event(tags=(b"t",)), Event((b"k",))]
+    assert "unlinked" not in result.stdout
+    assert json.loads(as_json.stdout) == {"keys": 2, "entries": 3, "fences": 1}
+
+
+def test_invalidate_that_failed_is_exit_code_1(serve: Serve) -> None:
+    """Who asked for it in a script must see that it has not been done."""
+    result = type_in("invalidate", "k", "--admin", serve(FakeSource(dropped=RemoteError("upstream unavailable"))))
+
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "upstream unavailable" in result.stderr

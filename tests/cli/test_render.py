@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from rich.console import Console, RenderableType
 
-from proxy.cli.render import bar, count, draw_facts, draw_stats, duration, micros, rate, share, size, spark
+from proxy.cli.render import bar, count, draw_facts, draw_stats, duration, micros, rate, share, size, spark, version
 
 from ..admin.fakes import STATS
 
@@ -218,3 +218,64 @@ def test_draw_facts_shows_nested_answers_and_hides_control_bytes() -> None:
         "nothing       -",
         "none          -",
     ]
+
+
+_VALUES = {
+    "enabled": True,
+    "sealed_total": 1200,
+    "damaged_total": 1,
+    "raw_bytes_total": 1 << 30,
+    "stored_bytes_total": 1 << 29,
+    "saved": 0.5,
+    "fences": 3,
+    "sweep": {"running": True, "scanned_total": 1000, "unlinked_total": 10, "share": 0.4},
+    "dictionaries": {"chat": {}, "html": {}},
+}
+
+
+def test_draw_stats_shows_values_where_classes_ask_for_them() -> None:
+    """What the value layer saves and what it is busy with has a panel, but only if there is such a layer."""
+    drawn = _text(draw_stats(_with(values=_VALUES), _URL))
+
+    assert max(map(len, drawn.splitlines())) == 80
+    for words in ("memory saved  50.0 %", "1.0 GiB", "512.0 MiB", "40.0 %", "10 of 1,000", "dictionaries  2"):
+        assert words in drawn
+    assert "memory saved" not in _text(draw_stats(_with(values=_VALUES | {"enabled": False}), _URL))
+    assert "memory saved" not in _text(draw_stats(STATS, _URL))
+
+
+@pytest.mark.parametrize(
+    "lacking", [{}, {"sweep": None, "dictionaries": 7}, {"sweep": {"running": True}, "saved": "?"}]
+)
+def test_draw_stats_of_values_of_another_version_does_not_fail(lacking: dict[str, Any]) -> None:
+    """What is not sent, or is something else, is a dash."""
+    assert "memory saved" in _text(draw_stats(_with(values={"enabled": True} | lacking), _URL))
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0, "0"),
+        (None, "-"),
+        (1732272000000 << 16, "113526177792000000, of 2024-11-22 10:40:00.000 UTC"),
+        (1 << 200, str(1 << 200)),
+        (-1, "-1"),
+    ],
+)
+def test_version_shows_the_moment_it_stands_for(value: object, text: str) -> None:
+    """Nobody reads a moment from 48 of 64 bits."""
+    assert version(value) == text
+
+
+def test_draw_facts_says_units_of_large_numbers() -> None:
+    """Bytes, milliseconds and versions are shown as people say them besides; small ones need no help."""
+    value = {"stored_bytes": 2048, "raw_bytes": 100, "ttl_ms": 3_600_000, "version": 1732272000000 << 16, "hits": 5000}
+
+    drawn = _text(draw_facts({"value": value, "fence": None}))
+
+    for words in ("2048 (2.0 KiB)", "3600000 (1h 0m)", "10:40:00.000 UTC"):
+        assert words in drawn
+    lines = [line.split() for line in drawn.splitlines()]
+    assert ["raw", "bytes", "100"] in lines
+    assert ["hits", "5000"] in lines
+    assert ["fence", "-"] in lines

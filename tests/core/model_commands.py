@@ -11,6 +11,8 @@ from proxy.wire.encode import bulk
 
 from .model_redis import OK, WRONGTYPE, Connection, Handler, ModelRedis, Value
 
+EPOCH_S: Final = 1_760_000_000  # what the hand clock counts from
+
 ROWS: tuple[tuple[str, int, tuple[str, ...], int, int, int], ...] = (
     ("get", 2, ("readonly",), 1, 1, 1),
     ("mget", -2, ("readonly",), 1, -1, 1),
@@ -290,6 +292,15 @@ def _acl(redis: ModelRedis, connection: Connection, words: list[bytes]) -> bytes
     return b"*3\r\n" + b"".join(bulk(b"user %b on %d" % (user, redis.acl_version)) for user in users)
 
 
+def _time(redis: ModelRedis, connection: Connection, words: list[bytes]) -> bytes:
+    seconds, rest = divmod(round((EPOCH_S + redis.clock()) * 1e6), 1_000_000)
+    return b"*2\r\n%b%b" % (bulk(b"%d" % seconds), bulk(b"%d" % rest))
+
+
+def _subscribe(redis: ModelRedis, connection: Connection, words: list[bytes]) -> bytes:
+    return b">3\r\n%b%b:1\r\n" % (bulk(b"subscribe"), bulk(words[1]))
+
+
 def _command(redis: ModelRedis, connection: Connection, words: list[bytes]) -> bytes:
     rows = []
     for name, arity, flags, first, last, step in ROWS:
@@ -337,5 +348,7 @@ COMMANDS: Final[Mapping[bytes, Handler]] = {
     b"INFO": _info,
     b"CONFIG": _config,
     b"ACL": _acl,
+    b"TIME": _time,
+    b"SUBSCRIBE": _subscribe,
     b"COMMAND": _command,
 }

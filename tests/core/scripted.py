@@ -11,12 +11,24 @@ from collections.abc import Callable, MutableMapping
 from typing import Any
 
 from proxy.cache.entry import Namespace, Scope
+from proxy.cache.l1 import L1
 from proxy.core.client_commands import ClientCommands
 from proxy.core.downstream import Host
+from proxy.core.engine import Engine
+from proxy.core.invalidation import Invalidated
+from proxy.core.lifetimes import Lifetimes
 from proxy.core.pinning import Pinning
 from proxy.core.session import Identity, Session, Sessions
 from proxy.core.session_commands import SessionCommands
 from proxy.core.slots import Client, Slot
+from proxy.core.stats import Stats
+from proxy.core.values import Values
+from proxy.values.clock import HybridClock
+from proxy.values.dependencies import Dependents
+from proxy.values.dictionary import Dictionaries
+from proxy.values.fences import Fences
+from proxy.values.sealing import Sealer
+from proxy.values.ttl import Thresholds
 from proxy.wire.commands import CommandSpec, CommandTable, Kind
 from proxy.wire.encode import command
 from proxy.wire.request import Raw, Request
@@ -35,6 +47,7 @@ class ScriptedLink:
         self.patient = False
         self.upstream_id = 900
         self.name = b""
+        self.db = 0
         self.submitted: list[tuple[bytes, Slot]] = []
         self.place: tuple[Identity, int, int] | None = None
 
@@ -70,9 +83,12 @@ class ScriptedClient:
         self.ended = False
         self.leaving = False
         self.unproven = False
+        self.classed = True
         self.joins = 0
         self.queue: deque[Slot] = deque()
         self.pin: ScriptedLink | None = None
+        self.shared: ScriptedLink | None = None
+        self.away = b""  # why there is no shared link
         self.replies: list[bytes] = []
         self.scopes: list[Scope] = []  # where it was after each rescope
         self.is_closed = False
@@ -98,12 +114,13 @@ class ScriptedClient:
         self.ended = True
 
     def route(self) -> ScriptedLink | None:
-        """Have no shared link."""
-        return None
+        """Have the shared link that the test gives, if any."""
+        return self.shared
 
     def why_not(self) -> bytes:
-        """Have no reason."""
-        raise AssertionError("no shared link is asked for")
+        """Have the reason that the test gives; without one, no shared link may be asked for."""
+        assert self.away, "no shared link is asked for"
+        return self.away
 
     def park(self, why: str, requests: list[Request]) -> None:
         """Not happen: the session commands never park."""
@@ -153,6 +170,9 @@ class ScriptedServices:
         self.paused: list[float] = []
         self.asked: list[tuple[str, object]] = []  # reports and the like
         self.answers: dict[str, Any] = {}
+        engine = Engine(L1(1 << 20), Stats(), enabled=True, max_age_s=60.0, max_value_bytes=1 << 20)
+        sealer = Sealer(HybridClock(lambda: self.clock), Dictionaries())
+        self.values = Values(engine, sealer, Fences(), Lifetimes(Thresholds(), engine.l1, lambda: 0.5))
 
     def client(self, **about: Any) -> ScriptedClient:
         """Connect a client."""
@@ -202,6 +222,11 @@ class ScriptedServices:
         """Answer as the test says."""
         self.asked.append(("reload", None))
         then(self.answers["reload"])
+
+    def invalidate(self, what: Dependents, db: int, then: Callable[[Invalidated], None]) -> None:
+        """Answer as the test says."""
+        self.asked.append(("invalidate", (what, db)))
+        then(self.answers.get("invalidate", Invalidated(len(what.keys), 0, len(what.globs) + len(what.tags))))
 
     def fence(self, then: Callable[[], None]) -> None:
         """Wait for nothing."""

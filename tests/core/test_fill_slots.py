@@ -33,7 +33,7 @@ class Miss:
         self.slot = FillSlot(self.opener, self.engine, self.flight)
         self.opener.owe(self.slot)
         self.engine.now = 101.0
-        self.join = JoinSlot(self.joiner, ASK, self.engine.now)
+        self.join = JoinSlot(self.joiner, ASK, self.engine)
 
         self.joiner.owe(self.join)
         self.flight.joiners = [self.join]

@@ -109,7 +109,7 @@ ANSWERED: list[tuple[str, tuple[object, ...], object, str]] = [
     ("RESPITE INFO l1", ("stats",), {"a": 1, "l1": {"b": 2}}, "# L1\r\nb:2\r\n"),
     ("RESPITE INFO nosuch", ("stats",), {"a": 1}, ""),
     ("RESPITE LINKS", ("stats",), {"links": [{"id": 1, "worker": 0}]}, "id=1 worker=0\n"),
-    ("RESPITE EXPLAIN k", ("explain", b"k"), {"l1": []}, '{"l1": []}'),
+    ("RESPITE EXPLAIN k", ("explain", b"k"), {"l1": []}, '{"l1": [], "value": {"error": "ERR away"}}'),
     ("RESPITE CLIENTS", ("lines", Filters()), ["id=1", "id=2"], "id=1\nid=2\n"),
 ]
 
@@ -117,6 +117,7 @@ ANSWERED: list[tuple[str, tuple[object, ...], object, str]] = [
 def _ask_respite(services: ScriptedServices, line: str) -> ScriptedClient:
     """Ask as a client whom Redis lets run CONFIG."""
     client = services.client()
+    client.away = b"-ERR away\r\n"  # what Redis says of a value is test_respite_commands'
     _, then = RespiteCommands(services).ask(client, words_of(line))
     _land(client, then, b"*0\r\n")
     return client

@@ -70,6 +70,52 @@ def test_join_reports_hit_rate_before_the_first_read_is_zero() -> None:
     assert _reports({"l1": {"hits_total": 0, "misses_total": 0, "hit_rate": 0.0}})["l1"]["hit_rate"] == 0.0
 
 
+def test_join_reports_says_once_what_workers_share_of_values() -> None:
+    """Fences and dictionaries are Redis', one worker sweeps for all; what was saved is a share of all bytes."""
+    joined = _reports(
+        {
+            "values": {
+                "enabled": True,
+                "sealed_total": 3,
+                "raw_bytes_total": 100,
+                "stored_bytes_total": 50,
+                "saved": 0.5,
+                "fences": 2,
+                "dictionaries": 1,
+                "sweep": {"running": False, "share": 1.0, "scanned_total": 10},
+                "ttl": {"decided_total": {"hot": 1}},
+            }
+        },
+        {
+            "values": {
+                "enabled": True,
+                "sealed_total": 1,
+                "raw_bytes_total": 900,
+                "stored_bytes_total": 90,
+                "saved": 0.9,
+                "fences": 3,
+                "dictionaries": 1,
+                "sweep": {"running": True, "share": 0.2, "scanned_total": 5},
+                "ttl": {"decided_total": {"hot": 2}},
+            }
+        },
+    )
+
+    assert joined["values"] == {
+        "enabled": True,
+        "sealed_total": 4,
+        "raw_bytes_total": 1000,
+        "stored_bytes_total": 140,
+        "saved": 0.86,
+        "fences": 3,
+        "dictionaries": 1,
+        "sweep": {"running": True, "share": 1.0, "scanned_total": 15},
+        "ttl": {"decided_total": {"hot": 3}},
+    }
+    untouched = {"values": {"raw_bytes_total": 0, "stored_bytes_total": 0, "saved": 0.0}}
+    assert _reports(untouched, untouched) == untouched | {"uptime_s": 10.0}
+
+
 def test_join_reports_counts_per_second_over_the_life_of_the_host() -> None:
     """Workers started at different times: their rates are no amounts."""
     joined = _reports(
@@ -103,11 +149,11 @@ def test_join_reports_says_once_what_all_read_from_the_server() -> None:
     """The tracking table is the server's: two workers that look at it do not make it larger."""
     seen = {"tracked_keys": 70, "tracked_max_keys": 100, "tracking_narrowed": False}
     joined = _reports({"upstream": seen}, {"upstream": {**seen, "tracked_keys": 71, "tracking_narrowed": True}})
-    names = ("respite_tracked_keys", "respite_tracked_max_keys")
+    names = ("respite_tracked_keys", "respite_tracked_max_keys", "respite_fences", "respite_dictionaries")
     families = join_families([[_gauge(name, 7) for name in names], [_gauge(name, 7) for name in names]])
 
     assert joined["upstream"] == {"tracked_keys": 71, "tracked_max_keys": 100, "tracking_narrowed": True}
-    assert [samples[0][2] for samples in _values(families).values()] == [7, 7]
+    assert [samples[0][2] for samples in _values(families).values()] == [7] * 4
 
 
 def test_join_reports_says_words_once_or_all_of_them() -> None:
@@ -227,6 +273,19 @@ def test_join_facts_says_which_worker_knows_what() -> None:
             {"ago_s": 2.0, "event": "fill", "worker": 1},
             {"ago_s": 1.0, "event": "fill", "worker": 2},
         ],
+    }
+
+
+def test_join_facts_adds_the_reads_of_a_key_and_says_the_rest_of_its_class_once() -> None:
+    """A fence, a TTL and the thresholds are the same in all workers, and no amounts."""
+    about = {"window_s": 60.0, "warm_above": 5, "jitter": 0.05, "base_s": None, "min_s": 1.0, "would_be_ms": 2000}
+    row = {"fence": 7 << 16, "class": {"name": "c", "version": True}, "ttl": {**about, "reads": 3.0, "tier": "cold"}}
+    other = {**row, "fence": None, "ttl": {**about, "reads": 9.0, "tier": "warm", "would_be_ms": 9000}}
+
+    assert join_facts([(0, row), (1, other)]) == {
+        "fence": 7 << 16,
+        "class": {"name": "c", "version": True},
+        "ttl": {**about, "would_be_ms": 9000, "reads": 12.0, "tier": "cold, warm"},
     }
 
 

@@ -29,6 +29,22 @@ class Reported:
         self.tracking = Tracking(self.engine, wanted="auto", max_staleness_s=1.0)
         self.uptime = 50.0
         self.links: list[dict[str, Any]] = []
+        counted = ("sealed", "opened", "damaged", "unwrapped", "purged", "dependents")
+        ttl = ("changed", "would_change", "left", "at_min", "at_max")
+        self.values: dict[str, Any] = {
+            "enabled": True,
+            "raw_bytes_total": 1000,
+            "stored_bytes_total": 250,
+            "saved": 0.75,
+            "fences": 2,
+            "dictionaries": 1,
+            "sweep": {"running": True, "share": 0.5, "scanned_total": 10, "unlinked_total": 11},
+            "ttl": {
+                "decided_total": {"hot": 1, "warm": 2, "cold": 3},
+                **{f"{name}_total": number for number, name in enumerate(ttl, 20)},
+            },
+            **{f"{name}_total": number for number, name in enumerate(counted, 30)},
+        }
 
     def upstream_facts(self) -> dict[str, Any]:
         """Return a server that is up."""
@@ -38,6 +54,10 @@ class Reported:
     def link_facts(self) -> list[dict[str, Any]]:
         """Return the links."""
         return self.links
+
+    def value_facts(self) -> dict[str, Any]:
+        """Return what was done to values."""
+        return self.values
 
     def uptime_s(self) -> float:
         """Return the hand clock."""
@@ -88,6 +108,7 @@ def test_report_of_a_fresh_worker_has_every_figure(worker: Reported) -> None:
         "consistency": {"verified_total", "stale_total", "healed_total", "staleness_p50_us", "staleness_p99_us"},
         "commands": {"total", "per_second", "errors_total"},
         "latency": {"count", "p50_us", "p90_us", "p99_us"},
+        "values": set(worker.values),  # net.value_layer's to say
         "memory": {"rss_bytes"},
     }
     assert (report["version"], report["uptime_s"], report["links"]) == (__version__, 0.0, [])
@@ -245,11 +266,27 @@ def test_gauges_are_the_reports_figures(worker: Reported) -> None:
     assert (values["respite_l1_serving"], values["respite_upstream_up"]) == (1.0, 1.0)
     assert (values["respite_resident_memory_bytes"], values["respite_uptime_seconds"]) == (123_456, 50)
     assert (values["respite_l1_evictions"], values["respite_l1_revoked"]) == (0, 0)
+    labelled = {"respite_sweep_keys": ({"what": "scanned"}, 10), "respite_ttl_decisions": ({"tier": "hot"}, 1)}
     for name, family in families.items():
-        (sample,) = family.samples
-        assert (family.kind, sample.suffix) in (("gauge", ""), ("counter", "_total")), name
+        assert len(family.samples) == 1 or name in labelled, name
         assert family.help.endswith("."), name
-        assert isinstance(sample.value, float), name
+        for sample in family.samples:
+            assert (family.kind, sample.suffix) in (("gauge", ""), ("counter", "_total")), name
+            assert isinstance(sample.value, float), name
+    for name, (labels, value) in labelled.items():
+        assert (families[name].samples[0].labels, families[name].samples[0].value) == (labels, value)
+
+
+def test_gauges_tell_what_was_done_to_values(worker: Reported) -> None:
+    """Each figure of the section under its own name; of what is in force, how much."""
+    values = {family.name: [sample.value for sample in family.samples] for family in gauges(build_report(worker))}
+
+    for name in ("sealed", "opened", "damaged", "unwrapped", "purged", "raw_bytes", "stored_bytes"):
+        assert values[f"respite_values_{name}"] == [worker.values[f"{name}_total"]]
+    assert (values["respite_fences"], values["respite_dictionaries"]) == ([2], [1])
+    assert values["respite_dependents"] == [worker.values["dependents_total"]]
+    assert (values["respite_sweep_keys"], values["respite_ttl_decisions"]) == ([10, 11], [1, 2, 3])
+    assert (values["respite_ttl_changed"], values["respite_ttl_would_change"]) == ([20], [21])
 
 
 def test_gauges_tell_that_the_upstream_is_away(worker: Reported) -> None:

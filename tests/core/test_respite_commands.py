@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 
+from proxy.config.model import ClassSettings
+from proxy.core.invalidation import Invalidated
 from proxy.core.respite_commands import HELP, RespiteCommands
 from proxy.core.slots import CallSlot
-from proxy.wire.encode import command
+from proxy.values.dependencies import Dependents
+from proxy.values.envelope import open_value, wrap
+from proxy.values.rules import Rules
+from proxy.values.scripts import facts, set_newer
+from proxy.wire.encode import bulk, command
 from proxy.wire.reply import elements, text
 
-from .scripted import ScriptedServices, words_of
+from .scripted import ScriptedLink, ScriptedServices, words_of
 
 MAY = b"*0\r\n"
+NOT_THERE = b"*1\r\n$4\r\nnone\r\n"
+VERSION = 1_760_000_000_000 << 16 | 7
 REPORT = {
     "version": "1.2.3",
     "uptime_s": 4.5,
@@ -34,15 +43,46 @@ def services() -> ScriptedServices:
     return made
 
 
+def _talk(
+    services: ScriptedServices,
+    line: str | tuple[str | bytes, ...],
+    *,
+    may: bytes = MAY,
+    protocol: int = 2,
+    redis: bytes = NOT_THERE,
+) -> tuple[bytes, list[bytes]]:
+    """Send a RESPITE command; return what the client reads, and what Redis was asked for it.
+
+    Redis answers with `may` whether the user may, and with `redis` what it is asked besides; b"" = it is away.
+    """
+    client = services.client(protocol=protocol)
+    if redis:
+        client.shared = ScriptedLink()
+    else:
+        client.away = b"-ERR respite: away\r\n"
+    raw, then = RespiteCommands(services).ask(client, words_of(line))
+    assert raw == command("CONFIG", "GET", "respite-may-i")
+    slot = CallSlot(client, then)
+    client.owe(slot)
+    assert services.asked == [], "nothing is looked at before Redis has answered"
+    slot.land(may)
+    submitted = [] if client.shared is None else client.shared.submitted
+    for _, step in submitted:
+        step.land(redis)
+    (reply,) = client.replies
+    return reply, [asked for asked, _ in submitted]
+
+
 def _ask(
     services: ScriptedServices, line: str | tuple[str | bytes, ...], *, may: bytes = MAY, protocol: int = 2
 ) -> bytes:
     """Send a RESPITE command of a client whose rights Redis answers with `may`; return what it reads."""
-    client = services.client(protocol=protocol)
-    raw, then = RespiteCommands(services).ask(client, words_of(line))
-    assert raw == command("CONFIG", "GET", "respite-may-i")
-    assert services.asked == [], "nothing is looked at before Redis has answered"
-    return then(may)
+    return _talk(services, line, may=may, protocol=protocol)[0]
+
+
+def _facts(stored: bytes, pttl_ms: int = -1) -> bytes:
+    """Return what Redis says of a key that holds a string."""
+    return b"*4\r\n%b%b:%d\r\n:%d\r\n" % (bulk(b"string"), bulk(stored[:32].hex().encode()), len(stored), pttl_ms)
 
 
 def _body(reply: bytes) -> str:
@@ -59,6 +99,9 @@ def _body(reply: bytes) -> str:
         "RESPITE L1 CLEAR",
         "RESPITE EXPLAIN k",
         "RESPITE CLIENTS",
+        "RESPITE VERSION k",
+        "RESPITE SETV k 1 v",
+        "RESPITE INVALIDATE KEY k",
         "RESPITE NOSUCH",
     ],
 )
@@ -66,7 +109,7 @@ def test_respite_of_a_user_without_config_is_refused_in_redis_words(services: Sc
     """Who may not run CONFIG reads Redis' refusal, and nothing is done."""
     refusal = b"-NOPERM this user has no permissions to run the 'config|get' command\r\n"
 
-    assert _ask(services, line, may=refusal) == refusal
+    assert _talk(services, line, may=refusal) == (refusal, [])
     assert services.asked == []
 
 
@@ -77,10 +120,15 @@ def test_respite_help_lists_every_subcommand(services: ScriptedServices) -> None
     assert lines == list(HELP)
     named = [line for line in lines[1:] if not line.startswith(" ")]
     first = {name.split()[0] for name in named}
-    assert first == {"CLIENTS", "EXPLAIN", "HELP", "INFO", "L1", "LINKS", "RELOAD", "STATS"}
+    assert first == {
+        *("CLIENTS", "EXPLAIN", "HELP", "INFO", "INVALIDATE", "L1", "LINKS", "RELOAD", "SETV", "STATS", "VERSION")
+    }
+    services.values.take(Rules([ClassSettings("k", ("k",), version=True)]))
     for name in [name for name in named if name != "RELOAD"]:  # which is answered later
         services.asked.clear()
-        assert _ask(services, "RESPITE " + name.replace("<key>", "k").replace("[<section>]", "l1"))[:1] in b"*$:"
+        line = re.sub(r" \[(?!<section>).*?\]| \|.*", "", name).replace("<key>", "k").replace("[<section>]", "l1")
+        redis = b":1\r\n" if "SETV" in name else NOT_THERE
+        assert _talk(services, "RESPITE " + line.replace("<version>", "1"), redis=redis)[0][:1] in b"*$:", line
 
 
 def test_respite_stats_is_the_admin_ports_json(services: ScriptedServices) -> None:
@@ -113,8 +161,115 @@ def test_respite_info_of_a_section_is_that_section(
 
 def test_respite_explain_takes_the_key_as_it_is(services: ScriptedServices) -> None:
     """The key's case and bytes matter."""
-    assert json.loads(_body(_ask(services, ("RESPITE", "explain", "Key With Space")))) == {"key": "Key With Space"}
+    reply, asked = _talk(services, ("RESPITE", "explain", "Key With Space"))
+
+    assert json.loads(_body(reply)) == {"key": "Key With Space", "value": {"type": "none"}}
     assert services.asked == [("explain", b"Key With Space")]
+    assert asked == [facts(b"Key With Space")]
+
+
+@pytest.mark.parametrize(
+    ("redis", "value"),
+    [
+        (b"", {"error": "ERR respite: away"}),
+        (b"-NOPERM no\r\n", {"error": "NOPERM no"}),
+        (b"*1\r\n$4\r\nhash\r\n", {"type": "hash"}),
+        (_facts(b"plain", 1500), {"type": "string", "stored_bytes": 5, "raw_bytes": 5, "ttl_ms": 1500}),
+        (
+            _facts(wrap(b"value", VERSION)),
+            {
+                "type": "string",
+                "stored_bytes": 24,
+                "raw_bytes": 5,
+                "ttl_ms": None,
+                "version": VERSION,
+                "codec": "plain",
+                "dictionary": 0,
+            },
+        ),
+    ],
+)
+def test_respite_explain_tells_what_redis_holds(
+    services: ScriptedServices, redis: bytes, value: dict[str, object]
+) -> None:
+    """Of an envelope what its head says; where Redis cannot be asked, why: what is known here is told all the same."""
+    reply, _ = _talk(services, "RESPITE EXPLAIN k", redis=redis)
+
+    assert json.loads(_body(reply)) == {"key": "k", "value": value}
+
+
+@pytest.mark.parametrize(
+    ("redis", "expected"),
+    [
+        (_facts(wrap(b"value", VERSION)), b":%d\r\n" % VERSION),
+        (_facts(wrap(b"value", 0)), b"$-1\r\n"),
+        (_facts(b"plain"), b"$-1\r\n"),
+        (NOT_THERE, b"$-1\r\n"),
+        (b"-NOPERM no\r\n", b"-NOPERM no\r\n"),
+        (b"", b"-ERR respite: away\r\n"),
+    ],
+)
+def test_respite_version_is_the_value_s(services: ScriptedServices, redis: bytes, expected: bytes) -> None:
+    """Nil where there is none; RESP3 has a nil of its own."""
+    assert _talk(services, "RESPITE VERSION k", redis=redis)[0] == expected
+    if expected == b"$-1\r\n":
+        assert _talk(services, "RESPITE VERSION k", redis=redis, protocol=3)[0] == b"_\r\n"
+
+
+@pytest.mark.parametrize(("life", "ttl_ms"), [("", None), (" EX 3", 3000), (" px 7", 7)])
+@pytest.mark.parametrize(("number", "version"), [(VERSION, VERSION), (VERSION >> 16, VERSION >> 16 << 16)])
+def test_respite_setv_writes_an_envelope_with_the_version(
+    services: ScriptedServices, life: str, ttl_ms: int | None, number: int, version: int
+) -> None:
+    """Small numbers are milliseconds; the reply is Redis'; readers of the key get no lease until it is there."""
+    services.values.take(Rules([ClassSettings("k", ("k",), version=True)]))
+
+    reply, (asked,) = _talk(services, f"RESPITE SETV k {number} value{life}", redis=b":0\r\n")
+
+    stored = wrap(b"value", version)
+    value, header = open_value(stored, {})
+    assert (value, header.version) == (b"value", version)
+    assert (reply, asked) == (b":0\r\n", set_newer(b"k", stored, ttl_ms))
+    assert not services.values.engine.writing
+
+
+@pytest.mark.parametrize(
+    ("rest", "why"),
+    [
+        *(("other 1 v", b"no version = true"), ("k 0 v", b"a version is a positive"), ("k x v", b"a version is a")),
+        *((f"k {1 << 63} v", b"a version is a positive"), ("k 1 v EX 0", b"invalid expire time")),
+        *(("k 1 v EX", b"syntax error"), ("k 1 v NX 1", b"syntax error"), ("k 1 v EX 1 PX 1", b"syntax error")),
+    ],
+)
+def test_respite_setv_that_is_wrong_asks_nothing(services: ScriptedServices, rest: str, why: bytes) -> None:
+    """The error says what is, and the key is left alone."""
+    services.values.take(Rules([ClassSettings("k", ("k",), version=True)]))
+
+    reply, asked = _talk(services, f"RESPITE SETV {rest}")
+
+    assert reply[:1] == b"-"
+    assert why in reply
+    assert asked == []
+
+
+@pytest.mark.parametrize(
+    ("rest", "what", "count"),
+    [
+        ("KEY a b", Dependents(keys=(b"a", b"b")), 2),
+        ("match a:*", Dependents(globs=(b"a:*",)), 1),
+        ("Tag t", Dependents(tags=(b"t",)), 1),
+    ],
+)
+def test_respite_invalidate_is_done_by_the_worker(
+    services: ScriptedServices, rest: str, what: Dependents, count: int
+) -> None:
+    """In the session's database; the reply counts keys and fences, and is an error when not all was done."""
+    assert _ask(services, f"RESPITE INVALIDATE {rest}") == b":%d\r\n" % count
+    assert services.asked == [("invalidate", (what, 0))]
+
+    services.asked.clear()
+    services.answers["invalidate"] = Invalidated(1, error="ERR respite: away")
+    assert _ask(services, f"RESPITE INVALIDATE {rest}") == b"-ERR respite: away\r\n"
 
 
 def test_respite_l1_clear_counts_what_went(services: ScriptedServices) -> None:
@@ -157,6 +312,11 @@ def test_respite_text_has_the_clients_protocol(services: ScriptedServices, line:
         "RESPITE EXPLAIN",
         "RESPITE INFO a b",
         "RESPITE L1 CLEAR x",
+        "RESPITE VERSION",
+        "RESPITE SETV k 1",
+        "RESPITE INVALIDATE KEY",
+        "RESPITE INVALIDATE TAG a b",
+        "RESPITE INVALIDATE NOSUCH a",
     ],
 )
 def test_respite_of_another_form_says_what_was_wrong(services: ScriptedServices, line: str) -> None:

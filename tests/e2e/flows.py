@@ -148,7 +148,10 @@ class Run:
         if reads == QUIET:
             yield b"quiet" if client.is_quiet(QUIET_S) else b"noise: " + client.frame()
         elif reads == CLOSED:
-            yield client.until_closed() + b"<closed>"
+            rest = client.until_closed()
+            if self.flow.ignore:
+                rest = b"\r\n".join(x for x in rest.split(b"\r\n") if re.search(self.flow.ignore, x) is None)
+            yield rest + b"<closed>"
         else:
             for _ in range(reads):
                 yield self._frame(client)

@@ -25,7 +25,8 @@ def full_resync(frame: bytes) -> bytes:
 
 
 RESPITE_TALK = (
-    rb'"(?:PING|PTTL|CLIENT|HELLO|AUTH|SELECT|INFO|COMMAND|CONFIG|RESET|UNWATCH|ping|pttl|client|hello|info)"'
+    rb'"(?:PING|PTTL|CLIENT|HELLO|AUTH|SELECT|INFO|COMMAND|CONFIG|RESET|UNWATCH|TIME|ping|pttl|client|hello|info)"'
+    rb'|"respite:'
 )
 
 FLOWS: tuple[Flow, ...] = (

@@ -235,6 +235,12 @@ class Server:
         assert found, f"INFO has no {field}"
         return found[1]
 
+    @property
+    def channels(self) -> set[bytes]:
+        """The channels somebody has subscribed to, but for the one in which proxies hear each other."""
+        with self.connect() as client:
+            return set(client.command("PUBSUB", "CHANNELS").split(b"\r\n")[2::2]) - {b"respite:changes"}
+
     def pause(self) -> None:
         """Freeze the process: sockets stay open, nothing is answered."""
         assert self.process is not None

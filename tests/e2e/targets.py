@@ -30,15 +30,20 @@ ROOT = Path(__file__).resolve().parents[2]
 START_TIMEOUT_S = 20.0
 STOP_TIMEOUT_S = 10.0
 
-Settings = Mapping[str, Mapping[str, Any]]
-"""Sections of the configuration file, as in conf/respite.toml."""
+Settings = Mapping[str, Any]
+"""Sections of the configuration file, as in conf/respite.toml: a mapping each, a list of them for [[class]]."""
 
 
 def to_toml(settings: Settings) -> str:
-    """Write settings as TOML: sections of plain values, lists and inline tables."""
+    """Write settings as TOML: sections of plain values, lists and inline tables, and arrays of such sections."""
+    sections = [
+        (f"[[{name}]]" if isinstance(section, list) else f"[{name}]", keys)
+        for name, section in settings.items()
+        for keys in (section if isinstance(section, list) else [section])
+    ]
     return "\n".join(
-        f"[{section}]\n" + "".join(f"{key} = {_toml_value(value)}\n" for key, value in keys.items())
-        for section, keys in settings.items()
+        f"{head}\n" + "".join(f"{key} = {_toml_value(value)}\n" for key, value in keys.items())
+        for head, keys in sections
     )
 
 
@@ -58,7 +63,7 @@ class Respite:
         self.port = free_port()
         self.admin_port = free_port()
         self.config = self.directory / "respite.toml"
-        self.settings: dict[str, dict[str, Any]] = {name: dict(keys) for name, keys in settings.items()}
+        self.settings: dict[str, Any] = dict(settings)
         self.settings["listen"] = {
             "url": f"redis://127.0.0.1:{self.port}",
             "admin": f"http://127.0.0.1:{self.admin_port}",

@@ -251,7 +251,7 @@ async def test_control_null_push_drops_everything(peer: Peer, serve: Serve) -> N
 
 async def test_control_drops_l1_when_acls_change(peer: Peer, serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     """A change of ACLs that did not pass through here is noticed, and what was allowed is dropped."""
-    monkeypatch.setattr(control_module, "ACL_EVERY_S", 0.02)
+    monkeypatch.setattr(control_module, "WATCH_EVERY_S", 0.02)
     proxy = await serve(peer, l1={"max_staleness_s": 0.2})
     await _served(peer, proxy)
     flushes = proxy.stats()["l1"]["flushes_total"]
@@ -266,12 +266,12 @@ async def test_control_closes_the_sessions_of_a_deleted_user(
     redis: Server, serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Redis closes the connections of a user that is deleted, and so does Respite, only these."""
-    monkeypatch.setattr(control_module, "ACL_EVERY_S", 0.02)
+    monkeypatch.setattr(control_module, "WATCH_EVERY_S", 0.02)
     proxy = await serve(redis, l1={"max_staleness_s": 0.2})
     alice, bob, nobody = [await proxy.connect() for _ in range(3)]
     assert await alice.command("AUTH", "alice", "pw") == b"+OK\r\n"
     assert await bob.command("AUTH", "bob", "pw") == b"+OK\r\n"
-    await until(lambda: proxy.worker.control._acl_digest, "the ACLs have been seen")
+    await until(lambda: proxy.worker.control.watch.acl_digest, "the ACLs have been seen")
 
     with redis.connect() as direct:
         assert direct.command("ACL", "DELUSER", "alice") == b":1\r\n"

@@ -12,12 +12,13 @@ import pytest
 import structlog
 import trio
 
+from proxy.admin.routes import Event
 from proxy.config.load import default_settings
 from proxy.config.model import Settings
 from proxy.core.merge import Figures
 from proxy.core.session import Filters
 from proxy.core.stats import MetricFamily, Sample
-from proxy.errors import ConfigError, Problem
+from proxy.errors import ConfigError, Problem, RemoteError
 from proxy.log import configure
 from proxy.supervisor.channel import Channel, NoAnswerError
 from proxy.supervisor.fleet import Child, Fleet
@@ -227,3 +228,25 @@ def test_parent_is_not_imported_by_one_worker() -> None:
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True, timeout=20)
 
     assert done.stdout.decode().strip() == "[]"
+
+
+async def test_invalidate_is_asked_of_one_worker_that_can(scripted: Scripted) -> None:
+    """The first that does it is enough; one that is silent or starting is passed over; none at all is an error."""
+    event = Event((b"k",))
+    one, other = scripted.channels
+    one.answers["invalidate"] = {"keys": 1, "entries": 1, "fences": 0}
+    assert await scripted.host.invalidate(event) == {"keys": 1, "entries": 1, "fences": 0}
+    assert (one.asked, other.asked) == ([("invalidate", (event,))], [])
+
+    del one.answers["invalidate"]
+    other.answers["invalidate"] = {"keys": 0, "entries": 0, "fences": 0}
+    assert await scripted.host.invalidate(event) == {"keys": 0, "entries": 0, "fences": 0}
+
+    child = scripted.host.fleet.seats[1].child
+    assert child is not None
+    child.urls = None
+    with pytest.raises(RemoteError, match="it is silent"):
+        await scripted.host.invalidate(event)
+    scripted.host.fleet.seats[0].child = None
+    with pytest.raises(RemoteError, match="no worker runs"):
+        await scripted.host.invalidate(event)

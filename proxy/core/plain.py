@@ -1,0 +1,193 @@
+"""Run a command that looks at bytes on values that have been unwrapped: atomically, on a pinned link.
+
+    WATCH keys, peek --none is wrapped--> MULTI, the command, EXEC --> the client's reply (a whole queue: ExecRun)
+         ^            some are --> swap each for its plain value (compare-and-set), UNWATCH --.
+         '------------------------------ EXEC says nil: somebody has written meanwhile <------'
+
+Owns the rounds of it. A session that watches keys itself must keep its WATCH: there the command follows the last peek
+with no transaction around it, and the session's own EXEC notices who came between.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Final
+
+from proxy.core.slots import Failure, Link, Slot, failure_line
+from proxy.errors import damaged_value
+from proxy.values.scripts import peek, swap
+from proxy.values.stream import is_sealed
+from proxy.wire.encode import command
+from proxy.wire.reply import elements, frames
+from proxy.wire.request import Raw
+
+if TYPE_CHECKING:
+    from proxy.core.values import Values
+
+ROUNDS_MAX: Final = 100  # two clients that write as fast as they can win four of five
+CROWDED: Final = b"-ERR respite: the keys are written faster than they can be unwrapped, try again\r\n"
+MULTI: Final = command("MULTI")
+EXEC: Final = command("EXEC")
+UNWATCH: Final = command("UNWATCH")
+
+Keys = tuple[Sequence[bytes], int]
+"""Keys, and the database they are in."""
+
+
+class StepSlot(Slot):
+    """Replies to a step of ours: `then` gets them, `ended` the error when they will not come."""
+
+    __slots__ = ("_ended", "_failed", "_then")
+    needs_whole = True
+    is_write = True
+
+    def __init__(
+        self,
+        left: int,
+        then: Callable[[list[bytes]], None],
+        ended: Callable[[bytes], None],
+        failed: Callable[[Failure], None] | None = None,
+    ) -> None:
+        super().__init__(None)
+        self.left = left
+        self._then = then
+        self._ended = ended
+        self._failed = failed  # is told why, where that matters, instead of `ended`
+
+    def fill(self, reply: bytes) -> None:
+        """Go on."""
+        super().fill(reply)
+        self._then(frames(reply))
+
+    def fail(self, failure: Failure) -> None:
+        """End what the step was one of."""
+        self.reply = b""
+        if self._failed is not None:
+            self._failed(failure)
+        else:
+            self._ended(failure_line(failure, is_write=True))
+
+    def refuse(self, error: bytes) -> None:
+        """End what the step was one of."""
+        self.reply = b""
+        self._ended(error)
+
+
+class Unwrapping:
+    """Make keys hold plain values: `then` is called with b"", or with the error that keeps it from being done."""
+
+    def __init__(self, values: Values, link: Link, keys: Keys, then: Callable[[bytes], None]) -> None:
+        self._values = values
+        self._link = link
+        self._keys, self._db = list(keys[0]), keys[1]
+        self._then = then
+        self._rounds = 0
+
+    def begin(self) -> None:
+        """Look at the keys, as they are now."""
+        self._values.purge(self._link, self._keys, self._db)
+        self._link.submit(peek(self._keys), StepSlot(1, self._peeked, self._then))
+
+    def _peeked(self, replies: list[bytes]) -> None:
+        found = sealed(self._values, replies[0], self._keys)
+        if isinstance(found, bytes):
+            self._then(found)
+        elif not found:
+            self._then(b"")
+        else:
+            self.swap(found, self.begin)
+
+    def swap(self, found: list[tuple[bytes, bytes, bytes]], then: Callable[[], None]) -> None:
+        """Put the plain values in place where nobody has written meanwhile."""
+        self._rounds += 1
+        if self._rounds > ROUNDS_MAX:
+            self._then(CROWDED)
+            return
+        self._values.figures.unwrapped += len(found)
+        raw = b"".join([swap(key, digest, value) for key, value, digest in found])
+
+        def swapped(replies: list[bytes]) -> None:
+            refused = next((reply for reply in replies if reply[:1] in b"-!"), b"")
+            if refused:
+                self._then(refused)
+            else:
+                then()
+
+        self._link.submit(raw, StepSlot(len(found), swapped, self._then))
+
+
+class PlainRun(Unwrapping):
+    """One command, on plain values. `slot` waits for its reply, or its error."""
+
+    commands = 1  # how many `raw` has
+
+    def __init__(self, values: Values, link: Link, keys: Keys, bare_command: tuple[Raw, Slot]) -> None:
+        raw, slot = bare_command
+        super().__init__(values, link, keys, slot.fill)
+        self._raw = raw
+        self._slot = slot
+
+    def begin(self) -> None:
+        """Watch the keys and look at them."""
+        self._values.purge(self._link, self._keys, self._db)
+        self._link.submit(command("WATCH", *self._keys) + peek(self._keys), StepSlot(2, self._watched, self._then))
+
+    def _watched(self, replies: list[bytes]) -> None:
+        found = sealed(self._values, replies[1], self._keys) if replies[0][:1] == b"+" else replies[0]
+        if not found:
+            step = StepSlot(self.commands + 2, self._executed, self._then, self._slot.fail)
+            self._link.submit(b"".join((MULTI, self._raw, EXEC)), step)
+            return
+        self._link.submit(UNWATCH, Slot(None))
+        if isinstance(found, bytes):
+            self._then(found)
+        else:
+            self.swap(found, self.begin)
+
+    def _executed(self, replies: list[bytes]) -> None:
+        if replies[-1][:2] in (b"*-", b"_\r"):
+            self._rounds += 1
+            if self._rounds > ROUNDS_MAX:
+                self._then(CROWDED)
+            else:
+                self.begin()
+        else:
+            self._then(self._reply(replies))
+
+    def _reply(self, replies: list[bytes]) -> bytes:
+        queued, reply = replies[1], replies[2]
+        if queued[:1] in b"-!":
+            return queued  # Redis would have said so without a transaction, too
+        return elements(reply)[0] if reply[:1] == b"*" else reply
+
+
+class ExecRun(PlainRun):
+    """What a client's MULTI has queued, on plain values: queued anew, as Redis takes no WATCH once MULTI was said."""
+
+    def __init__(self, values: Values, link: Link, keys: Keys, queue: tuple[Sequence[bytes], Slot]) -> None:
+        raws, slot = queue
+        super().__init__(values, link, keys, (b"".join(raws), slot))
+        self.commands = len(raws)
+
+    def _reply(self, replies: list[bytes]) -> bytes:
+        return replies[-1]
+
+
+def sealed(values: Values, reply: bytes, keys: Sequence[bytes]) -> list[tuple[bytes, bytes, bytes]] | bytes:
+    """Read the reply to a peek: (key, plain value, digest of what is stored) of the keys that hold an envelope.
+
+    Returns an error instead when Redis gave one, or when a value is damaged: it stays as it is.
+    """
+    if reply[:1] != b"*":
+        return reply
+    found: list[tuple[bytes, bytes, bytes]] = []
+    for key, frame in zip(keys, elements(reply), strict=True):
+        if frame[:1] == b"*" and frame[:2] != b"*-":
+            value, digest = elements(frame)
+            if is_sealed(value):
+                if values.lookalikes.has(value):
+                    return damaged_value(key, "it begins as an envelope does, and cannot be without one")
+                values.figures.damaged += 1
+                return damaged_value(key)
+            found.append((key, value[value.index(b"\n") + 1 : -2], digest[digest.index(b"\n") + 1 : -2]))
+    return found

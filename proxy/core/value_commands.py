@@ -1,0 +1,220 @@
+"""Commands of keys whose class does something to their values: on a shared link, on a pinned one, inside MULTI.
+
+    shared    take -> sent sealed, or "needs a pinned link"
+    pinned    send -> sealed, or run on unwrapped values
+    MULTI     queue -> sealed as it is queued; before_exec unwraps what the queue looks at; dependents dropped after it
+
+Owns the order of these steps; what is done to one command is `values`', how values are unwrapped `plain`'s.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import Enum
+from hashlib import sha1
+from typing import TYPE_CHECKING, Final
+
+from proxy.core.pinning import Pinning
+from proxy.core.plain import ExecRun, PlainRun, StepSlot, Unwrapping
+from proxy.core.slots import EffectSlot, Link, Slot, WriteSlot
+from proxy.core.value_slots import DependentSlot, WholeSlot, WholeWriteSlot, drop_dependents, judged
+from proxy.core.values import Concern, Values, union
+from proxy.values.envelope import MAGIC
+from proxy.values.scripts import swap
+from proxy.wire.commands import CommandSpec, Kind
+from proxy.wire.encode import array, bulk, command
+from proxy.wire.reply import elements
+from proxy.wire.request import Raw
+
+if TYPE_CHECKING:
+    from proxy.core.downstream import Downstream, PinnedConnection
+    from proxy.core.engine import Engine
+    from proxy.values.dependencies import Dependents
+
+_SHARED: Final = (Kind.READ, Kind.WRITE, Kind.GET, Kind.MGET, Kind.CACHED, Kind.FIELD_EXPIRY)
+PING: Final = command("PING")
+DISCARD: Final = command("DISCARD")
+_WHOLE: Final = frozenset([b"GET", b"GETDEL", b"GETEX", b"GETSET", b"SET"])  # their reply is the value of their key
+_QUEUED_WHOLE: Final = _WHOLE | {b"MGET"}
+
+
+class Way(Enum):
+    """What became of a command."""
+
+    SENT = 1
+    PINNED = 2  # it needs a connection of its own
+
+
+class ValueCommands:
+    """Route them. One a worker."""
+
+    def __init__(self, engine: Engine, values: Values) -> None:
+        self._engine = engine
+        self.values = values
+
+    def concerns(self, spec: CommandSpec, args: list[bytes]) -> bool:
+        """Return whether anything is to be done about a command."""
+        return self.values.concern(spec, args) is not Concern.NONE
+
+    def take(self, client: Downstream, spec: CommandSpec, args: list[bytes], raw: Raw) -> Way | None:
+        """Send a command that `concerns` us on the shared link; None when it may go its usual way."""
+        kind = spec.kind
+        if kind not in _SHARED:
+            return None  # pinned anyway
+        values = self.values
+        if values.bare_keys(spec, args):
+            return Way.PINNED
+        if kind in (Kind.GET, Kind.MGET, Kind.CACHED) and (client.namespace or client.shadow) is not None:
+            return None  # core.reads purges and counts
+        link = client.route()
+        if link is None:
+            client.reply(client.why_not())
+            return Way.SENT
+        raw = self.prepare(client, link, spec, args, raw)
+        if spec.keys is None:
+            slot = EffectSlot(client) if spec.is_write else self.read_slot(client, spec, args)
+        else:
+            if kind is Kind.FIELD_EXPIRY:
+                self._engine.let_fields_expire()
+            keys = [bulk(bytes(key)) for key in spec.keys(args)]
+            self._engine.begin_write(keys)
+            slot = self.write_slot(client, spec, args, keys)
+        client.owe(slot)
+        link.submit(raw, slot)
+        return Way.SENT
+
+    def prepare(self, client: Downstream, link: Link, spec: CommandSpec, args: list[bytes], raw: Raw) -> Raw:
+        """Return what is sent instead of a command that `concerns` us, behind what must come before it."""
+        values = self.values
+        if spec.keys is None:
+            if spec.every_key is not None:
+                values.before_read(link, [bytes(key) for key in spec.every_key(args)], client.session.db)
+            return raw
+        if spec.every_key is not None and len(values.fences):
+            values.purge(link, [bytes(key) for key in spec.every_key(args)], client.session.db)
+        return values.rewrite(spec, args, raw, self._engine.now, in_effect=client.classed)
+
+    def read_slot(self, client: Downstream, spec: CommandSpec, args: list[bytes]) -> Slot:
+        """Return the slot for the reply of a read."""
+        if spec.kind in (Kind.GET, Kind.MGET) and len(args) > 1:
+            return WholeSlot(client, [bytes(key) for key in args[1:]], self.values)
+        return Slot(client)
+
+    def write_slot(self, client: Downstream, spec: CommandSpec, args: list[bytes], keys: list[bytes]) -> WriteSlot:
+        """Return the slot for the reply of a write of keys (as bulk strings)."""
+        what = self.values.dependents(spec, args) if client.classed else None
+        if spec.name in _WHOLE:
+            return WholeWriteSlot(client, self._engine, keys, self.values, (what, client.session.db))
+        if what is None:
+            return WriteSlot(client, self._engine, keys)
+        return DependentSlot(client, self._engine, keys, self.values, (what, client.session.db))
+
+    def run_bare(self, link: PinnedConnection, keys: list[bytes], bare_command: tuple[Raw, Slot]) -> None:
+        """Run a command on a pinned link once its keys hold plain values. Its slot is in the client's queue."""
+        raw, slot = bare_command
+        link.state.once = True
+        if not link.state.watching:
+            PlainRun(self.values, link, (keys, link.db), bare_command).begin()
+            return
+
+        def then(error: bytes) -> None:
+            if error:
+                slot.fill(error)
+            else:
+                link.submit(raw, slot)
+
+        Unwrapping(self.values, link, (keys, link.db), then).begin()
+
+    # -- MULTI --------------------------------------------------------------------------------------------------------
+
+    def queue(self, client: Downstream, link: PinnedConnection, spec: CommandSpec, args: list[bytes], raw: Raw) -> Raw:
+        """Return what MULTI is given to queue; remember what EXEC must see to.
+
+        What looks at the bytes of a value that was queued before it, sealed, finds that one unwrapped in between.
+        """
+        values, state = self.values, link.state
+        if spec.every_key is None:
+            return raw
+        keys = [bytes(key) for key in spec.every_key(args)]
+        state.queued_fenced += keys
+        bare = values.bare_keys(spec, args, moved=True)
+        state.queued_bare += bare
+        for key in bare:
+            for stored, value in state.queued_sealed.pop(key, ()):
+                ours = swap(key, sha1(stored).hexdigest().encode(), value)
+                link.submit(ours, Slot(None))
+                state.keep(ours)
+                state.queued_ours.append(state.queued)
+                state.queued += 1
+        if keys and spec.name in _QUEUED_WHOLE:
+            state.queued_whole[state.queued] = keys
+        if spec.keys is None:
+            return raw
+        if client.classed:
+            state.queued_dependents = union(state.queued_dependents, values.dependents(spec, args))
+        if bare:
+            return raw
+        sealed: dict[bytes, tuple[bytes, bytes]] = {}
+        raw = values.rewrite(spec, args, raw, self._engine.now, in_effect=client.classed, sealed=sealed)
+        for key, pair in sealed.items():
+            state.queued_sealed.setdefault(key, []).append(pair)
+        return raw
+
+    def must_precede(self, state: Pinning) -> bool:
+        """Return whether something must happen on another link before EXEC."""
+        return bool(state.queued_bare) or (bool(state.queued_fenced) and len(self.values.fences) > 0)
+
+    def run_exec(self, link: PinnedConnection, slot: Slot) -> bool:
+        """Run what MULTI has queued on plain values, whoever writes meanwhile; False if it cannot be queued anew.
+
+        A session that watches keys cannot let go of them: there EXEC follows the unwrapping (`before_exec`), and only
+        what it watches is safe from who comes between.
+        """
+        state = link.state
+        if not state.queued_bare or not state.may_queue_anew:
+            return False
+        state.once = True
+        link.submit(DISCARD, Slot(None))
+        self.values.purge(link, list(dict.fromkeys(state.queued_fenced)), link.db)
+        keys = list(dict.fromkeys(state.queued_bare))
+        ExecRun(self.values, link, (keys, link.db), (state.queued_raws, slot)).begin()
+        return True
+
+    def before_exec(self, client: Downstream, state: Pinning, then: Callable[[bytes], None]) -> None:
+        """Unwrap what the queue looks at, and drop what fences say is gone, on a link beside; `then` gets an error.
+
+        b"" when there is none. A session that watches such a key finds that it was changed, and tries again.
+        """
+        link = client.route()
+        if link is None:
+            then(client.why_not())
+            return
+        db = client.session.db
+        is_purging = self.values.purge(link, list(dict.fromkeys(state.queued_fenced)), db)
+        bare = list(dict.fromkeys(state.queued_bare))
+        if bare:
+            Unwrapping(self.values, link, (bare, db), then).begin()
+        elif is_purging:
+            link.submit(PING, StepSlot(1, lambda _replies: then(b""), then))
+        else:
+            then(b"")
+
+    def finish_exec(self, state: Pinning, reply: bytes) -> bytes:
+        """Return EXEC's reply without what was ours, and with an error in the place of each value that is damaged."""
+        looked_at = state.queued_ours or (state.queued_whole and MAGIC in reply)  # else it may be the end of a stream
+        if not looked_at or reply[:1] != b"*" or reply[:2] == b"*-":
+            return reply
+        parts = elements(reply)
+        for place, keys in state.queued_whole.items():
+            if parts[place][:1] == b"*":
+                frames = zip(keys, elements(parts[place]), strict=True)
+                parts[place] = array([judged(self.values, key, frame) for key, frame in frames])
+            else:
+                parts[place] = judged(self.values, keys[0], parts[place])
+        for place in reversed(state.queued_ours):
+            del parts[place]
+        return array(parts)
+
+    def drop(self, client: Downstream, what: Dependents, then: Callable[[bytes], None]) -> None:
+        """Drop what depends on what EXEC has run; `then` gets b"" or an error."""
+        drop_dependents(self.values, what, client.session.db, then)

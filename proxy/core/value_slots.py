@@ -1,0 +1,135 @@
+"""Slots of commands whose values are looked after: what a reply must wait for, and what must not be handed out.
+
+Owns nothing but the order: a write ends, what depends on it is dropped, then its client is answered.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from proxy.core.slots import Client, Failure, Mode, Slot, WriteSlot
+from proxy.errors import DEPENDENTS_LEFT, damaged_value
+from proxy.values.envelope import MAGIC
+from proxy.values.stream import is_sealed
+from proxy.wire.encode import array, unbulk
+from proxy.wire.reply import elements
+
+if TYPE_CHECKING:
+    from proxy.core.engine import Engine
+    from proxy.core.values import Values
+    from proxy.values.dependencies import Dependents
+
+
+What = tuple["Dependents | None", int]
+"""What a write drops besides its keys, and in which database."""
+
+
+class WholeSlot(Slot):
+    """The reply of a command that gives the value of each key: a value that is still sealed is damaged."""
+
+    __slots__ = ("_keys", "_values")
+
+    def __init__(self, client: Client, keys: Sequence[bytes], values: Values) -> None:
+        super().__init__(client)
+        self._keys = keys
+        self._values = values
+
+    def may_stream(self, size: int) -> bool:
+        """Not what must be looked at more closely: of one value it is the beginning that tells."""
+        return len(self._keys) == 1 and (self.parts is None or not any(MAGIC in one for one in self.parts.chunks))
+
+    def fill(self, reply: bytes) -> None:
+        """Say so instead of handing it out."""
+        if MAGIC in reply and self.mode is Mode.WHOLE:  # else it is a last part at most
+            if reply[:1] != b"*":
+                reply = judged(self._values, self._keys[0], reply)
+            else:
+                pairs = zip(self._keys, elements(reply), strict=True)
+                reply = array([judged(self._values, key, frame) for key, frame in pairs])
+        super().fill(reply)
+
+
+class DependentSlot(WriteSlot):
+    """The reply of a write that drops other keys: given when both tiers have dropped them."""
+
+    __slots__ = ("_db", "_dependents", "_values")
+    needs_whole = True  # whether it is an error, says its beginning
+
+    def __init__(
+        self, client: Client | None, engine: Engine, keys: list[bytes], values: Values | None, what: What
+    ) -> None:
+        super().__init__(client, engine, keys)
+        self._values = values
+        self._dependents, self._db = what
+
+    def may_stream(self, size: int) -> bool:
+        """Not where who has read the reply must find what it drops dropped."""
+        return self._dependents is None
+
+    def fill(self, reply: bytes) -> None:
+        """End the write, drop what depends on it, then answer."""
+        self._engine.end_write(self.keys)
+        if self._dependents is None or reply[:1] in (b"-", b"!"):
+            self.answer(reply)
+        else:
+            drop_dependents(self._values, self._dependents, self._db, lambda error: self.answer(error or reply))
+
+    def answer(self, reply: bytes) -> None:
+        """Give the client its reply."""
+        Slot.fill(self, reply)
+
+    def fail(self, failure: Failure) -> None:
+        """Drop them all the same, if the write may have been applied."""
+        if self._dependents is not None and failure is not Failure.UNAVAILABLE:
+            drop_dependents(self._values, self._dependents, self._db, lambda _error: None)
+        super().fail(failure)
+
+
+class WholeWriteSlot(DependentSlot):
+    """The reply of a write that may give the old value of its key: one that is still sealed is damaged."""
+
+    __slots__ = ()
+
+    def answer(self, reply: bytes) -> None:
+        """Say so instead of handing it out; the write was applied, and what depends on it is dropped."""
+        assert self._values is not None
+        is_whole = self.keys and not self.streams
+        super().answer(judged(self._values, unbulk(self.keys[0]), reply) if is_whole else reply)
+
+
+class PurgeSlot(Slot):
+    """How many values a purge has dropped. A user who may not run scripts is refused: the fence's sweep comes later."""
+
+    __slots__ = ("_db", "_values", "_versions")
+
+    def __init__(self, values: Values, versions: Sequence[tuple[bytes, int]], db: int) -> None:
+        super().__init__(None)
+        self._values = values
+        self._versions = versions
+        self._db = db
+
+    def fill(self, reply: bytes) -> None:
+        """Count, and remember that it was done."""
+        if reply[:1] == b":":
+            self._values.purged(self._versions, self._db, int(reply[1:]))
+        super().fill(reply)
+
+
+def drop_dependents(values: Values | None, what: Dependents, db: int, then: Callable[[bytes], None]) -> None:
+    """Drop what a write drops besides; `then` gets b"", or the error for a client whose write stands alone."""
+    assert values is not None
+    values.figures.dependents += 1
+
+    def settled(result: Any) -> None:
+        then(DEPENDENTS_LEFT if result is not None and result.error else b"")
+
+    values.invalidate(what, db, settled)
+
+
+def judged(values: Values, key: bytes, frame: bytes) -> bytes:
+    """Return a reply that is the value of a key; the error where it is damaged, and the class has envelopes."""
+    if not is_sealed(frame) or not values.has_envelope(key) or values.lookalikes.has(frame):
+        return frame
+    values.figures.damaged += 1
+    return damaged_value(key)

@@ -1,0 +1,280 @@
+"""What classes mean for commands: what is stored instead of what a client wrote, and what else must happen.
+
+    a write  --rewrite--> sealed values, a TTL by access frequency --> Redis
+             --dependents--> what it drops besides, before its reply is given
+    a command that looks at bytes --bare_keys--> its keys are unwrapped first (core.plain)
+    a key that a fence covers --purge--> what is older than the fence is gone before the command comes to it
+
+Asked by the pipeline only while some class asks for any of this: else nothing here costs anything. What a class says is
+`values.rules`', opening is the links' (values.stream).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from enum import Enum
+from typing import TYPE_CHECKING, Any, Final
+
+import attrs
+
+from proxy.core.value_slots import PurgeSlot, judged
+from proxy.values.dependencies import Dependents, dependents_of
+from proxy.values.dictionary import Dictionaries
+from proxy.values.envelope import MAGIC, Header
+from proxy.values.fences import Fences
+from proxy.values.rules import Rules
+from proxy.values.scripts import purge
+from proxy.values.sealing import Sealer
+from proxy.values.stream import Lookalikes, is_sealed
+from proxy.values.writes import asked_ms, parse, rewrite
+from proxy.wire.byte_commands import BYTE_COMMANDS, MOVES
+from proxy.wire.commands import CommandSpec, Kind
+from proxy.wire.encode import command, unbulk
+from proxy.wire.request import Raw
+
+if TYPE_CHECKING:
+    from proxy.core.engine import Engine
+    from proxy.core.lifetimes import Lifetimes
+    from proxy.core.slots import Link
+
+PURGED_MAX: Final = 65_536  # keys remembered that need no second purge; full, the memory begins anew
+_CARRIERS: Final = frozenset(
+    [b"SET", b"SETEX", b"PSETEX", b"SETNX", b"GETSET", b"MSET", b"MSETNX", b"MSETEX"]
+)  # of whole string values
+_TIMERS: Final = frozenset([b"EXPIRE", b"PEXPIRE", b"EXPIREAT", b"PEXPIREAT"])
+_LIFE_ONLY: Final = _TIMERS | {b"PERSIST", b"GETEX", b"TOUCH"}  # they write, and change no value
+
+_LOOKING: Final = BYTE_COMMANDS.keys() | MOVES
+
+Invalidate = Callable[[Dependents, int, Callable[[Any], None]], None]
+"""(what, database, then): drop it in both tiers; `then` gets a result whose `error` is "" when all is done."""
+
+
+class Concern(Enum):
+    """What is to be done about a command."""
+
+    NONE = 0
+    SEAL = 1  # its value may be sealed, and that is all
+    ALL = 2  # what `core.value_commands` says
+
+
+@attrs.define
+class ValueFigures:
+    """Counted by one worker since it started."""
+
+    sealed: int = 0
+    opened: int = 0
+    damaged: int = 0
+    purged: int = 0
+    unwrapped: int = 0
+    dependents: int = 0
+    raw_bytes: int = 0  # of what was opened, as clients have it
+    stored_bytes: int = 0  # .. and as Redis has it
+
+
+class Values:
+    """The value layer of one worker."""
+
+    def __init__(self, engine: Engine, sealer: Sealer, fences: Fences, lifetimes: Lifetimes) -> None:
+        self.engine = engine
+        self.sealer = sealer
+        self.fences = fences
+        self.lifetimes = lifetimes
+        self.writes_envelopes = True  # rollout.write_envelopes
+        self.figures = ValueFigures()
+        self.lookalikes = Lookalikes()
+        self.invalidate: Invalidate = lambda what, db, then: then(None)
+        self._purged: dict[tuple[int, bytes], int] = {}
+        self.take(Rules(()))
+
+    def take(self, rules: Rules) -> None:
+        """Follow these classes from now on."""
+        self.rules = rules
+        self._find = rules.find
+
+    @property
+    def dictionaries(self) -> Dictionaries:
+        """The dictionaries that values are compressed with."""
+        return self.sealer.dictionaries
+
+    def concern(self, spec: CommandSpec, args: Sequence[bytes]) -> Concern:
+        """Return what is to be done about a command: the keys of a class, or a value that looks like an envelope."""
+        if spec.name == b"SET" and len(args) == 3:
+            rules, value = self._find(bytes(args[1])), args[2]
+            if value[:4] == MAGIC:
+                return Concern.SEAL
+            if rules is None:
+                return Concern.NONE
+            if rules.has_ttl or rules.invalidates or len(self.fences):
+                return Concern.ALL
+            return Concern.SEAL if self.sealer.may_seal(rules, len(value)) else Concern.NONE
+        finder = spec.every_key
+        if finder is None:
+            return Concern.NONE
+        find = self._find
+        for key in finder(args):
+            if find(bytes(key)) is not None:
+                return Concern.ALL
+        if spec.name in _CARRIERS and any(arg[:4] == MAGIC for arg in args[2:]):
+            return Concern.ALL
+        return Concern.NONE
+
+    def sealed_set(self, args: Sequence[bytes], raw: Raw, now: float, *, in_effect: bool) -> Raw:
+        """Return what is sent instead of a SET of a key and a value, and no more."""
+        key, value = bytes(args[1]), bytes(args[2])
+        stored = self.sealer.seal(self._find(key), value, now, envelopes=in_effect and self.writes_envelopes)
+        if stored is value:
+            return raw
+        self.figures.sealed += 1
+        return b"*3\r\n$3\r\nSET\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n" % (len(key), key, len(stored), stored)
+
+    def bare_keys(self, spec: CommandSpec, args: Sequence[bytes], *, moved: bool = False) -> list[bytes]:
+        """Return the keys of a command that must hold plain values when it runs.
+
+        `moved`: also those whose value is carried to another key that may hold an envelope.
+        """
+        name = spec.name
+        if name not in _LOOKING and spec.kind is not Kind.SCRIPT:
+            return []
+        finder = BYTE_COMMANDS.get(name)
+        if finder is not None:
+            keys = finder(args)
+        elif spec.kind is Kind.SCRIPT and spec.every_key is not None:
+            keys = spec.every_key(args)
+        elif len(args) > 2:  # one that moves a value
+            to = self._find(bytes(args[2]))
+            keys = args[1:2] if moved or to is None or not to.has_envelope else ()
+        else:
+            return []
+        return list(dict.fromkeys(key for key in map(bytes, keys) if self.has_envelope(key)))
+
+    def has_envelope(self, key: bytes) -> bool:
+        """Return whether values of a key are wrapped."""
+        rules = self._find(key)
+        return rules is not None and rules.has_envelope
+
+    def rewrite(
+        self,
+        spec: CommandSpec,
+        args: list[bytes],
+        raw: Raw,
+        now: float,
+        *,
+        in_effect: bool,
+        sealed: dict[bytes, tuple[bytes, bytes]] | None = None,
+    ) -> Raw:
+        """Return what is sent instead of a write: its values sealed, its TTL as the class has it.
+
+        `in_effect`: whether the client's connection is one for which classes have an effect; for another one, only what
+        would be taken for an envelope is put into one. `sealed` gets what was: key -> (what is stored, the value).
+        """
+        write = parse(spec.name, args)
+        if write is None:
+            return raw
+        envelopes = in_effect and self.writes_envelopes
+        values: dict[int, bytes] = {}
+        for key, at in zip(write.keys, write.value_at, strict=False):
+            value = bytes(args[at])
+            stored = self.sealer.seal(self._find(key), value, now, envelopes=envelopes)
+            if stored is not value:
+                values[at] = stored
+                if sealed is not None:
+                    sealed[key] = stored, value
+        ttl_ms: int | None = None
+        now_ms = self.sealer.clock.now_ms()
+        rules = self._find(write.keys[0]) if in_effect else None
+        if rules is not None and rules.has_ttl:
+            if write.is_read:
+                self.lifetimes.count(write.keys[0], now)
+            if (
+                not write.keep_ttl
+                and (write.ttl_at or write.value_at)
+                and all(self._find(key) is rules for key in write.keys[1:])  # one TTL for all of them
+            ):
+                asked = asked_ms(write, args, now_ms)
+                ttl_ms = self.lifetimes.decide_for(rules, write.keys[0], asked, now).ttl_ms
+        if not values and ttl_ms is None:
+            return raw
+        self.figures.sealed += len(values)
+        return command(*rewrite(write, args, values, ttl_ms, now_ms))
+
+    def dependents(self, spec: CommandSpec, args: Sequence[bytes]) -> Dependents | None:
+        """Return what a write drops besides its own keys, None when nothing."""
+        if not self.rules.has_dependencies or spec.keys is None or spec.name in _LIFE_ONLY:
+            return None
+        found: Dependents | None = None
+        for key in map(bytes, spec.keys(args)):
+            found = union(found, self.dependents_of(key))
+        return found
+
+    def dependents_of(self, key: bytes) -> Dependents | None:
+        """Return what a write of a key drops besides, None when nothing."""
+        rules = self._find(key)
+        return dependents_of(rules, key) if rules is not None and rules.invalidates else None
+
+    def purge(self, link: Link, keys: Sequence[bytes], db: int) -> bool:
+        """Have Redis drop, ahead of what is submitted next, what fences say is gone of these keys.
+
+        Returns whether there is anything to be dropped.
+        """
+        if not len(self.fences):
+            return False
+        due: list[tuple[bytes, int]] = []
+        for key in keys:
+            version = self.fences.version_over(db, key, self._find(key))
+            if version and self._purged.get((db, key), 0) < version:
+                due.append((key, version))
+        if due:
+            link.submit(purge(due), PurgeSlot(self, due, db))
+        return bool(due)
+
+    def purged(self, versions: Sequence[tuple[bytes, int]], db: int, gone: int) -> None:
+        """Remember that Redis has dropped `gone` of them: what is written from now on is newer."""
+        self.figures.purged += gone
+        if len(self._purged) + len(versions) > PURGED_MAX:
+            self._purged.clear()
+        for key, version in versions:
+            self._purged[db, key] = version
+
+    def forget_purged(self) -> None:
+        """Purge again what comes: the server may be another one, or may have gone back."""
+        self._purged.clear()
+
+    def opened(self, header: Header, stored_bytes: int) -> None:
+        """Take note of a value that a link has opened."""
+        figures = self.figures
+        figures.opened += 1
+        figures.stored_bytes += stored_bytes
+        figures.raw_bytes += header.raw_length
+        if header.version:
+            self.sealer.clock.observe(header.version)
+
+    @property
+    def looks_at_reads(self) -> bool:
+        """Whether `before_read` may have something to do."""
+        return len(self.fences) > 0 or self.rules.has_ttl
+
+    def before_read(self, link: Link, keys: Sequence[bytes], db: int) -> None:
+        """Count a read that L1 does not answer; have Redis drop first what fences say is gone."""
+        if len(self.fences):
+            self.purge(link, keys, db)
+        if self.rules.has_ttl:
+            for key in keys:
+                rules = self._find(key)
+                if rules is not None and rules.has_ttl:
+                    self.lifetimes.count(key, self.engine.now)
+
+    def judge(self, key: bytes, frame: bytes) -> bytes:
+        """Return what is handed out of a key (as a bulk string): its value's frame, or the error for a damaged one."""
+        return judged(self, unbulk(key), frame) if is_sealed(frame) else frame
+
+
+def union(one: Dependents | None, other: Dependents | None) -> Dependents | None:
+    """Return what both name."""
+    if one is None or other is None:
+        return one or other
+    return Dependents(
+        tuple(dict.fromkeys(one.keys + other.keys)),
+        tuple(dict.fromkeys(one.globs + other.globs)),
+        tuple(dict.fromkeys(one.tags + other.tags)),
+    )

@@ -1,0 +1,156 @@
+"""Invalidations: drop keys, globs and tags in both tiers, whoever asks.
+
+    keys         marked as being written --> UNLINK --> L1 hears of it by push, everywhere
+    globs, tags  a fence, set in Redis  --> announced to all, in force for our own L1 --> the sweeper removes the bodies
+
+Owns the order, and the links it travels on: those of the proxy's own user, whatever the client may do. `then` is called
+once all is done, or cannot be.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
+
+import attrs
+import trio
+
+from proxy.cache.entry import Scope
+from proxy.core.fencing import Fencing
+from proxy.core.invalidation import Invalidated
+from proxy.core.plain import StepSlot
+from proxy.core.slots import Slot
+from proxy.errors import UPSTREAM_UNAVAILABLE, RemoteError
+from proxy.values.changes import announce_keys, set_fences
+from proxy.values.clock import HybridClock
+from proxy.values.dependencies import Dependents
+from proxy.values.fences import Fence
+from proxy.wire.encode import bulk, command
+from proxy.wire.reply import text
+
+if TYPE_CHECKING:
+    from proxy.core.session import Identity
+    from proxy.net.link import Link
+    from proxy.net.reactor import Reactor
+    from proxy.net.upstream import DataLinks
+
+TEXT_MAX_BYTES: Final = 4096  # of a glob or a tag: every proxy parses it, and keeps it until it is swept
+KEYS_MAX: Final = 1000  # of one UNLINK
+Then = Callable[[Invalidated], None]
+
+
+@attrs.define
+class _Task:
+    """One invalidation under way."""
+
+    then: Then
+    left: int = 1
+    keys: int = 0
+    entries: int = 0
+    fences: int = 0
+    error: str = ""
+
+    def done(self) -> None:
+        """Note that one part is done; the last one answers."""
+        self.left -= 1
+        if not self.left:
+            self.then(Invalidated(self.keys, self.entries, self.fences, self.error))
+
+
+class Invalidator:
+    """Invalidate. One a worker."""
+
+    def __init__(self, links: DataLinks, fencing: Fencing, clock: HybridClock, identity: Identity) -> None:
+        self._links = links
+        self._fencing = fencing
+        self._engine = fencing.engine
+        self._clock = clock
+        self._identity = identity
+        self.announces_keys = False  # Redis tells nobody of changes: L1 lives by what is announced
+
+    def link(self, db: int) -> Link | None:
+        """Return the link of the proxy's own user to a database, None while it cannot be reached."""
+        return self._links.group(Scope(self._identity.user, db, 2), self._identity).pick()
+
+    def invalidate(self, what: Dependents, db: int, then: Then) -> None:
+        """Drop all of it, then tell."""
+        task = _Task(then)
+        if any(len(text) > TEXT_MAX_BYTES for text in (*what.globs, *what.tags)):
+            then(Invalidated(error=f"ERR respite: a glob or a tag has at most {TEXT_MAX_BYTES} bytes"))
+            return
+        for at in range(0, len(what.keys), KEYS_MAX):
+            self._unlink(task, what.keys[at : at + KEYS_MAX], db)
+        if what.globs or what.tags:
+            self._fence(task, what, db)
+        task.done()
+
+    def _unlink(self, task: _Task, keys: tuple[bytes, ...], db: int) -> None:
+        engine = self._engine
+        names = [bulk(key) for key in keys]
+        before = len(engine.l1)
+        engine.begin_write(names)
+        task.entries += before - len(engine.l1)
+
+        def then(reply: bytes) -> None:
+            engine.end_write(names)
+            if reply[:1] == b":":
+                task.keys += int(reply[1:])
+            else:
+                task.error = task.error or text(reply).decode("utf-8", "replace")
+            task.done()
+
+        self._send(task, db, command("UNLINK", *keys), then)
+        link = self.link(db)
+        if self.announces_keys and link is not None:
+            link.submit(announce_keys(db, keys), Slot(None))
+
+    def _fence(self, task: _Task, what: Dependents, db: int) -> None:
+        def then(reply: bytes) -> None:
+            if reply[:1] == b"$":
+                version = int(text(reply))
+                self._clock.observe(version)
+                before = len(self._engine.l1)
+                fences = [Fence(db, "glob", glob, version) for glob in what.globs]
+                fences += [Fence(db, "tag", tag, version) for tag in what.tags]
+                self._fencing.put(fences)
+                task.entries += max(before - len(self._engine.l1), 0)
+                task.fences += len(fences)
+            else:
+                task.error = task.error or text(reply).decode("utf-8", "replace")
+            task.done()
+
+        self._send(task, 0, set_fences(db, what.globs, what.tags, self._clock.next()), then)
+
+    def _send(self, task: _Task, db: int, raw: bytes, then: Callable[[bytes], None]) -> None:
+        task.left += 1
+        link = self.link(db)
+        if link is None:
+            then(UPSTREAM_UNAVAILABLE)
+        else:
+            link.submit(raw, answer(then))
+
+
+def answer(then: Callable[[bytes], None]) -> Slot:
+    """Return a slot for one reply to a command of ours; `then` gets it, or the error that a client would read."""
+    return StepSlot(1, lambda replies: then(replies[0]), then)
+
+
+async def ask(reactor: Reactor, invalidator: Invalidator, db: int, raw: bytes) -> bytes:
+    """Send a command with the proxy's own user, and wait for its reply. Raises RemoteError with an error's text."""
+    answered = trio.Event()
+    replies: list[bytes] = []
+
+    def then(reply: bytes) -> None:
+        replies.append(reply)
+        answered.set()
+
+    reactor.enter()
+    link = invalidator.link(db)
+    if link is None:
+        raise RemoteError("the upstream is away")
+    link.submit(raw, answer(then))
+    reactor.flush()
+    await answered.wait()
+    if replies[0][:1] in (b"-", b"!"):
+        raise RemoteError(text(replies[0]).decode("utf-8", "replace"))
+    return replies[0]

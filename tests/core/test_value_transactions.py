@@ -1,0 +1,250 @@
+"""Commands of classes inside MULTI: what is queued, and queued anew, and what EXEC's reply leaves out."""
+
+from __future__ import annotations
+
+from hashlib import sha1
+
+import pytest
+
+from proxy.core import pinning
+from proxy.core.plain import CROWDED, ROUNDS_MAX
+from proxy.core.slots import STREAM_BYTES
+from proxy.errors import UPSTREAM_LOST, damaged_value
+from proxy.values.envelope import open_value
+from proxy.wire.encode import array, bulk
+
+from .scripted_values import DAMAGED, Pinned, peeked
+
+OK, QUEUED, NIL = b"+OK\r\n", b"+QUEUED\r\n", b"*-1\r\n"
+NOPERM = b"-NOPERM not for you\r\n"
+BARE = peeked(None)
+
+
+# -- MULTI -------------------------------------------------------------------------------------------------------------
+
+
+def test_multi_queues_sealed_values_and_needs_nothing_before_exec() -> None:
+    """EXEC's reply is handed on as it is."""
+    world = Pinned()
+    world.queue([b"SET", b"v:1", b"text"], "GET x")
+    assert open_value(world.pin.asked()[1][2], {})[0] == b"text"
+    assert world.send("EXEC")
+    assert (world.pin.names(), world.link.raws) == ([b"EXEC"], [])
+    world.pin.answer(array([OK, b"$-1\r\n"]))
+
+    assert world.client.received == array([OK, b"$-1\r\n"])
+    assert world.is_over()
+
+
+def test_multi_that_looks_at_bytes_is_queued_anew_on_plain_values() -> None:
+    """WATCH must come before MULTI: what was queued is discarded, and said again behind it; what follows waits."""
+    world = Pinned()
+    world.queue("APPEND v:1 x", "PING", "STRLEN v:1")
+    world.pin.asked()
+    assert world.send("EXEC")
+    assert not world.send("GET x")
+    assert world.pin.names() == [b"DISCARD", b"WATCH", b"EVAL"]
+    world.pin.answer(OK, OK, peeked(b"plain"))
+    world.pin.answer(OK, b":1\r\n", OK, BARE)
+    assert world.pin.asked()[-5:] == [[b"MULTI"], [b"APPEND", b"v:1", b"x"], [b"PING"], [b"STRLEN", b"v:1"], [b"EXEC"]]
+    world.pin.answer(OK, QUEUED, QUEUED, QUEUED, array([b":6\r\n", b"+PONG\r\n", b":6\r\n"]))
+
+    assert world.client.received == array([b":6\r\n", b"+PONG\r\n", b":6\r\n"])
+    assert world.is_over()
+
+
+ANEW = ("APPEND v:1 x", "DEL d:1")
+PLAIN = (OK, OK, BARE)  # DISCARD, WATCH, peek
+
+
+def queued_anew() -> Pinned:
+    """Bring a transaction that looks at bytes to its EXEC."""
+    world = Pinned()
+    world.queue(*ANEW)
+    world.pin.asked()
+    world.send("EXEC")
+    return world
+
+
+@pytest.mark.parametrize("nil", [NIL, b"_\r\n"])
+def test_exec_that_others_write_into_is_queued_again_and_gives_up_in_the_end(nil: bytes) -> None:
+    """The client never sees a nil that it has not asked for."""
+    world = queued_anew()
+    world.pin.answer(OK)
+    rounds = 0
+    while world.pin.fifo:
+        rounds += 1
+        assert rounds <= ROUNDS_MAX + 1
+        world.pin.answer(OK, BARE, OK, QUEUED, QUEUED, nil)
+
+    assert (world.client.received, world.invalidations.calls) == (CROWDED, [])
+    assert world.is_over()
+
+
+@pytest.mark.parametrize(
+    ("answers", "expected"),
+    [
+        *(([OK, NOPERM, BARE, OK], NOPERM), ([OK, OK, NOPERM, OK], NOPERM)),
+        ([OK, OK, peeked(DAMAGED), OK], damaged_value(b"v:1")),
+        ([OK, OK, peeked(b"plain"), OK, NOPERM], NOPERM),
+        ([*PLAIN, OK, NOPERM, QUEUED, b"-EXECABORT discarded\r\n"], b"-EXECABORT discarded\r\n"),
+    ],
+)
+def test_exec_queued_anew_error_at_any_step_ends_it(answers: list[bytes], expected: bytes) -> None:
+    """Nothing was run, nothing depends on it."""
+    world = queued_anew()
+    world.pin.answer(*answers)
+
+    assert (world.client.received, world.invalidations.calls) == (expected, [])
+    assert world.is_over()
+
+
+@pytest.mark.parametrize(
+    ("answers", "drops"),
+    [
+        *(([], 0), ([OK], 0), ([OK, OK], 0), ([OK, OK, peeked(b"plain")], 0), ([OK, OK, peeked(b"plain"), OK], 0)),
+        *(([*PLAIN], 1), ([*PLAIN, OK, QUEUED], 1)),
+    ],
+)
+def test_exec_queued_anew_link_lost_at_any_step_ends_it(answers: list[bytes], drops: int) -> None:
+    """What depends on it goes where it may have been run."""
+    world = queued_anew()
+    world.pin.answer(*answers)
+    world.pin.lose()
+
+    assert (world.client.received, len(world.invalidations.calls)) == (UPSTREAM_LOST, drops)
+    assert world.is_over()
+
+
+def test_exec_queued_anew_purges_what_is_behind_a_fence() -> None:
+    """Of all its keys, not only of those whose bytes it looks at."""
+    world = Pinned()
+    world.queue("APPEND v:1 x", "GET v:2")
+    world.values.fences.put(0, "glob", b"v:*", 7)
+    world.pin.asked()
+    world.send("EXEC")
+    discard, purge, *_ = world.pin.asked()
+
+    assert discard == [b"DISCARD"]
+    assert purge[2:5] == [b"2", b"v:1", b"v:2"]
+
+
+@pytest.mark.parametrize("why", ["watching", "session", "size"])
+def test_exec_that_cannot_be_queued_anew_is_prepared_beside(why: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A session that watches keeps its WATCH; one that moves is where Redis has it; what is too much is not kept."""
+    monkeypatch.setattr(pinning, "KEPT_MAX_BYTES", 40 if why == "size" else 1 << 20)
+    world = Pinned()
+    world.pin.state.watching = why == "watching"
+    world.queue("APPEND v:1 x", *(["SELECT 3"] if why == "session" else []), "PING")
+    world.pin.asked()
+    world.send("EXEC")
+    assert not world.send("GET x")
+    assert (world.pin.raws, world.link.names()) == ([], [b"EVAL"])
+    world.link.answer(peeked(b"plain"), b":1\r\n", BARE)
+    assert world.pin.names() == [b"EXEC"]
+    world.pin.answer(array([b":6\r\n", *([OK] if why == "session" else []), b"+PONG\r\n"]))
+
+    assert world.is_over()
+
+
+def test_watch_inside_multi_has_no_place_in_execs_reply() -> None:
+    """Redis refuses it, and goes on queueing."""
+    world = Pinned()
+    world.queue([b"SET", b"v:1", b"one"], "WATCH v:2", "APPEND v:1 x", "GET v:1")
+    world.pin.state.watching = True
+    world.send("EXEC")
+    world.link.answer(BARE)
+    world.pin.answer(array([OK, b":1\r\n", b":4\r\n", bulk(DAMAGED)]))
+
+    assert world.client.received == array([OK, b":4\r\n", damaged_value(b"v:1")])
+
+
+def test_multi_unwraps_in_between_what_it_has_queued_itself() -> None:
+    """Our swaps stand in the queue and are cut out of EXEC's reply, wherever they are."""
+    world = Pinned()
+    world.queue(
+        [b"SET", b"v:1", b"one"], "PING", "APPEND v:1 x", [b"MSET", b"v:2", b"two", b"v:1", b"three"], "PFCOUNT v:1 v:2"
+    )
+    _, first, _, swap, append, second, *swaps, last = world.pin.asked()
+    assert swap[3:] == [b"v:1", sha1(first[2]).hexdigest().encode(), b"one"]
+    assert (append[0], last[0]) == (b"APPEND", b"PFCOUNT")
+    assert [one[3:] for one in swaps] == [
+        [b"v:1", sha1(second[4]).hexdigest().encode(), b"three"],
+        [b"v:2", sha1(second[2]).hexdigest().encode(), b"two"],
+    ]
+    world.pin.state.watching = True
+    world.send("EXEC")
+    world.link.answer(peeked(None, None))
+    world.pin.answer(array([OK, b"+PONG\r\n", b":1\r\n", b":4\r\n", OK, b":1\r\n", b":0\r\n", b":2\r\n"]))
+
+    assert world.client.received == array([OK, b"+PONG\r\n", b":4\r\n", OK, b":2\r\n"])
+    assert world.is_over()
+
+
+def test_multi_changes_of_the_session_are_found_behind_our_swaps() -> None:
+    """Places in the queue count what we have queued."""
+    world = Pinned()
+    world.queue([b"SET", b"v:1", b"one"], "APPEND v:1 x", "SELECT 3")
+    world.send("EXEC")
+    world.link.answer(BARE)
+    world.pin.answer(array([OK, b":1\r\n", b":4\r\n", OK]))
+
+    assert world.client.session.db == 3
+    assert world.client.received == array([OK, b":4\r\n", OK])
+
+
+@pytest.mark.parametrize("reply", [NIL, b"_\r\n", b"-EXECABORT discarded\r\n"])
+def test_multi_that_was_not_executed_is_answered_as_it_is(reply: bytes) -> None:
+    """Nothing is cut out of it, and nothing depends on it."""
+    world = Pinned()
+    world.queue([b"SET", b"v:1", b"one"], "APPEND v:1 x", "DEL d:1")
+    world.pin.state.watching = True
+    world.send("EXEC")
+    world.link.answer(BARE)
+    world.pin.answer(reply)
+
+    assert (world.client.received, world.invalidations.calls) == (reply, [])
+    assert world.is_over()
+
+
+def test_multi_names_the_damaged_values_in_its_reply() -> None:
+    """Each in its place, and only where a value of an envelope class is the reply."""
+    world = Pinned()
+    world.queue("GET v:1", "GET x", "HGETALL v:2", "MGET x v:3", "APPEND v:4 x")
+    world.pin.state.watching = True
+    world.send("EXEC")
+    world.link.answer(BARE)
+    hurt = bulk(DAMAGED)
+    world.pin.answer(array([hurt, hurt, array([hurt]), array([hurt, hurt]), b":1\r\n"]))
+
+    assert world.client.received == array(
+        [damaged_value(b"v:1"), hurt, array([hurt]), array([hurt, damaged_value(b"v:3")]), b":1\r\n"]
+    )
+    assert world.is_over()
+
+
+def test_multi_end_of_a_streamed_reply_is_not_taken_apart() -> None:
+    """The last part of a large reply is no frame, whatever it looks like."""
+    world = Pinned()
+    world.queue("PING")
+    world.send("EXEC")
+    slot = world.pin.fifo[0]
+    head, end = b"*1\r\n$%d\r\n" % (2 * STREAM_BYTES) + b"x" * (STREAM_BYTES + 100), b"*3\r\n" + DAMAGED + b"\r\n"
+    slot.partial(head)
+    world.pin.answer(end)
+
+    assert world.client.received == head + end
+    assert world.is_over()
+
+
+def test_multi_with_whole_values_does_not_stream() -> None:
+    """A damaged value may still come, and so may what is ours."""
+    for lines in (["GET v:1"], [[b"SET", b"v:1", b"one"], "APPEND v:1 x"], ["DEL d:1"]):
+        world = Pinned()
+        world.queue(*lines)
+        world.pin.state.watching = True
+        world.send("EXEC")
+        while world.link.fifo:
+            world.link.answer(BARE)
+
+        assert not world.pin.fifo[0].may_stream(1 << 20)
