@@ -70,7 +70,9 @@ class Invalidator:
 
     def link(self, db: int) -> Link | None:
         """Return the link of the proxy's own user to a database, None while it cannot be reached."""
-        return self._links.group(Scope(self._identity.user, db, 2), self._identity).pick()
+        group = self._links.group(Scope(self._identity.user, db, 2), self._identity)
+        group.idle_since = self._engine.now  # kept as those are that a client has just left
+        return group.pick()
 
     def invalidate(self, what: Dependents, db: int, then: Then) -> None:
         """Drop all of it, then tell."""

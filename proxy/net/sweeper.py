@@ -122,7 +122,9 @@ class Sweeper:
 
     async def _lease(self, only: str) -> bool:
         raw = command("SET", LEASE_KEY, self._token, only, "PX", LEASE_MS)
-        return (await self._ask(0, raw))[:1] == b"+"
+        if (await self._ask(0, raw))[:1] == b"+":
+            return True
+        return text(await self._ask(0, command("GET", LEASE_KEY))) == self._token  # left by a sweep that broke off
 
     async def _ask(self, db: int, raw: bytes) -> bytes:
         return await ask(self._reactor, self._invalidator, db, raw)

@@ -77,6 +77,7 @@ def test_exec_that_others_write_into_is_queued_again_and_gives_up_in_the_end(nil
         assert rounds <= ROUNDS_MAX + 1
         world.pin.answer(OK, BARE, OK, QUEUED, QUEUED, nil)
 
+    assert rounds == ROUNDS_MAX + 1
     assert (world.client.received, world.invalidations.calls) == (CROWDED, [])
     assert world.is_over()
 
@@ -113,6 +114,20 @@ def test_exec_queued_anew_link_lost_at_any_step_ends_it(answers: list[bytes], dr
     world.pin.lose()
 
     assert (world.client.received, len(world.invalidations.calls)) == (UPSTREAM_LOST, drops)
+    assert world.is_over()
+
+
+def test_exec_queued_anew_has_our_swaps_in_their_places() -> None:
+    """And they are cut out of its reply."""
+    world = Pinned()
+    world.queue([b"SET", b"v:1", b"one"], "APPEND v:1 x")
+    queued = world.pin.asked()[1:]
+    world.send("EXEC")
+    world.pin.answer(*PLAIN)
+    assert world.pin.asked()[-4:-1] == queued
+    world.pin.answer(OK, QUEUED, QUEUED, QUEUED, array([OK, b":1\r\n", b":4\r\n"]))
+
+    assert world.client.received == array([OK, b":4\r\n"])
     assert world.is_over()
 
 

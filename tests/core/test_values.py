@@ -192,6 +192,9 @@ def test_rewrite_folds_the_ttl_into_the_apps_own_words() -> None:
     assert rewritten(values, words("SET t:1 x KEEPTTL"))[3:] == [b"KEEPTTL"]
     assert rewritten(values, words("SET t:1 x EX 50"), in_effect=False)[3:] == [b"EX", b"50"]
     assert rewritten(values, words("SET v:1 12 EX 50"))[3:] == [b"EX", b"50"]
+    decided = values.lifetimes.figures()
+    assert rewritten(values, words("SET t:1 x KEEPTTL"))[3:] == [b"KEEPTTL"]
+    assert values.lifetimes.figures() == decided
     assert rewritten(values, words("MSET t:1 x"))[1:] == [b"t:1", b"x"]
 
 

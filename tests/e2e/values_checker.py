@@ -33,6 +33,9 @@ from .targets import ROOT, Respite, Settings
 OTHER_S = 0.010
 """How long the proxy that did not acknowledge a fence or a write may not know of it."""
 
+SLOW_SWEEP, SLOW_KEYS_A_SECOND = "slow-sweep", 4_000
+"""The rule that has a sweep look at so few keys, that no machine is busy enough to be slower."""
+
 GROUPS, MEMBERS = 6, 6
 NUMBER = b"%b=%d"
 CLASSES: Sequence[Mapping[str, Any]] = (
@@ -40,6 +43,7 @@ CLASSES: Sequence[Mapping[str, Any]] = (
     {"name": "globs", "match": ["source:*"], "invalidates": ["item:{1}:*"]},
     {"name": "tags", "match": ["mark:*"], "invalidates": ["tag:group-{1}"]},
 )
+PLAIN: Mapping[str, Any] = {"name": "items", "match": ["item:*:*"], "version": True}
 KEYS = [(group, b"item:%d:%d" % (group, member)) for group in range(GROUPS) for member in range(MEMBERS)]
 
 
@@ -162,7 +166,7 @@ class Actors:
 
     def __init__(self, proxies: Sequence[Respite], seed: int, *, dependencies: bool) -> None:
         self.history = History()
-        self._fences = 5 if dependencies else 2
+        self._ways = 5 if dependencies else 1
         self._proxies = proxies
         self._seed = seed
         self._end = 0.0
@@ -245,7 +249,7 @@ class Actors:
         while self._goes_on:
             proxy, group = rng.randrange(len(clients)), rng.randrange(GROUPS)
             began = time.monotonic()
-            match rng.randrange(self._fences):
+            match rng.randrange(self._ways):
                 case 0:
                     reply = clients[proxy].command("RESPITE", "INVALIDATE", "MATCH", f"item:{group}:*")
                 case 1:
@@ -314,16 +318,17 @@ def check(
 ) -> Outcome:
     """Run two proxies on a server of a kind, let the actors go, and judge.
 
-    Without `dependencies` no class invalidates another one: L1 is walked through for a fence, and its hits are not
-    looked at one by one.
+    Without `dependencies` no class names what it invalidates, or tags: fences are globs that are asked for, and L1 is
+    walked through for them instead of each hit being looked at.
     `ballast` so many other keys are in L1: above some hundred a fence takes L1 out of use until it has walked through.
     """
-    settings: Settings = {"log": {"level": "error"}, "class": list(CLASSES) if dependencies else [CLASSES[0]]}
+    settings: Settings = {"log": {"level": "error"}, "class": list(CLASSES) if dependencies else [PLAIN]}
     module = (__name__, sabotage) if sabotage else ("proxy",)
     with ExitStack() as stack:
         server = stack.enter_context(Server(kind))
         settings = {"upstream": {"url": server.url}, **settings}
-        proxies = [stack.enter_context(running(LaunchedRespite(settings, module=module))) for _ in range(2)]
+        started = [LaunchedRespite(settings, module=module) for _ in range(2)]
+        proxies = [stack.enter_context(running(respite)) for respite in started]
         for proxy in proxies:
             with server.connect() as direct, proxy.connect() as client:
                 for at in range(0, ballast, 500):
@@ -341,6 +346,7 @@ def take_out(rule: str) -> None:
     from proxy.core.fenced import FencedKeys  # noqa: PLC0415  only where it is run as a program
     from proxy.core.fencing import Fencing  # noqa: PLC0415
     from proxy.core.values import Values  # noqa: PLC0415
+    from proxy.net import sweeper  # noqa: PLC0415
     from proxy.net.announcements import Announcements  # noqa: PLC0415
 
     if rule == "purge":
@@ -353,6 +359,8 @@ def take_out(rule: str) -> None:
         ]
     elif rule == "dependents":
         Values.dependents = lambda self, spec, args: None  # type: ignore[method-assign]
+    elif rule == SLOW_SWEEP:
+        sweeper.KEYS_A_SECOND = SLOW_KEYS_A_SECOND  # type: ignore[misc]
     else:
         assert rule == "announcements"
         Announcements.hear = lambda self, payload: None  # type: ignore[method-assign]
