@@ -145,7 +145,7 @@ class Rig:
         upstream: Server,
         *,
         rollout: str = "on",
-        l1: Mapping[str, str] | None = None,
+        l1: Mapping[str, str | int | float | bool] | None = None,
         max_clients: int = 10000,
         interpreter_flags: Sequence[str] = (),
         more: str = "",
@@ -161,7 +161,7 @@ class Rig:
             f"max_clients = {max_clients}\n"
             f'[upstream]\nurl = "redis://127.0.0.1:{upstream.port}"\n'
             f'[rollout]\nmode = "{rollout}"\n'
-            "[l1]\n" + "".join(f'{key} = "{value}"\n' for key, value in (l1 or {}).items()) + more,
+            "[l1]\n" + "".join(f"{key} = {json.dumps(value)}\n" for key, value in (l1 or {}).items()) + more,
         )
         command = [sys.executable, *interpreter_flags, "-m", "proxy", "run", "-c", str(config)]
         return self._start(name, port, command, admin_port=admin_port)
