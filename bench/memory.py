@@ -90,7 +90,8 @@ def sections(way: Way) -> str:
         f"compress = {str(way.compress).lower()}\ndictionary = {str(way.dictionary).lower()}\n"
         for each in DATA_SETS
     )
-    return f'[compression]\ncodec = "{way.codec}"\n{classes}'
+    # Everything is written without a pause here: let nothing be stored as it is because of that.
+    return f'[compression]\ncodec = "{way.codec}"\ntime_share = 1\n{classes}'
 
 
 def used_memory(client: "redis.Redis") -> int:

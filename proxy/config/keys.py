@@ -340,6 +340,12 @@ KEYS: Final[tuple[Key, ...]] = (
         "Raise to compress only what shrinks well; a value is kept compressed if it saves at least this share.",
     ),
     _key(
+        "compression.time_share",
+        kinds.share(0.01, 1),
+        0.1,
+        "Raise where memory counts more than speed: the share of a worker's time that compressing may take.",
+    ),
+    _key(
         "compression.codec",
         kinds.choice("lz4", "zstd"),
         "lz4",

@@ -142,10 +142,14 @@ class Ttl:
 
 @attrs.frozen
 class Compression:
-    """What is worth compressing: from which size on, and if it saves which share, 0 to 1."""
+    """What is worth compressing: from which size on, and if it saves which share, 0 to 1.
+
+    `time_share` of a worker's time may go to it; what comes beyond is stored as it is.
+    """
 
     min_bytes: int
     min_saving: float
+    time_share: float
     codec: Literal["lz4", "zstd"]
 
 

@@ -28,6 +28,7 @@ class Downstream(Client, Protocol):
     namespace: Namespace | None  # where its reads may be answered from, None = nowhere
     shadow: Namespace | None  # what its reads are compared with, in shadow mode; never served from
     parked: str  # why its commands wait, "" when they do not
+    classed: bool  # what classes say of values holds for what it writes (rollout.mode, rollout.percent)
     muting: bool  # CLIENT REPLY: the reply of the command at hand is not sent
 
     @property
@@ -56,10 +57,6 @@ class Downstream(Client, Protocol):
     @property
     def unproven(self) -> bool:
         """Whether Redis has not yet let this user in: nothing may be answered in its name."""
-
-    @property
-    def classed(self) -> bool:
-        """Whether what classes say of values holds for what it writes (rollout.mode, rollout.percent)."""
 
     def unpin(self) -> None:
         """End the pinned link, if there is one, with whatever state it holds."""

@@ -23,6 +23,7 @@ from proxy.core.shadow import shadow
 from proxy.core.slots import EffectSlot, Slot, WriteAllSlot, WriteSlot
 from proxy.core.stats import Stats
 from proxy.core.value_commands import ValueCommands, Way
+from proxy.core.value_slots import WholeSlot
 from proxy.core.values import Concern, Values
 from proxy.wire.commands import CommandSpec, Kind
 from proxy.wire.encode import bulk
@@ -106,6 +107,7 @@ class Pipeline:
             keys: list[bytes] = []
             sort = 0  # 1 = reads, 2 = effects, 3 = writes of known keys
             concern = Concern.NONE
+            judged = False
             while at < total:
                 args, raw = requests[at]
                 spec = by_word.get(args[0]) or find(args)
@@ -137,6 +139,7 @@ class Pipeline:
                         keys.append(b"$%d\r\n%b\r\n" % (len(key), key))  # most have one
                 if values is not None and concern is Concern.SEAL:
                     raw = values.sealed_set(args, raw, engine.now, in_effect=client.classed)
+                judged = judged or concern is Concern.READ
                 raws.append(raw)
                 at += 1
                 if len(raws) >= most:
@@ -151,6 +154,8 @@ class Pipeline:
                 if sort == 3:
                     engine.begin_write(keys)
                     slot: Slot = WriteSlot(client, engine, keys)
+                elif judged and values is not None:
+                    slot = WholeSlot(client, [asked for asked, _ in requests[at - len(raws) : at]], values)
                 else:
                     slot = Slot(client) if sort == 1 else EffectSlot(client)
                 slot.left = len(raws)

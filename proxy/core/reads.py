@@ -114,7 +114,7 @@ class Reads:
         """Read for this client alone."""
         slot = Slot(client)
         if self.values is not None and raw.startswith(GET):
-            slot = WholeSlot(client, (unbulk(raw[len(GET) :]),), self.values)
+            slot = WholeSlot(client, ((b"GET", unbulk(raw[len(GET) :])),), self.values)
         client.owe(slot)
         link.submit(raw, slot)
 
@@ -189,7 +189,7 @@ class Reads:
             if link is None:
                 client.reply(client.why_not())
                 return
-            slot: Slot = Slot(client) if self.values is None else WholeSlot(client, names, self.values)
+            slot: Slot = Slot(client) if self.values is None else WholeSlot(client, ((b"MGET", *names),), self.values)
             if self.values is not None:
                 self.values.before_read(link, missing, namespace.scope.db)
             client.owe(slot)

@@ -97,7 +97,7 @@ class ValueCommands:
     def read_slot(self, client: Downstream, spec: CommandSpec, args: list[bytes]) -> Slot:
         """Return the slot for the reply of a read."""
         if spec.kind in (Kind.GET, Kind.MGET) and len(args) > 1:
-            return WholeSlot(client, [bytes(key) for key in args[1:]], self.values)
+            return WholeSlot(client, (args,), self.values)
         return Slot(client)
 
     def write_slot(self, client: Downstream, spec: CommandSpec, args: list[bytes], keys: list[bytes]) -> WriteSlot:

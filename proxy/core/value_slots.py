@@ -6,6 +6,7 @@ Owns nothing but the order: a write ends, what depends on it is dropped, then it
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from proxy.core.slots import Client, Failure, Mode, Slot, WriteSlot
@@ -13,7 +14,7 @@ from proxy.errors import DEPENDENTS_LEFT, damaged_value
 from proxy.values.envelope import MAGIC
 from proxy.values.stream import is_sealed
 from proxy.wire.encode import array, unbulk
-from proxy.wire.reply import elements
+from proxy.wire.reply import elements, frames
 
 if TYPE_CHECKING:
     from proxy.core.engine import Engine
@@ -26,28 +27,38 @@ What = tuple["Dependents | None", int]
 
 
 class WholeSlot(Slot):
-    """The reply of a command that gives the value of each key: a value that is still sealed is damaged."""
+    """Replies of GETs and MGETs, perhaps among others: a value that is still sealed is damaged.
 
-    __slots__ = ("_keys", "_values")
+    `asked` are the words of the command of each reply.
+    """
 
-    def __init__(self, client: Client, keys: Sequence[bytes], values: Values) -> None:
+    __slots__ = ("_asked", "_values")
+
+    def __init__(self, client: Client, asked: Sequence[Sequence[bytes]], values: Values) -> None:
         super().__init__(client)
-        self._keys = keys
+        self.left = len(asked)
+        self._asked = asked
         self._values = values
 
     def may_stream(self, size: int) -> bool:
         """Not what must be looked at more closely: of one value it is the beginning that tells."""
-        return len(self._keys) == 1 and (self.parts is None or not any(MAGIC in one for one in self.parts.chunks))
+        is_single = len(self._asked) == 1 and len(self._asked[0]) == 2
+        return is_single and (self.parts is None or not any(MAGIC in one for one in self.parts.chunks))
 
     def fill(self, reply: bytes) -> None:
         """Say so instead of handing it out."""
         if MAGIC in reply and self.mode is Mode.WHOLE:  # else it is a last part at most
-            if reply[:1] != b"*":
-                reply = judged(self._values, self._keys[0], reply)
-            else:
-                pairs = zip(self._keys, elements(reply), strict=True)
-                reply = array([judged(self._values, key, frame) for key, frame in pairs])
+            reply = b"".join(map(self._judged, self._asked, frames(reply)))
         super().fill(reply)
+
+    def _judged(self, words: Sequence[bytes], frame: bytes) -> bytes:
+        name = bytes(words[0]).upper()
+        if name == b"GET":
+            return judged(self._values, bytes(words[1]), frame)
+        if name == b"MGET" and frame[:1] == b"*":
+            keys = map(bytes, words[1:])
+            return array(list(map(partial(judged, self._values), keys, elements(frame))))
+        return frame
 
 
 class DependentSlot(WriteSlot):

@@ -45,6 +45,7 @@ _TIMERS: Final = frozenset([b"EXPIRE", b"PEXPIRE", b"EXPIREAT", b"PEXPIREAT"])
 _LIFE_ONLY: Final = _TIMERS | {b"PERSIST", b"GETEX", b"TOUCH"}  # they write, and change no value
 
 _LOOKING: Final = BYTE_COMMANDS.keys() | MOVES
+_VALUED: Final = _LOOKING | _CARRIERS | {b"GETDEL", b"GETEX"}  # with keys of a class, they need more than to be sent
 
 Invalidate = Callable[[Dependents, int, Callable[[Any], None]], None]
 """(what, database, then): drop it in both tiers; `then` gets a result whose `error` is "" when all is done."""
@@ -55,7 +56,11 @@ class Concern(Enum):
 
     NONE = 0
     SEAL = 1  # its value may be sealed, and that is all
-    ALL = 2  # what `core.value_commands` says
+    READ = 2  # its reply may hold a value that is damaged, and that is all
+    ALL = 3  # what `core.value_commands` says
+
+
+_NONE, _SEAL, _ALL = Concern.NONE, Concern.SEAL, Concern.ALL  # a member is dear to look up
 
 
 @attrs.define
@@ -79,6 +84,7 @@ class Values:
         self.engine = engine
         self.sealer = sealer
         self.fences = fences
+        self._in_force = fences.versions
         self.lifetimes = lifetimes
         self.writes_envelopes = True  # rollout.write_envelopes
         self.figures = ValueFigures()
@@ -99,25 +105,29 @@ class Values:
 
     def concern(self, spec: CommandSpec, args: Sequence[bytes]) -> Concern:
         """Return what is to be done about a command: the keys of a class, or a value that looks like an envelope."""
-        if spec.name == b"SET" and len(args) == 3:
+        if len(args) == 3 and spec.name == b"SET":
             rules, value = self._find(bytes(args[1])), args[2]
-            if value[:4] == MAGIC:
-                return Concern.SEAL
-            if rules is None:
-                return Concern.NONE
-            if rules.has_ttl or rules.invalidates or len(self.fences):
-                return Concern.ALL
-            return Concern.SEAL if self.sealer.may_seal(rules, len(value)) else Concern.NONE
+            if rules is not None and (self._in_force or rules.does_more):
+                return _ALL
+            if value[:4] == MAGIC or (rules is not None and self.sealer.may_seal(rules, len(value))):
+                return _SEAL
+            return _NONE
         finder = spec.every_key
         if finder is None:
-            return Concern.NONE
-        find = self._find
+            return _NONE
+        find, is_of_class, does_more = self._find, False, bool(self._in_force)
         for key in finder(args):
-            if find(bytes(key)) is not None:
-                return Concern.ALL
+            rules = find(bytes(key))
+            if rules is not None:
+                is_of_class = True
+                does_more = does_more or rules.does_more
         if spec.name in _CARRIERS and any(arg[:4] == MAGIC for arg in args[2:]):
-            return Concern.ALL
-        return Concern.NONE
+            return _ALL
+        if not is_of_class:
+            return _NONE
+        if does_more or spec.name in _VALUED or spec.kind is Kind.SCRIPT:
+            return _ALL
+        return Concern.READ if spec.kind is Kind.GET or spec.kind is Kind.MGET else _NONE
 
     def sealed_set(self, args: Sequence[bytes], raw: Raw, now: float, *, in_effect: bool) -> Raw:
         """Return what is sent instead of a SET of a key and a value, and no more."""

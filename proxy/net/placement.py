@@ -26,7 +26,19 @@ if TYPE_CHECKING:
 class PlacedClient(Sender):
     """A sender with a place. Subclasses read."""
 
-    __slots__ = ("_backlog", "_closing", "_gone", "group", "joins", "link", "namespace", "parked", "pin", "shadow")
+    __slots__ = (
+        "_backlog",
+        "_closing",
+        "_gone",
+        "classed",
+        "group",
+        "joins",
+        "link",
+        "namespace",
+        "parked",
+        "pin",
+        "shadow",
+    )
 
     def __init__(self, worker: Worker, stream: Stream, session: Session) -> None:
         super().__init__(worker, stream, session)
@@ -37,6 +49,7 @@ class PlacedClient(Sender):
         self.pin: PinnedLink | None = None
         self.parked = ""  # why its commands wait: "settle", "reply" or "link"
         self.joins = 0
+        self.classed = worker.is_classed(session)
         self._backlog: list[Request] = []  # requests of a parked client
         self._closing = False  # close once everything owed has been sent
         self._gone = False  # it closed its sending side, and that was noticed without reading
@@ -115,6 +128,7 @@ class PlacedClient(Sender):
         """Let reads be answered from L1, or compared, or neither: never while pinned, muted, parked or not let in."""
         session = self.session
         mode = self.worker.mode_of(session)
+        self.classed = self.worker.is_classed(session)
         if (
             self.group is None
             or self.pin is not None
@@ -200,11 +214,6 @@ class PlacedClient(Sender):
             self.close_when_settled()
         self.rescope()
         self._mark()
-
-    @property
-    def classed(self) -> bool:
-        """Whether what classes say of values holds for what it writes."""
-        return self.worker.is_classed(self.session)
 
     def unpin(self) -> None:
         """End the pinned link, if there is one, with whatever state it holds."""

@@ -45,7 +45,7 @@ class ValueLayer:
         self.clock = HybridClock(reactor.clock)
         fences = Fences()
         lifetimes = Lifetimes(Thresholds(), engine.l1, random.random)
-        self.values = Values(engine, Sealer(self.clock, Dictionaries()), fences, lifetimes)
+        self.values = Values(engine, Sealer(self.clock, Dictionaries(), reactor.clock), fences, lifetimes)
         self.fencing = Fencing(engine, fences)
         self.invalidator = Invalidator(worker.links, self.fencing, self.clock, worker.initial_identity)
         self.values.invalidate = self.invalidator.invalidate
@@ -122,6 +122,7 @@ class ValueLayer:
                 "saved_bytes_total": sealed.saved_bytes,
                 "skipped_format_total": sealed.skipped_format,
                 "given_up_total": sealed.given_up,
+                "out_of_time_total": sealed.out_of_time,
             },
             "dictionaries": sum(map(bool, values.dictionaries.known.values())),
             "fences": len(values.fences),

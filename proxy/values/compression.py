@@ -18,6 +18,9 @@ from proxy.values.envelope import HAS_ZSTD, Codec
 if HAS_ZSTD:
     import zstandard
 
+SAVED_UP_S: Final = 0.5
+"""So much of the past counts for what may be spent at once."""
+
 Compress = Callable[[bytes], bytes]
 
 ZSTD_LEVEL: Final = 3
@@ -84,3 +87,25 @@ class Patience:
             self._rest_s = min(2 * self._rest_s, LAST_REST_S) if self._rest_s else FIRST_REST_S
             self._rests_until = now + self._rest_s
             self._failed = TRIES - TRIES_AGAIN
+
+
+@attrs.define
+class Allowance:
+    """How much time compressing may take: a share of all time, and at once what was not used of the last half second.
+
+    An app that writes without a pause must not become slower by more than that; one that pauses never notices.
+    """
+
+    share: float = 1.0
+    _left_s: float = 0.0
+    _counted_at: float = 0.0
+
+    def has_some(self, now: float) -> bool:
+        """Return whether any is left."""
+        self._left_s = min(self._left_s + (now - self._counted_at) * self.share, SAVED_UP_S * self.share)
+        self._counted_at = now
+        return self._left_s > 0 or self.share >= 1
+
+    def spend(self, seconds: float) -> None:
+        """Take note of time that was spent."""
+        self._left_s -= seconds

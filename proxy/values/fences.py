@@ -70,30 +70,30 @@ def parse_fence(field: bytes, version: bytes) -> Fence | None:
 class Fences:
     """The fences in force, of all databases."""
 
-    __slots__ = ("_dbs", "_versions")
+    __slots__ = ("_dbs", "versions")
 
     def __init__(self) -> None:
-        self._versions: dict[tuple[int, FenceKind, bytes], int] = {}
+        self.versions: dict[tuple[int, FenceKind, bytes], int] = {}  # all in force; the same object for good
         self._dbs: dict[int, _Index] = {}
 
     def __len__(self) -> int:
-        return len(self._versions)
+        return len(self.versions)
 
     def __iter__(self) -> Iterator[Fence]:
-        return iter([Fence(*what, version) for what, version in self._versions.items()])
+        return iter([Fence(*what, version) for what, version in self.versions.items()])
 
     @property
     def is_full(self) -> bool:
         """Return whether no further fence should be set."""
-        return len(self._versions) >= FENCES_MAX
+        return len(self.versions) >= FENCES_MAX
 
     def put(self, db: int, kind: FenceKind, text: bytes, version: int) -> bool:
         """Put a fence in force; False where the same is, with this version or a newer one."""
         what = (db, kind, text)
-        known = self._versions.get(what, 0)
+        known = self.versions.get(what, 0)
         if version <= known:
             return False
-        self._versions[what] = version
+        self.versions[what] = version
         index = self._dbs.get(db)
         if index is None:
             index = self._dbs[db] = _Index()
@@ -103,17 +103,17 @@ class Fences:
     def remove(self, db: int, kind: FenceKind, text: bytes, version: int) -> None:
         """Lift a fence, unless it has been set anew, with a newer version."""
         what = (db, kind, text)
-        known = self._versions.get(what, 0)
+        known = self.versions.get(what, 0)
         if not known or known > version:
             return
-        del self._versions[what]
+        del self.versions[what]
         self._dbs[db].remove(kind, text)
         if self._dbs[db].is_empty:
             del self._dbs[db]
 
     def clear(self) -> None:
         """Lift all fences."""
-        self._versions.clear()
+        self.versions.clear()
         self._dbs.clear()
 
     def version_over(self, db: int, key: bytes, rules: ClassRules | None) -> int:

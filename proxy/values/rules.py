@@ -57,6 +57,8 @@ class ClassRules:
     """Whether a TTL of one of its keys could be changed, or counted as one that would be."""
     tags: tuple[Template, ...]
     invalidates: tuple[Dependency, ...]
+    does_more: bool
+    """Whether a write of one of its keys may do more than wrap its value: another TTL, other keys dropped."""
 
     def captures(self, key: bytes) -> tuple[bytes, ...]:
         """Return what the wildcards of the first glob that takes the key took; () for a key of another class."""
@@ -157,6 +159,7 @@ def _compile_class(settings: ClassSettings) -> ClassRules:
         has_ttl=ttl.has_effect,
         tags=tuple(map(compile_template, settings.tags)),
         invalidates=tuple(map(compile_dependency, settings.invalidates)),
+        does_more=ttl.has_effect or bool(settings.invalidates),
     )
 
 

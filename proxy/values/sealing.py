@@ -11,11 +11,12 @@ Owns these decisions and the memory of classes that never get smaller. Opening i
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 import attrs
 
-from proxy.values.compression import Patience, compressor
+from proxy.values.compression import Allowance, Patience, compressor
 from proxy.values.dictionary import Dictionaries
 from proxy.values.envelope import HAS_ZSTD, MAGIC, MAX_RAW_BYTES, Codec, wrap
 from proxy.values.formats import is_compressed
@@ -58,16 +59,25 @@ class SealFigures:
     compressed: int = 0
     skipped_format: int = 0
     """Compressed before they came here."""
+    out_of_time: int = 0
+    """Stored as they are because compressing had taken its share of the time."""
     given_up: int = 0
     """Not tried because others of their class did not get smaller."""
     saved_bytes: int = 0
 
 
 class Sealer:
-    """Seals values. `clock` is asked for versions, `dictionaries` for what classes have learnt."""
+    """Seals values. `clock` is asked for versions, `dictionaries` for what classes have learnt.
 
-    def __init__(self, clock: HybridClock, dictionaries: Dictionaries) -> None:
+    `timer` tells how long compressing takes, in seconds; without one it takes none.
+    """
+
+    def __init__(
+        self, clock: HybridClock, dictionaries: Dictionaries, timer: Callable[[], float] = lambda: 0.0
+    ) -> None:
         self.clock = clock
+        self._timer = timer
+        self._allowance = Allowance()
         self.dictionaries = dictionaries
         self.figures = SealFigures()
         self._min_bytes = 10 * 1024
@@ -80,6 +90,7 @@ class Sealer:
         """Take the settings of compression, now or when they have changed."""
         self._min_bytes = settings.min_bytes
         self._kept_share = 1 - settings.min_saving
+        self._allowance.share = settings.time_share
         self._codec = Codec.ZSTD if settings.codec == "zstd" and HAS_ZSTD else Codec.LZ4
         self._compress = compressor(self._codec)
         self.dictionaries.codec = self._codec
@@ -142,8 +153,13 @@ class Sealer:
             if dictionary is not None:
                 self.dictionaries.used(rules.name, size, size)
             return None
+        if not self._allowance.has_some(now):
+            self.figures.out_of_time += 1
+            return None
         self.figures.tried += 1
+        began = self._timer()
         body = self._compress(value) if dictionary is None else dictionary.compress(value)
+        self._allowance.spend(self._timer() - began)
         stored = len(body) if version else len(body) + ENVELOPE_BYTES
         if dictionary is not None:
             self.dictionaries.used(rules.name, size, min(stored, size))

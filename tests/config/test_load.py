@@ -82,6 +82,7 @@ def test_load_full_file_sets_every_field(load: Load, pem: Path, monkeypatch: pyt
         [compression]
         min_bytes = "1KiB"
         min_saving = 0.2
+        time_share = 0.3
         codec = "zstd"
         [log]
         level = "debug"
@@ -104,7 +105,7 @@ def test_load_full_file_sets_every_field(load: Load, pem: Path, monkeypatch: pyt
     )
     assert settings.rollout == Rollout("shadow", 2.5, False)
     assert settings.ttl == Ttl(30.0, 3, 4, 60.0, 7200.0, 0.0)
-    assert settings.compression == Compression(1024, 0.2, "zstd")
+    assert settings.compression == Compression(1024, 0.2, 0.3, "zstd")
     assert settings.classes == (ClassSettings("tickets", ("ticket:*",)),)
     for section in ("listen", "upstream", "l1", "rollout", "ttl", "compression", "log"):
         for field in attrs.fields(type(getattr(settings, section))):

@@ -202,7 +202,7 @@ def make_values(classes: tuple[ClassSettings, ...] = CLASSES) -> tuple[Values, A
     clock = HybridClock(lambda: 0.0)
     clock.anchor(NOW_US, 0.0, 0.0)
     sealer = Sealer(clock, Dictionaries())
-    sealer.configure(Compression(100, 0.1, "lz4"))
+    sealer.configure(Compression(100, 0.1, 1.0, "lz4"))
     values = Values(engine, sealer, Fences(), Lifetimes(Thresholds(), engine.l1, lambda: 0.5))
     values.take(Rules(classes))
     asked = Asked()

@@ -37,7 +37,7 @@ def whole(*keys: bytes) -> tuple[ScriptedClient, WholeSlot, Values]:
     """Owe a client the reply of a read."""
     values, _ = make_values()
     client = ScriptedClient()
-    slot = WholeSlot(client, keys, values)
+    slot = WholeSlot(client, [(b"get", *keys) if len(keys) == 1 else (b"mget", *keys)], values)
     client.owe(slot)
     return client, slot, values
 
@@ -101,6 +101,23 @@ def test_whole_slot_several_values_never_stream() -> None:
     slot.land(frame[LARGE + 10 :])
 
     assert client.received == array([bulk(b"x" * LARGE), damaged_value(b"v:2")])
+
+
+def test_whole_slot_of_several_commands_judges_each_reply_by_its_own() -> None:
+    """Of a pipeline: what is no GET or MGET is handed out, whatever it looks like."""
+    values, _ = make_values()
+    client = ScriptedClient()
+    asked = [(b"GET", b"v:1"), (b"EXISTS", b"v:1"), (b"MGET", b"x", b"v:2"), (b"HGET", b"h", b"f"), (b"GET", b"v:3")]
+    slot = WholeSlot(client, asked, values)
+    client.owe(slot)
+    last = b"-NOPERM no\r\n"
+    slot.keep(bulk(DAMAGED) + b":1\r\n" + array([bulk(DAMAGED), bulk(DAMAGED)]), 3)
+    slot.keep(bulk(DAMAGED), 1)
+    slot.land(last)
+
+    judged = damaged_value(b"v:1") + b":1\r\n" + array([bulk(DAMAGED), damaged_value(b"v:2")]) + bulk(DAMAGED) + last
+    assert client.received == judged
+    assert values.figures.damaged == 2
 
 
 def test_whole_slot_whose_client_has_gone_takes_any_end_of_a_reply() -> None:

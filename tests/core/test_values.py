@@ -53,8 +53,9 @@ def opened(stored: bytes) -> tuple[bytes, int]:
         ([b"SET", b"t:1", b"one"], Concern.ALL),
         ([b"SET", b"d:1", b"one"], Concern.ALL),
         ([b"SET", b"v:1", b"one", b"NX"], Concern.ALL),
-        ([b"GET", b"b:1"], Concern.ALL),
-        ([b"DEL", b"x", b"v:1"], Concern.ALL),
+        *(([b"GET", b"v:1"], Concern.READ), ([b"MGET", b"x", b"v:1"], Concern.READ), ([b"GET", b"t:1"], Concern.ALL)),
+        *(([b"DEL", b"x", b"v:1"], Concern.NONE), ([b"DEL", b"d:1"], Concern.ALL), ([b"EXISTS", b"v:1"], Concern.NONE)),
+        *(([b"STRLEN", b"v:1"], Concern.ALL), ([b"GETDEL", b"v:1"], Concern.ALL), ([b"HGETALL", b"v:1"], Concern.NONE)),
         ([b"MSET", b"x", b"1", b"y", MAGICAL], Concern.ALL),
         ([b"SETEX", b"x", b"10", MAGICAL], Concern.ALL),
         ([b"APPEND", b"x", MAGICAL], Concern.NONE),
@@ -76,6 +77,9 @@ def test_concern_set_behind_a_fence_is_more_than_sealing() -> None:
     assert concern(values, [b"SET", b"v:1", b"one"]) is Concern.ALL
     assert concern(values, [b"SET", b"c:1", b"short"]) is Concern.ALL
     assert concern(values, [b"SET", b"x", b"one"]) is Concern.NONE
+    assert concern(values, [b"GET", b"v:1"]) is Concern.ALL
+    assert concern(values, [b"DEL", b"v:1"]) is Concern.ALL
+    assert concern(values, [b"EXISTS", b"v:1"]) is Concern.ALL
 
 
 # -- what must be plain ------------------------------------------------------------------------------------------------

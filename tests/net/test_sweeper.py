@@ -15,7 +15,7 @@ from proxy.core.session import Identity
 from proxy.errors import RemoteError
 from proxy.net import sweeper as sweeper_module
 from proxy.net.invalidator import Invalidator, ask
-from proxy.net.sweeper import KEYS_A_SECOND, LEASE_KEY, LEASE_MS, LOOK_EVERY_S, Sweeper
+from proxy.net.sweeper import KEYS_A_CALL, KEYS_A_SECOND, LEASE_KEY, LEASE_MS, LOOK_EVERY_S, Sweeper
 from proxy.values.changes import FENCES_KEY
 from proxy.values.fences import Fence
 from proxy.wire.encode import array, bulk
@@ -194,7 +194,7 @@ async def test_sweeper_unlinks_few_keys_a_command(autojump_clock: Clock) -> None
     await world.run(5)
     sizes = [int(words[2]) for _, _, words in world.redis.log if words[0] == b"EVAL" and FENCES_KEY not in words]
 
-    assert (sum(sizes), max(sizes)) == (1_250, 100)
+    assert (sum(sizes), max(sizes)) == (1_250, KEYS_A_CALL)
 
 
 async def test_sweeper_waits_while_another_holds_the_lease(autojump_clock: Clock) -> None:

@@ -25,7 +25,7 @@ from proxy.values.sealing import (
     is_number_like,
 )
 
-DEFAULTS = Compression(10 * 1024, 0.1, "lz4")
+DEFAULTS = Compression(10 * 1024, 0.1, 1.0, "lz4")
 LARGE = json.dumps([{"id": number, "state": "open", "owner": "somebody"} for number in range(400)]).encode()
 SMALL = b'{"id": 4711, "state": "open", "owner": "somebody", "text": "a few words"}' * 2
 DICTIONARY = b'{"id": , "state": "open", "owner": "somebody", "text": "a few words"}'
@@ -194,7 +194,7 @@ def test_seal_saving_less_than_asked_is_not_kept(min_saving: float, codec: Codec
 def test_seal_saving_pays_for_the_envelope() -> None:
     """Without a version there would be none: a value that is smaller by less than a header stays as it is."""
     value = random.Random(3).randbytes(100) + bytes(30)
-    made = sealer(Compression(1, 0.0, "lz4"))
+    made = sealer(Compression(1, 0.0, 1.0, "lz4"))
 
     assert seal(made, COMPRESS, value) is value
     assert read_header(seal(made, BOTH, value)).codec is Codec.LZ4
