@@ -6,7 +6,7 @@ envelopes with a plain body, or with a compressed one. Replies, values and TTLs 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -17,9 +17,17 @@ from .conftest import kind_or_skip
 from .exceptions import MASKED, NOT_SENT, Masked, kind
 from .flow_list import spoken_commands
 from .raw import encode_all, tree
-from .servers import REQUIRED_KINDS
 from .targets import Target, running_pair
-from .test_differential_commands import Pair, Side, ask_commands, compare, send_pipelined, send_split, send_whole
+from .test_differential_commands import (
+    Delivery,
+    Pair,
+    Side,
+    ask_commands,
+    compare,
+    send_pipelined,
+    send_split,
+    send_whole,
+)
 from .words import Words, words
 
 VERSIONED: Mapping[str, Any] = {"class": [{"name": "all", "match": ["*"], "version": True}]}
@@ -27,6 +35,7 @@ COMPRESSED: Mapping[str, Any] = {
     "compression": {"min_bytes": "100B"},
     "class": [{"name": "all", "match": ["*"], "version": True, "compress": True}],
 }
+STORED = {"versioned": VERSIONED, "compressed": COMPRESSED}
 LONG = ("str", "str2", "bits", "bin", "exp")  # keys whose values are made long enough to be compressed
 TIMES = 60
 AS_STORED = "what is said of the bytes as they are stored"
@@ -38,35 +47,20 @@ STORED_FORMS: Mapping[str, Masked] = {
 OF_THE_SERVER = ("acl", "client", "cluster", "command", "config", "debug", "function", "info", "latency", "pubsub")
 
 
-@pytest.fixture(scope="module", params=REQUIRED_KINDS)
-def versioned_pair(request: pytest.FixtureRequest) -> Iterator[Pair]:
-    """Run two servers of each required kind: direct, and behind a Respite that wraps every value."""
-    with running_pair(kind_or_skip(request.param), settings=VERSIONED) as started:
-        yield started
-
-
-@pytest.fixture(scope="module", params=REQUIRED_KINDS)
-def compressed_pair(request: pytest.FixtureRequest) -> Iterator[Pair]:
-    """Run two servers of each required kind: direct, and behind a Respite that compresses what is long."""
-    with running_pair(kind_or_skip(request.param), settings=COMPRESSED) as started:
-        yield started
-
-
-@pytest.mark.parametrize(("protocol", "deliver"), [(2, send_whole), (3, send_split), (2, send_pipelined)])
-def test_command_on_values_in_plain_envelopes_answers_as_redis(
-    versioned_pair: Pair, protocol: int, deliver: Any, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("name", "stored", "protocol", "deliver"),
+    [
+        ("redis7", "versioned", 2, send_split),
+        ("redis7", "compressed", 3, send_pipelined),
+        ("valkey9", "versioned", 3, send_pipelined),
+        ("valkey9", "compressed", 2, send_whole),
+    ],
+)
+def test_command_on_values_in_envelopes_answers_as_redis(
+    name: str, stored: str, protocol: int, deliver: Delivery, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Every command, sensible and wrong."""
-    assert_walk_is_the_same(versioned_pair, protocol, deliver, monkeypatch)
-
-
-@pytest.mark.parametrize(("protocol", "deliver"), [(3, send_whole), (2, send_pipelined)])
-def test_command_on_compressed_values_answers_as_redis(
-    compressed_pair: Pair, protocol: int, deliver: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Every command, sensible and wrong, on longer values."""
-    monkeypatch.setattr(differential, "SETUP", [lengthened(words(line)) for line in corpus.SETUP])
-    assert_walk_is_the_same(compressed_pair, protocol, deliver, monkeypatch)
+    """Every command, sensible and wrong; `make soak` sends them in every way."""
+    assert_walk_is_the_same(name, stored, (protocol, deliver), monkeypatch)
 
 
 def lengthened(line: Words) -> Words:
@@ -81,9 +75,22 @@ def reads_or_writes_keys(case: corpus.Case) -> bool:
     return case.name.split("|")[0] not in OF_THE_SERVER
 
 
-def assert_walk_is_the_same(pair: Pair, protocol: int, deliver: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Run all cases on both sides; compare replies, then values and TTLs."""
+def assert_walk_is_the_same(
+    name: str, stored: str, sent: tuple[int, Delivery], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Run all cases on two servers of a kind, bare and in envelopes; compare replies, then values and TTLs."""
     monkeypatch.setattr(differential, "MASKED", {**MASKED, **STORED_FORMS})
+    if stored == "compressed":
+        monkeypatch.setattr(differential, "SETUP", [lengthened(words(line)) for line in corpus.SETUP])
+    with running_pair(kind_or_skip(name), settings=STORED[stored]) as pair:
+        found = walk(pair, *sent)
+        respite = pair[1].respite
+        assert respite is None or respite.stats()["values"]["opened_total"] > 100
+    assert not found, f"{len(found)} differences\n" + "\n".join(found[:60])
+
+
+def walk(pair: Pair, protocol: int, deliver: Delivery) -> list[str]:
+    """Run all cases that are about data on both sides and list what differs."""
     sides = [Side(target, protocol) for target in pair]
     found: list[str] = []
     commands = {name: command for name, command in ask_commands(pair[0]).items() if name not in NOT_SENT}
@@ -101,9 +108,7 @@ def assert_walk_is_the_same(pair: Pair, protocol: int, deliver: Any, monkeypatch
         found += new
     for side in sides:
         side.close()
-    respite = pair[1].respite
-    assert respite is None or respite.stats()["values"]["opened_total"] > 100
-    assert not found, f"{len(found)} differences\n" + "\n".join(found[:60])
+    return found
 
 
 State = dict[bytes, tuple[bytes, bytes, int]]
