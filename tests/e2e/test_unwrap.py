@@ -27,9 +27,9 @@ DEADLINE_S = 60.0
 
 
 @pytest.fixture(scope="module")
-def server(kind: Kind) -> Iterator[Server]:
-    """Run one server of each required kind for all tests here."""
-    with Server(kind) as started:
+def server(redis7: Kind) -> Iterator[Server]:
+    """Run one server for all tests here; that its scripts run on others is shown in tests/values."""
+    with Server(redis7) as started:
         yield started
 
 
