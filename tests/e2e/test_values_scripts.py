@@ -337,7 +337,7 @@ def test_script_of_many_keys_gets_all_of_them_plain(client: redis.Redis, direct:
 
 def test_script_and_writers_at_once_lose_nothing(client: redis.Redis, way: Target, form: str) -> None:
     """A script that appends, while others write the key anew through the proxy: every append is to a whole value."""
-    key, ends = f"{form}:busy", time.monotonic() + 0.5.0
+    key, ends = f"{form}:busy", time.monotonic() + 0.5
     padding = "padding " * 30
     append = "local v = redis.call('GET', KEYS[1]) or '' redis.call('SET', KEYS[1], v .. '|x') return v"
     seen: list[bytes] = []

@@ -1,4 +1,4 @@
-"""Every command in every way of sending, in both protocols, on every server there is: bare, and on values in envelopes."""
+"""Every command in every way of sending, in both protocols, on every server: bare, and on values in envelopes."""
 
 from __future__ import annotations
 
