@@ -332,17 +332,17 @@ def test_unwrap_that_loses_its_redis_goes_on_later(plain: redis.Redis, server: S
 
 
 def test_unwrap_does_a_million_keys_in_minutes() -> None:
-    """A hundred thousand in a minute at most, however busy the machine; a quiet one takes 7 seconds."""
+    """30,000 in 20 seconds at most, however busy the machine: a quiet one takes 2, and a million in four minutes."""
     with Server(find_kind("redis7")) as server, redis.Redis(port=server.port) as plain:
         plain.hset("respite:dictionaries", *stored("chat", Codec.LZ4, DICTIONARY))
-        expected = _fill(plain, 100_000)
+        expected = _fill(plain, 30_000)
 
         begun = time.monotonic()
         report = json.loads(_run(server, "--match", "k:*", "--json", "--rate", "1000000").stdout)
         took_s = time.monotonic() - begun
 
-        assert (report["finished"], report["unwrapped"]) == (True, 66_667)
-        assert took_s < 60
+        assert (report["finished"], report["unwrapped"]) == (True, 20_000)
+        assert took_s < 20
         _check(plain, expected)
 
 

@@ -13,7 +13,7 @@ import pytest
 from ..servers import Kind
 from .checker import Plan, check
 
-SECONDS = float(os.environ.get("RESPITE_CONSISTENCY_SECONDS", "15"))
+SECONDS = float(os.environ.get("RESPITE_CONSISTENCY_SECONDS", "10"))
 SEED = int(os.environ.get("RESPITE_CONSISTENCY_SEED", "1"))
 TROUBLES = ("frozen", "crash", "wiped")
 """Fail-overs by hand are left to the long checks: about one in 300 of them is told as a violation of a few reads within
