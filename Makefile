@@ -64,10 +64,11 @@ bench:  ## Respite beside Redis, twemproxy and HAProxy; then the realistic run
 	$(BIN)/python -m bench.compare $(ARGS)
 	$(BIN)/python -m bench.realistic $(ARGS)
 
-soak:  ## the long checks of consistency: five minutes on each server, in each tracking mode
+soak:  ## the long checks: five minutes of consistency on each server and mode, every command in every way, all servers
 	$(call environment,test,dev$(,)embedded)
 	@tests/install-servers.sh
-	$(BIN)/python -m pytest tests/soak $(ARGS)
+	RESPITE_ALL_SERVERS=1 $(BIN)/python -m pytest tests/soak $(ARGS)
+	RESPITE_ALL_SERVERS=1 $(BIN)/python -m pytest tests/e2e -k "redis6 or redis8 or valkey8" $(ARGS)
 
 docker:  ## build the image respite
 	docker build --file docker/Dockerfile --tag respite .

@@ -76,9 +76,9 @@ redis.register_function{
 
 
 @pytest.fixture(scope="module")
-def way(kind: Kind) -> Iterator[Target]:
-    """Run one server of each required kind behind a proxy that wraps and compresses."""
-    with Server(kind) as server, running_respite({"upstream": {"url": server.url}, **SETTINGS}) as respite:
+def way(redis7: Kind) -> Iterator[Target]:
+    """Run a server behind a proxy that wraps and compresses."""
+    with Server(redis7) as server, running_respite({"upstream": {"url": server.url}, **SETTINGS}) as respite:
         wait_for(lambda: respite.stats()["values"]["announcements"] == "subscribed", what="its link is up")
         yield Target(server, respite)
 
