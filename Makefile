@@ -46,7 +46,7 @@ run:  ## start the proxy on 127.0.0.1:6380 with conf/respite.toml; without an up
 	$(call environment,run,embedded)
 	@exec $(BIN)/python -m proxy run -c conf/respite.toml $(ARGS)
 
-test:  ## install the servers that the tests need where they are missing, and run every test
+test:  ## install the servers that the tests need where they are missing, and run the tests
 	$(call environment,test,dev$(,)embedded)
 	@tests/install-servers.sh
 	@$(BIN)/python -m pytest --ignore=tests/soak $(ARGS)
