@@ -36,12 +36,13 @@ from bench._lib import (
     spread,
     write_result,
 )
-from bench._servers import Rig, Server, free_port, versions
+from bench._servers import Rig, Server, versions
 from bench.connections import open_connection
 
 MOMENTS = ("held in L1", "not held")
 SIDES = ("issuer", "other")
 GLOB = "page:*"
+CLASS = f'[[class]]\nname = "pages"\nmatch = ["{GLOB}"]\nversion = true\n'
 PIPELINE = 2_000
 WAIT_S = 30.0
 LEAD_S = 0.05
@@ -61,23 +62,6 @@ class Run:
     ack_ms: float
     reads: int
     """What the reader asked from the fence on until it was in force."""
-
-
-class ClassedRig(Rig):
-    """A rig whose Respites have a class with versions."""
-
-    def classed(self, name: str, upstream: Server) -> Server:
-        """Start Respite with the defaults and that class."""
-        port, admin_port = free_port(), free_port()
-        config = self._file(
-            f"{name}.toml",
-            f'[listen]\nurl = "redis://127.0.0.1:{port}"\nadmin = "http://127.0.0.1:{admin_port}"\n'
-            f'[upstream]\nurl = "redis://127.0.0.1:{upstream.port}"\n'
-            '[l1]\nmax_bytes = "512MiB"\n'
-            f'[[class]]\nname = "pages"\nmatch = ["{GLOB}"]\nversion = true\n',
-        )
-        command = [sys.executable, "-m", "proxy", "run", "-c", str(config)]
-        return self._start(name, port, command, admin_port=admin_port)
 
 
 def key_of(number: int) -> str:
@@ -231,10 +215,10 @@ def await_sweep(redis: Server) -> float:
     return time.monotonic() - began
 
 
-def measure(rig: ClassedRig, options: argparse.Namespace) -> tuple[list[Run], list[float]]:
+def measure(rig: Rig, options: argparse.Namespace) -> tuple[list[Run], list[float]]:
     """Run all rounds; all keys are written anew for each."""
     redis = rig.redis("redis")
-    sides = [rig.classed(f"respite-{name}", redis) for name in SIDES]
+    sides = [rig.respite(f"respite-{name}", redis, l1={"max_bytes": "512MiB"}, more=CLASS) for name in SIDES]
     runs: list[Run] = []
     sweeps: list[float] = []
     for number in range(1, options.rounds + 1):
@@ -313,7 +297,7 @@ def main() -> None:
     sys.setswitchinterval(0.0005)  # a reader that has its reply must not wait for another one's turn
     disturbance = Disturbance()
     about = {**machine(), "versions": versions(["redis-server"])}
-    with ClassedRig() as rig:
+    with Rig() as rig:
         runs, sweeps = measure(rig, options)
     rows = summary(runs)
     print_table(rows, sweeps, options)

@@ -250,7 +250,7 @@ def main() -> None:
     result = {
         "script": "memory",
         "machine": about,
-        "disturbance": disturbance.shares(),
+        "disturbance": disturbance.report(),
         "options": {name: str(value) for name, value in vars(options).items()},
         "summary": rows,
         "taken": [attrs.asdict(each) for each in taken],

@@ -192,7 +192,7 @@ def main() -> None:
     result = {
         "script": "sealing",
         "machine": about,
-        "disturbance": disturbance.shares(),
+        "disturbance": disturbance.report(),
         "options": {name: str(value) for name, value in vars(options).items()},
         "summary": rows,
         "runs": [attrs.asdict(each) for each in runs],

@@ -74,7 +74,7 @@ class HybridClock:
         """Return a version above all that were given out or seen; 0 while nothing is known of the server's time."""
         if not self.is_anchored:
             return 0
-        version = (self._lower_bound_us(self._monotonic()) << VERSION_BITS) // 1000
+        version = version_at(self._lower_bound_us(self._monotonic()))
         last = self._last
         self._last = version = version if version > last else last + 1
         return version

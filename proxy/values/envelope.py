@@ -79,7 +79,7 @@ class DictionaryBytes(bytes):
 
 
 def checksum_of(value: bytes) -> int:
-    """Return the low half of the value's XXH3, 64 bits: 20 kB take 0.7 us, with zlib's crc32 6."""
+    """Return the low half of the value's XXH3, 64 bits: of a large one several times as fast as zlib's crc32."""
     return xxhash.xxh3_64_intdigest(value) & 0xFFFFFFFF
 
 

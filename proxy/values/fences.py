@@ -82,11 +82,6 @@ class Fences:
     def __iter__(self) -> Iterator[Fence]:
         return iter([Fence(*what, version) for what, version in self.versions.items()])
 
-    @property
-    def is_full(self) -> bool:
-        """Return whether no further fence should be set."""
-        return len(self.versions) >= FENCES_MAX
-
     def put(self, db: int, kind: FenceKind, text: bytes, version: int) -> bool:
         """Put a fence in force; False where the same is, with this version or a newer one."""
         what = (db, kind, text)

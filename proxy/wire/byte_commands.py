@@ -60,6 +60,3 @@ BYTE_COMMANDS: Final[Mapping[bytes, Finder]] = {
 
 MOVES: Final = frozenset([b"RENAME", b"RENAMENX", b"COPY"])
 """They carry a value, as it is stored, to another key."""
-
-NUMBER_COMMANDS: Final = frozenset([b"INCR", b"DECR", b"INCRBY", b"DECRBY", b"INCRBYFLOAT"])
-"""They take the value for a number, which is never wrapped - but by RESPITE SETV."""

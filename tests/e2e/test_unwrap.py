@@ -332,7 +332,7 @@ def test_unwrap_that_loses_its_redis_goes_on_later(plain: redis.Redis, server: S
 
 
 def test_unwrap_does_a_million_keys_in_minutes() -> None:
-    """30,000 in 20 seconds at most, however busy the machine: a quiet one takes 2, and a million in four minutes."""
+    """30,000 in 20 seconds at most, however busy the machine: at that pace a million takes eleven minutes."""
     with Server(find_kind("redis7")) as server, redis.Redis(port=server.port) as plain:
         plain.hset("respite:dictionaries", *stored("chat", Codec.LZ4, DICTIONARY))
         expected = _fill(plain, 30_000)
