@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from proxy.cache.entry import Flight, Namespace
-from proxy.core.slots import Client, Failure, Link, Mode, Slot
+from proxy.core.slots import WHOLE, Client, Failure, Link, Slot
 from proxy.wire.encode import OK, array, command
 from proxy.wire.reply import elements
 
@@ -133,7 +133,7 @@ class FillSlot(Slot):
         """Take the end of the value; the PTTL comes later."""
         super().keep(raw, count)
         if self.streams:
-            self.mode = Mode.WHOLE  # what comes now is ours
+            self.mode = WHOLE  # what comes now is ours
             self.fill(b"")
 
     def land(self, raw: bytes) -> None:

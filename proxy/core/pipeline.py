@@ -24,12 +24,23 @@ from proxy.core.slots import EffectSlot, Slot, WriteAllSlot, WriteSlot
 from proxy.core.stats import Stats
 from proxy.core.value_commands import ValueCommands, Way
 from proxy.core.value_slots import WholeSlot
-from proxy.core.values import Concern, Values
-from proxy.wire.commands import CommandSpec, Kind
+from proxy.core.values import ALL, NONE, READ, SEAL, Values
+from proxy.wire.commands import (
+    LANE_CACHED,
+    LANE_EFFECT,
+    LANE_NONE,
+    LANE_READ,
+    LANE_WRITE,
+    READ_KINDS,
+    WHOLE_READS,
+    CommandSpec,
+    Kind,
+)
 from proxy.wire.encode import bulk
 from proxy.wire.request import Raw, Request
 
-READ_KINDS: Final = (Kind.GET, Kind.MGET, Kind.CACHED)
+_NOT_PLAIN: Final = (LANE_NONE, LANE_CACHED)
+_MGET: Final = Kind.MGET
 NOAUTH: Final = b"-NOAUTH Authentication required.\r\n"
 
 
@@ -91,7 +102,7 @@ class Pipeline:
             at += 1
 
     def _plain(self, client: Downstream, requests: list[Request], at: int, most: int) -> int:
-        """Send the reads and writes that follow each other from `at` on, up to `most` of a sort in one slot.
+        """Send the reads and writes that follow each other from `at` on, up to `most` of one lane in one slot.
 
         Returns the place of the first request that is neither.
         """
@@ -105,59 +116,54 @@ class Pipeline:
         while at < total:
             raws: list[Raw] = []
             keys: list[bytes] = []
-            sort = 0  # 1 = reads, 2 = effects, 3 = writes of known keys
-            concern = Concern.NONE
+            common = LANE_NONE  # the lane of all of them
+            concern = NONE
             judged = False
             while at < total:
                 args, raw = requests[at]
                 spec = by_word.get(args[0]) or find(args)
-                kind = spec.kind
+                lane = spec.lane
+                if lane == LANE_CACHED and not cached:
+                    lane = LANE_READ
+                elif lane == LANE_WRITE and not writes:
+                    lane = LANE_EFFECT
+                if lane != common or not lane:
+                    if common or lane in _NOT_PLAIN:
+                        break
+                    common = lane
                 if spec.blocks_if and spec.may_block(args):
                     break
                 if values is not None:
                     concern = values.concern(spec, args)
-                    if concern is Concern.ALL:
+                    if concern is ALL:
                         break
-                if kind is Kind.WRITE and writes:
-                    this = 3
-                elif kind is Kind.READ:
-                    this = 2 if spec.is_write else 1
-                elif kind is Kind.WRITE:
-                    this = 2
-                elif (kind is Kind.GET or kind is Kind.MGET or kind is Kind.CACHED) and not cached:
-                    this = 1
-                else:
-                    break
-                if sort != this:
-                    if sort:
-                        break
-                    sort = this
-                if this == 3:
+                if lane == LANE_WRITE:
                     finder = spec.keys
                     assert finder is not None
                     for key in finder(args):
                         keys.append(b"$%d\r\n%b\r\n" % (len(key), key))  # most have one
-                if values is not None and concern is Concern.SEAL:
+                if concern is SEAL and values is not None:
                     raw = values.sealed_set(args, raw, engine.now, in_effect=client.classed)
-                judged = judged or concern is Concern.READ
+                elif concern is READ:
+                    judged = True
                 raws.append(raw)
                 at += 1
                 if len(raws) >= most:
                     break
-            if not sort:
+            if not raws:
                 return at
             link = client.route()
             if link is None:
                 for _ in raws:
                     client.reply(client.why_not())
             else:
-                if sort == 3:
+                if common == LANE_WRITE:
                     engine.begin_write(keys)
                     slot: Slot = WriteSlot(client, engine, keys)
                 elif judged and values is not None:
                     slot = WholeSlot(client, [asked for asked, _ in requests[at - len(raws) : at]], values)
                 else:
-                    slot = Slot(client) if sort == 1 else EffectSlot(client)
+                    slot = Slot(client) if common == LANE_READ else EffectSlot(client)
                 slot.left = len(raws)
                 client.owe(slot)
                 link.submit(raws[0] if len(raws) == 1 else b"".join(raws), slot)
@@ -168,7 +174,8 @@ class Pipeline:
     def _special(self, client: Downstream, spec: CommandSpec, args: list[bytes], raw: Raw) -> bool:
         """Route what is neither a plain read nor a plain write; False = it must wait."""
         kind = spec.kind
-        if self.value_commands is not None and self.value_commands.concerns(spec, args):
+        is_whole_read = kind in WHOLE_READS and (client.namespace or client.shadow) is not None
+        if self.value_commands is not None and not is_whole_read and self.value_commands.concerns(spec, args):
             way = self.value_commands.take(client, spec, args, raw)
             if way is Way.SENT:
                 return True
@@ -177,12 +184,13 @@ class Pipeline:
         if client.shadow is not None and kind in READ_KINDS and len(args) > 1:
             shadow(self.reads, client, spec, args, raw)
             return True
-        if kind is Kind.GET and client.namespace is not None and len(args) == 2:
-            self.reads.get(client, client.namespace, bulk(args[1]))
-            return True
-        if kind is Kind.MGET and client.namespace is not None and len(args) > 1:
-            self.reads.mget(client, client.namespace, args[1:])
-            return True
+        if is_whole_read and client.namespace is not None and len(args) > 1:
+            if kind is _MGET:
+                self.reads.mget(client, client.namespace, args[1:])
+                return True
+            if len(args) == 2:
+                self.reads.get(client, client.namespace, bulk(args[1]))
+                return True
         if kind is Kind.CACHED and client.namespace is not None and len(args) > 1:
             self.reads.read(client, client.namespace, spec, args, raw)
             return True

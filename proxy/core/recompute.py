@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Final
 from cachetools import LRUCache
 
 from proxy.cache.entry import Entry, Flight, Namespace, ReplyEntry
-from proxy.core.slots import CallSlot, Client, Link, Mode, Slot
+from proxy.core.slots import WHOLE, CallSlot, Client, Link, Slot
 from proxy.values.rules import ClassRules
 from proxy.wire.encode import OK, command, unbulk
 
@@ -133,7 +133,7 @@ class Recomputes:
             return b""
         recompute.answered = True
         if recompute.elected:
-            present = [waiter for waiter in recompute.waiters if waiter.mode is Mode.WHOLE]
+            present = [waiter for waiter in recompute.waiters if waiter.mode is WHOLE]
             if not present:
                 self._give_up(recompute)  # all have left: nobody would make it
                 self._give_back(recompute)

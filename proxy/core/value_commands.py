@@ -18,7 +18,7 @@ from proxy.core.pinning import Pinning
 from proxy.core.plain import ExecRun, PlainRun, StepSlot, Unwrapping
 from proxy.core.slots import EffectSlot, Link, Slot, WriteSlot
 from proxy.core.value_slots import DependentSlot, WholeSlot, WholeWriteSlot, drop_dependents, judged
-from proxy.core.values import Concern, Values, union
+from proxy.core.values import NONE, Values, union
 from proxy.values.envelope import MAGIC
 from proxy.values.scripts import swap
 from proxy.wire.commands import CommandSpec, Kind
@@ -54,7 +54,7 @@ class ValueCommands:
 
     def concerns(self, spec: CommandSpec, args: list[bytes]) -> bool:
         """Return whether anything is to be done about a command."""
-        return self.values.concern(spec, args) is not Concern.NONE
+        return self.values.concern(spec, args) is not NONE
 
     def take(self, client: Downstream, spec: CommandSpec, args: list[bytes], raw: Raw) -> Way | None:
         """Send a command that `concerns` us on the shared link; None when it may go its usual way."""

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from proxy.core.slots import Client, Failure, Mode, Slot, WriteSlot
+from proxy.core.slots import WHOLE, Client, Failure, Slot, WriteSlot
 from proxy.errors import DEPENDENTS_LEFT, damaged_value
 from proxy.values.envelope import MAGIC
 from proxy.values.stream import is_sealed
@@ -47,7 +47,7 @@ class WholeSlot(Slot):
 
     def fill(self, reply: bytes) -> None:
         """Say so instead of handing it out."""
-        if MAGIC in reply and self.mode is Mode.WHOLE:  # else it is a last part at most
+        if MAGIC in reply and self.mode is WHOLE:  # else it is a last part at most
             reply = b"".join(map(self._judged, self._asked, frames(reply)))
         super().fill(reply)
 

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 from proxy.core.session import Session
-from proxy.core.slots import FilledSlot, Mode, Slot
+from proxy.core.slots import MUTED, FilledSlot, Slot
 from proxy.net.dial import Stream
 from proxy.net.link import Link
 from proxy.net.outbox import JOIN_BYTES, Outbox
@@ -114,7 +114,7 @@ class Sender(ABC):
     def owe(self, slot: Slot) -> None:
         """Add a slot to the queue."""
         if self.muting:
-            slot.mode = Mode.MUTED
+            slot.mode = MUTED
         self.queue.append(slot)
 
     def settle(self) -> None:

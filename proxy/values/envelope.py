@@ -55,6 +55,11 @@ class Codec(IntEnum):
     ZSTD = 2
 
 
+_CODECS: Final = tuple(Codec)
+_PLAIN, _LZ4, _ = _CODECS  # to look up a member of an enum takes 0.1 us before Python 3.12
+_CODEC_MAX: Final = max(_CODECS)
+
+
 class Header(NamedTuple):
     """What an envelope says of its value. A tuple: twice as quick to make as a frozen class, and made once a read."""
 
@@ -117,7 +122,7 @@ def read_header(data: bytes) -> Header:
         if number != FORMAT:
             raise DamagedValueError(f"of format {number}, which is not known")
         codec = flags & _CODEC
-        if flags > _FLAGS or codec > Codec.ZSTD:
+        if flags > _FLAGS or codec > _CODEC_MAX:
             raise DamagedValueError(f"with flags {flags:#04x}, which are not known")
         if (version != 0) is not (flags & _HAS_VERSION != 0):
             raise DamagedValueError("its version contradicts its flags")
@@ -146,7 +151,7 @@ def open_value(data: bytes, dictionaries: Mapping[int, bytes]) -> tuple[bytes, H
     header = read_header(data)
     codec = header.codec
     body = data[header.body_at :]
-    if codec is Codec.PLAIN:
+    if codec is _PLAIN:
         value = body
     else:
         dictionary: bytes | None = None
@@ -156,15 +161,12 @@ def open_value(data: bytes, dictionaries: Mapping[int, bytes]) -> tuple[bytes, H
                 raise UnknownDictionaryError(header.dictionary)
             if not dictionary:
                 raise DamagedValueError(f"dictionary {header.dictionary} is lost")
-        value = (_open_lz4 if codec is Codec.LZ4 else _open_zstd)(body, header.raw_length, dictionary)
+        value = (_open_lz4 if codec is _LZ4 else _open_zstd)(body, header.raw_length, dictionary)
     if len(value) != header.raw_length:
         raise DamagedValueError("it is not as long as it says")
     if checksum_of(value) != header.checksum:
         raise DamagedValueError("its checksum is wrong")
     return value, header
-
-
-_CODECS: Final = tuple(Codec)
 
 
 def _varint(number: int) -> bytes:

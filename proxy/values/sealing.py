@@ -80,7 +80,7 @@ class Sealer:
         self._allowance = Allowance()
         self.dictionaries = dictionaries
         self.figures = SealFigures()
-        self._min_bytes = 10 * 1024
+        self.min_bytes = 10 * 1024
         self._kept_share = 0.9  # a body longer than this share of its value is not worth it
         self._codec = Codec.LZ4
         self._compress = compressor(Codec.LZ4)
@@ -88,7 +88,7 @@ class Sealer:
 
     def configure(self, settings: Compression) -> None:
         """Take the settings of compression, now or when they have changed."""
-        self._min_bytes = settings.min_bytes
+        self.min_bytes = settings.min_bytes
         self._kept_share = 1 - settings.min_saving
         self._allowance.share = settings.time_share
         self._codec = Codec.ZSTD if settings.codec == "zstd" and HAS_ZSTD else Codec.LZ4
@@ -107,7 +107,7 @@ class Sealer:
         if not asks:
             return value
         assert rules is not None
-        if not rules.version and len(value) < (DICTIONARY_FROM_BYTES if rules.dictionary else self._min_bytes):
+        if not rules.version and len(value) < (DICTIONARY_FROM_BYTES if rules.dictionary else self.min_bytes):
             return value
         if is_number_like(value) or len(value) > MAX_RAW_BYTES - ENVELOPE_BYTES - 8:
             return value
@@ -116,14 +116,6 @@ class Sealer:
         if sealed is not None:
             return sealed
         return wrap(value, version) if version else value
-
-    def may_seal(self, rules: ClassRules, size: int) -> bool:
-        """Return whether `seal` may do anything with a value of so many bytes that does not look like an envelope."""
-        return (
-            rules.version
-            or (rules.compress and size >= self._min_bytes)
-            or (rules.dictionary and size >= DICTIONARY_FROM_BYTES)
-        )
 
     def seal_as(self, rules: ClassRules, value: bytes, version: int, now: float) -> bytes:
         """Return an envelope with a version that was chosen elsewhere, whatever the value looks like."""
@@ -134,7 +126,7 @@ class Sealer:
     def _compressed(self, rules: ClassRules, value: bytes, version: int, now: float) -> bytes | None:
         """Return the envelope with the value compressed, None where that is not possible or does not pay."""
         size = len(value)
-        may_plain = rules.compress and self._min_bytes <= size <= COMPRESSED_TO_BYTES
+        may_plain = rules.compress and self.min_bytes <= size <= COMPRESSED_TO_BYTES
         may_dictionary = rules.dictionary and DICTIONARY_FROM_BYTES <= size <= DICTIONARY_TO_BYTES
         if not may_plain and not may_dictionary:
             return None
