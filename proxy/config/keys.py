@@ -342,7 +342,7 @@ KEYS: Final[tuple[Key, ...]] = (
     _key(
         "compression.time_share",
         kinds.share(0.01, 1),
-        0.1,
+        0.05,
         "Raise where memory counts more than speed: the share of a worker's time that compressing may take.",
     ),
     _key(

@@ -108,7 +108,13 @@ class Values:
 
     def concern(self, spec: CommandSpec, args: Sequence[bytes]) -> Concern:
         """Return what is to be done about a command: the keys of a class, or a value that looks like an envelope."""
-        if len(args) == 3 and spec.name == b"SET":
+        name = spec.name
+        if name == b"GET" and len(args) == 2:
+            rules = self._find(bytes(args[1]))
+            if rules is None:
+                return NONE
+            return ALL if self._in_force or rules.does_more else READ
+        if name == b"SET" and len(args) == 3:
             rules, value = self._find(bytes(args[1])), args[2]
             if rules is not None:
                 if self._in_force or rules.does_more:
@@ -126,11 +132,11 @@ class Values:
             if rules is not None:
                 is_of_class = True
                 does_more = does_more or rules.does_more
-        if spec.name in _CARRIERS and any(arg[:4] == MAGIC for arg in args[2:]):
+        if name in _CARRIERS and any(arg[:4] == MAGIC for arg in args[2:]):
             return ALL
         if not is_of_class:
             return NONE
-        if does_more or spec.name in _VALUED or spec.kind is Kind.SCRIPT:
+        if does_more or name in _VALUED or spec.kind is Kind.SCRIPT:
             return ALL
         return READ if spec.kind in WHOLE_READS else NONE
 

@@ -102,6 +102,8 @@ class Allowance:
 
     def has_some(self, now: float) -> bool:
         """Return whether any is left."""
+        if now == self._counted_at:
+            return self._left_s > 0 or self.share >= 1
         self._left_s = min(self._left_s + (now - self._counted_at) * self.share, SAVED_UP_S * self.share)
         self._counted_at = now
         return self._left_s > 0 or self.share >= 1
