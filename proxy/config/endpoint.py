@@ -1,4 +1,4 @@
-"""Addresses: the redis://, rediss:// and unix:// URLs of both sides, and the http:// URL of the admin port.
+"""Addresses: redis://, rediss:// and unix:// URLs of apps and Redis, amqp:// of a broker, http:// of the admin port.
 
 Owns what such a URL may say and how it is shown. An error here never repeats the URL: it may hold a password, and
 a password with an unescaped `#` or `/` is what makes a URL wrong in the first place.
@@ -16,12 +16,19 @@ import attrs
 DEFAULT_UPSTREAM_PORT: Final = 6379
 DEFAULT_LISTEN_PORT: Final = 6380
 DEFAULT_ADMIN_PORT: Final = 6390
+DEFAULT_AMQP_PORT: Final = 5672
+DEFAULT_AMQPS_PORT: Final = 5671
+DEFAULT_VHOST: Final = "/"
 
 _KIND_OF_SCHEME: Final[dict[str, Literal["tcp", "tls", "unix"]]] = {"redis": "tcp", "rediss": "tls", "unix": "unix"}
 
 # sockaddr_un holds 108 bytes on Linux and 104 on macOS, the closing NUL included; the smaller one travels.
 _MAX_SOCKET_PATH_BYTES = 103
 _MAX_PORT = 65535
+# A short string of AMQP has at most 255 bytes.
+_MAX_VHOST_BYTES = 255
+# Who a broker lets in that was just installed, from its own machine only.
+_GUEST = "guest"
 _CREDENTIALS = re.compile(r"(?<=://).*@", re.DOTALL)
 
 
@@ -50,6 +57,25 @@ class Endpoint:
         host = f"[{self.host}]" if ":" in self.host else self.host
         name = "rediss" if self.scheme == "tls" else "redis"
         return f"{name}://{user}{host}:{self.port}" + (f"/{self.db}" if self.db else "")
+
+
+@attrs.frozen
+class AmqpEndpoint:
+    """One broker of a cluster. A user "" means that the client certificate says who we are (SASL EXTERNAL)."""
+
+    host: str
+    port: int
+    is_tls: bool
+    username: str
+    password: str = attrs.field(repr=False)
+    vhost: str
+
+    @property
+    def display(self) -> str:
+        """The URL without credentials, fit for logs and screens."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        vhost = "" if self.vhost == DEFAULT_VHOST else f"/{quote(self.vhost, safe='')}"
+        return f"{'amqps' if self.is_tls else 'amqp'}://{host}:{self.port}{vhost}"
 
 
 def parse_endpoint(url: str, *, default_port: int = DEFAULT_UPSTREAM_PORT) -> Endpoint:
@@ -81,6 +107,32 @@ def parse_endpoint(url: str, *, default_port: int = DEFAULT_UPSTREAM_PORT) -> En
         password=password,
         db=_database(in_path or query.get("db", "")),
     )
+
+
+def parse_amqp_url(url: str) -> AmqpEndpoint:
+    """Read an amqp:// or amqps:// URL. A missing host is 127.0.0.1, a missing vhost /.
+
+    Without a user, amqp:// is guest with the password guest, and amqps:// whoever the client certificate says. Raises
+    ValueError with the reason, which never holds a part of the URL that may be secret.
+    Source: RabbitMQ URI Specification.
+    """
+    parts = _split(url)
+    if parts.scheme not in {"amqp", "amqps"}:
+        raise ValueError("the URL begins with amqp:// or amqps://")
+    if parts.query:
+        raise ValueError("the URL has no parameters; in a password, ? is written %3F")
+    is_tls = parts.scheme == "amqps"
+    port = _port(parts, DEFAULT_AMQPS_PORT if is_tls else DEFAULT_AMQP_PORT)
+    if port == 0:
+        raise ValueError("port 0 is no broker")
+    username, password = _decode(parts.username), _decode(parts.password)
+    if not username and parts.username is not None:
+        raise ValueError("what stands before the @ is user:password, and the user has a name")
+    if "\0" in username + password:
+        raise ValueError("a user name and a password hold no %00")
+    if not username and not is_tls:
+        username = password = _GUEST
+    return AmqpEndpoint(_decode(parts.hostname) or "127.0.0.1", port, is_tls, username, password, _vhost(parts.path))
 
 
 def parse_admin_url(url: str) -> tuple[str, int]:
@@ -136,6 +188,19 @@ def _query(parts: SplitResult) -> dict[str, str]:
     if query.keys() - {"db"}:
         raise ValueError("the only parameter of the URL is ?db=; in a password, ? is written %3F")
     return query
+
+
+def _vhost(path: str) -> str:
+    # By the letter of its specification amqp://host/ is the vhost of no name, which nobody has.
+    if path in {"", "/", "//"}:
+        return DEFAULT_VHOST
+    vhost = _decode(path.removeprefix("/"))
+    # An @ here is most likely the end of a password with a slash in it, and this would then show half of it.
+    if "/" in path.removeprefix("/") or "@" in path:
+        raise ValueError("in the vhost and in a password / is written %2F, and @ is written %40")
+    if len(vhost.encode()) > _MAX_VHOST_BYTES:
+        raise ValueError(f"a vhost has at most {_MAX_VHOST_BYTES} bytes")
+    return vhost
 
 
 def _decode(text: str | None) -> str:

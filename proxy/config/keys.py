@@ -2,7 +2,8 @@
 
 The loader, `respite check`, the comparison on reload and the test that holds `conf/respite.toml` and
 `conf/README.md` to the truth all read this table. A new key is one line here and one field in `model.py`. The keys of
-an array of tables, [[class]], are a table of their own in `classes.py`; here the array as a whole is one key.
+the sides that Respite talks to stand in `sides.py`. Those of an array of tables are a table of their own, [[class]] in
+`classes.py` and [[event]] in `event_rules.py`; here the array as a whole is one key.
 """
 
 from __future__ import annotations
@@ -11,11 +12,12 @@ from typing import Final
 
 from proxy.config import kinds
 from proxy.config.classes import CLASSES
+from proxy.config.event_rules import EVENTS
 from proxy.config.key import Key, Tables
 from proxy.config.kinds import Kind
+from proxy.config.sides import SIDES
 
 _KIB = 1 << 10
-_MIB = 1 << 20
 _GIB = 1 << 30
 _TIB = 1 << 40
 _HOUR = 3600.0
@@ -23,173 +25,11 @@ _DAY = 86400.0
 
 
 def _key(path: str, kind: Kind | Tables, default: object, when: str, *, field: str = "", restart: bool = False) -> Key:
-    secret = path in {"listen.admin_token", "listen.users"}
-    return Key(path, field or path, kind, default, live=not restart, help=when, secret=secret)
+    return Key(path, field or path, kind, default, live=not restart, help=when)
 
 
 KEYS: Final[tuple[Key, ...]] = (
-    _key(
-        "listen.url",
-        kinds.listen_urls(),
-        "redis://127.0.0.1:6380",
-        "Change to listen elsewhere: redis://, rediss:// (TLS) or unix:///path; a list listens on several.",
-        field="listen.urls",
-        restart=True,
-    ),
-    _key(
-        "listen.admin",
-        kinds.admin_url(),
-        "http://127.0.0.1:6390",
-        'Change where health, metrics and reload are reached; "" turns the admin port off.',
-        restart=True,
-    ),
-    _key(
-        "listen.admin_token",
-        kinds.token(),
-        "",
-        "Set when other machines reach listen.admin: everything but /healthz then wants it as a bearer token.",
-        restart=True,
-    ),
-    _key(
-        "listen.workers",
-        kinds.count(1, 64),
-        1,
-        "Raise when one core is not enough: so many processes share the port, the clients and l1.max_bytes.",
-        restart=True,
-    ),
-    _key(
-        "listen.max_clients",
-        kinds.count(1, 1_000_000),
-        10_000,
-        "Raise for apps with more connections (and raise the open-files limit with it); above it, clients are refused.",
-    ),
-    _key(
-        "listen.idle_timeout",
-        kinds.seconds(1, 30 * _DAY, or_zero="never"),
-        "0s",
-        "Set to close clients that have been silent for so long; 0 keeps them, as Redis does by default.",
-        field="listen.idle_timeout_s",
-    ),
-    _key(
-        "listen.max_pipeline",
-        kinds.count(1, 1_000_000),
-        10_000,
-        "Lower to hold less for one client: with so many commands outstanding it is read no further for a while.",
-    ),
-    _key(
-        "listen.output_buffer_limit",
-        kinds.size(64 * _KIB, _TIB),
-        "64MiB",
-        "Raise for clients that read slowly; a client with more unread replies than this is closed.",
-        field="listen.output_buffer_limit_bytes",
-    ),
-    _key(
-        "listen.max_bulk",
-        kinds.size(_KIB, _TIB),
-        "512MiB",
-        "Raise together with proto-max-bulk-len of Redis; the largest single argument of a command.",
-        field="listen.max_bulk_bytes",
-    ),
-    _key(
-        "listen.max_request",
-        kinds.size(_KIB, _TIB),
-        "1GiB",
-        "Lower to bound what one command may make the proxy hold; the largest whole command.",
-        field="listen.max_request_bytes",
-    ),
-    _key(
-        "listen.tls.cert",
-        kinds.readable_file(),
-        "",
-        "Set with tls.key to listen on rediss://: the certificate shown to clients, with its chain, as PEM.",
-        restart=True,
-    ),
-    _key(
-        "listen.tls.key",
-        kinds.readable_file(),
-        "",
-        "Set with tls.cert: its private key, as PEM.",
-        restart=True,
-    ),
-    _key(
-        "listen.tls.ca",
-        kinds.readable_file(),
-        "",
-        "Set to check client certificates: the authorities they must come from, as PEM.",
-        restart=True,
-    ),
-    _key(
-        "listen.tls.require_client_cert",
-        kinds.flag(),
-        False,
-        "Set to refuse TLS clients that show no certificate of tls.ca.",
-        restart=True,
-    ),
-    _key(
-        "listen.users",
-        kinds.users(),
-        [],
-        'Set to let in only [{ name = "..", password = ".." }]; empty: whoever Redis lets in.',
-    ),
-    _key(
-        "upstream.url",
-        kinds.upstream_url(),
-        "",
-        'Set to your Redis: redis://user:pass@host:6379/0, rediss:// or unix:///path?db=0; "" runs an embedded one.',
-        field="upstream.endpoint",
-        restart=True,
-    ),
-    _key(
-        "upstream.connect_timeout",
-        kinds.seconds(0.01, _HOUR),
-        "2s",
-        "Raise for a Redis that is far away; after it an attempt to connect counts as failed.",
-        field="upstream.connect_timeout_s",
-        restart=True,
-    ),
-    _key(
-        "upstream.response_timeout",
-        kinds.seconds(0.01, _DAY),
-        "5s",
-        "Raise for slow scripts and big replies; a command without a reply for so long is answered with an error.",
-        field="upstream.response_timeout_s",
-        restart=True,
-    ),
-    _key(
-        "upstream.pinned_connections",
-        kinds.count(1, 65_535),
-        256,
-        "Raise when many clients sit in MULTI, blocking commands or subscriptions at once: each needs a connection.",
-        restart=True,
-    ),
-    _key(
-        "upstream.tls.ca",
-        kinds.readable_file(),
-        "",
-        "Set when a private authority signed the certificate of Redis, as PEM; empty: the authorities of the system.",
-        restart=True,
-    ),
-    _key(
-        "upstream.tls.cert",
-        kinds.readable_file(),
-        "",
-        "Set with tls.key when Redis asks for a client certificate, as PEM.",
-        restart=True,
-    ),
-    _key(
-        "upstream.tls.key",
-        kinds.readable_file(),
-        "",
-        "Set with tls.cert: its private key, as PEM.",
-        restart=True,
-    ),
-    _key(
-        "upstream.tls.verify",
-        kinds.flag(),
-        True,
-        "Set to false only to test: the certificate of Redis is then not checked at all.",
-        restart=True,
-    ),
+    *SIDES,
     _key(
         "l1.enabled",
         kinds.flag(),
@@ -371,13 +211,19 @@ KEYS: Final[tuple[Key, ...]] = (
         "Add to treat some keys apart; the first class whose glob takes a key has it.",
         field="classes",
     ),
+    _key(
+        "event",
+        EVENTS,
+        [],
+        "Add for events that name no keys themselves; the first rule whose routing_key takes one says what it means.",
+        field="events",
+    ),
 )
 
 # Known to the documentation, not built yet: refused with words of their own, never ignored and never "unknown".
 LATER: Final[frozenset[str]] = frozenset(
     {
-        "amqp",
-        "event",
+        "amqp.publish_changes",
         "push",
         "metrics",
         "alert",

@@ -36,20 +36,21 @@ class Kind:
     read: Callable[[object], Any]
 
 
-def _is_text(value: object) -> TypeGuard[str]:
+def is_text(value: object) -> TypeGuard[str]:
+    """Say whether a TOML value is a text."""
     return isinstance(value, str)
 
 
-def _is_list(value: object) -> TypeGuard[Sequence[object]]:
-    # A list in TOML; a tuple is what a flag given several times arrives as.
+def is_list(value: object) -> TypeGuard[Sequence[object]]:
+    """Say whether a value is a list in TOML, or a tuple, as which a flag given several times arrives."""
     return isinstance(value, list | tuple)
 
 
-def _texts(value: object) -> tuple[str, ...]:
+def read_texts(value: object) -> tuple[str, ...]:
     """Return a list of texts as a tuple; raise ValueError for anything else."""
-    if not _is_list(value):
+    if not is_list(value):
         raise ValueError
-    found = tuple(item for item in value if _is_text(item))
+    found = tuple(item for item in value if is_text(item))
     if len(found) != len(value):
         raise ValueError
     return found
@@ -141,7 +142,7 @@ def module_commands() -> Kind:
     """Accept a list of names of module commands, in any case; read as upper case."""
 
     def read(value: object) -> tuple[str, ...]:
-        names = tuple(name.upper() for name in _texts(value))
+        names = tuple(name.upper() for name in read_texts(value))
         for name in names:
             if not _MODULE_COMMAND.fullmatch(name):
                 # One without a dot would be Redis' own: those are known, and cached where they can be.
@@ -157,7 +158,7 @@ def class_name() -> Kind:
     """Accept a short word that can stand in a log, a metric and a dotted path."""
 
     def read(value: object) -> str:
-        if not _is_text(value) or not _CLASS_NAME.fullmatch(value):
+        if not is_text(value) or not _CLASS_NAME.fullmatch(value):
             raise ValueError
         return value
 
@@ -168,8 +169,8 @@ def globs() -> Kind:
     """Accept a list of globs, at least one; a glob that can hardly mean what it says is refused with the reason."""
 
     def read(value: object) -> tuple[str, ...]:
-        found = _texts(value)
-        flaws = [flaw for glob in found for flaw in _flaws(glob)]
+        found = read_texts(value)
+        flaws = [flaw for glob in found for flaw in glob_flaws(glob)]
         if not found:
             raise ValueError("without a glob a class has no keys")
         if flaws:
@@ -181,7 +182,8 @@ def globs() -> Kind:
     return Kind('a list of globs, such as ["ticket:*"]', read)
 
 
-def _flaws(glob: str) -> Iterator[str]:
+def glob_flaws(glob: str) -> Iterator[str]:
+    """Yield what is wrong with a glob, a sentence each."""
     raw = glob.encode()
     if not raw:
         yield "an empty glob takes only the key that is empty"
@@ -203,7 +205,7 @@ def dependencies() -> Kind:
 
 def _templates(allowed: str, parse: Callable[[str], object]) -> Kind:
     def read(value: object) -> tuple[str, ...]:
-        found = _texts(value)
+        found = read_texts(value)
         for text in found:
             if not text or len(text.encode()) > _GLOB_BYTES_MAX:
                 raise ValueError(f"each has from 1 to {_GLOB_BYTES_MAX} bytes")
@@ -219,7 +221,7 @@ def readable_file() -> Kind:
     """Accept the path of a file that can be opened now, or "" for none."""
 
     def read(value: object) -> str:
-        if not _is_text(value):
+        if not is_text(value):
             raise ValueError
         if value:
             try:
@@ -238,7 +240,7 @@ def token() -> Kind:
     """Accept a text that can stand in an HTTP header, or "" for none."""
 
     def read(value: object) -> str:
-        if not _is_text(value) or not value.isascii() or any(c.isspace() or not c.isprintable() for c in value):
+        if not is_text(value) or not value.isascii() or any(c.isspace() or not c.isprintable() for c in value):
             raise ValueError
         return value
 
@@ -249,8 +251,8 @@ def listen_urls() -> Kind:
     """Accept one URL or a list of them, without credentials and without a database."""
 
     def read(value: object) -> tuple[Endpoint, ...]:
-        written = value if _is_list(value) else [value]
-        urls = [url for url in written if _is_text(url)]
+        written = value if is_list(value) else [value]
+        urls = [url for url in written if is_text(url)]
         if not urls or len(urls) != len(written):
             raise ValueError
         endpoints = tuple(parse_endpoint(url, default_port=DEFAULT_LISTEN_PORT) for url in urls)
@@ -271,7 +273,7 @@ def upstream_url() -> Kind:
     """Accept the URL of a Redis, or "" for an embedded one."""
 
     def read(value: object) -> Endpoint | None:
-        if not _is_text(value):
+        if not is_text(value):
             raise ValueError
         if not value:
             return None
@@ -287,7 +289,7 @@ def admin_url() -> Kind:
     """Accept an http:// URL, or "" for no admin port."""
 
     def read(value: object) -> str:
-        if not _is_text(value):
+        if not is_text(value):
             raise ValueError
         if value:
             parse_admin_url(value)
@@ -300,7 +302,7 @@ def users() -> Kind:
     """Accept a list of { name, password } tables, each with both and no name twice."""
 
     def read(value: object) -> tuple[ProxyUser, ...]:
-        if not _is_list(value):
+        if not is_list(value):
             raise ValueError
         found = tuple(_user(item, number) for number, item in enumerate(value, start=1))
         if len({user.name for user in found}) != len(found):

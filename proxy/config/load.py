@@ -1,7 +1,7 @@
 r"""From a file, the environment and the command line to `Settings`, or to every problem at once.
 
-    flags > RESPITE_LISTEN, RESPITE_UPSTREAM (else REDIS_URL) > file > defaults
-      \________________ _written: dotted path -> value as written ________________/
+    flags > RESPITE_LISTEN, RESPITE_UPSTREAM (else REDIS_URL), RESPITE_AMQP > file > defaults
+      \_______________________ _written: dotted path -> value as written ____________________/
                               |  Key.read, one key at a time
                               v
                           Settings -- RULES, what keys must agree on --> Settings or ConfigError
@@ -15,15 +15,17 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from proxy.config.key import Tables
 from proxy.config.keys import KEYS, LATER
 from proxy.config.model import (
     L1,
+    Amqp,
     Compression,
     Listen,
     Log,
+    Retry,
     Rollout,
     Settings,
     TlsClient,
@@ -35,6 +37,12 @@ from proxy.config.problems import Written, no_such_key, not_yet, shorten, wrong_
 from proxy.config.rules import RULES
 from proxy.config.tables import read_tables
 from proxy.errors import ConfigError, Problem
+
+_VARIABLES: Final = (
+    ("listen.url", ("RESPITE_LISTEN",)),
+    ("upstream.url", ("RESPITE_UPSTREAM", "REDIS_URL")),
+    ("amqp.url", ("RESPITE_AMQP",)),
+)
 
 
 def find_config(path: Path | None, env: Mapping[str, str]) -> Path | None:
@@ -115,7 +123,7 @@ def _read_file(path: Path) -> dict[str, Any]:
 
 def _from_environment(env: Mapping[str, str]) -> dict[str, Written]:
     written: dict[str, Written] = {}
-    for path, names in (("listen.url", ("RESPITE_LISTEN",)), ("upstream.url", ("RESPITE_UPSTREAM", "REDIS_URL"))):
+    for path, names in _VARIABLES:
         for name in names:
             if env.get(name):
                 written[path] = Written(env[name], name)
@@ -159,10 +167,12 @@ def _build(values: Mapping[str, Any]) -> Settings:
     return Settings(
         listen=Listen(tls=TlsServer(**below("listen.tls")), **below("listen")),
         upstream=Upstream(tls=TlsClient(**below("upstream.tls")), **below("upstream")),
+        amqp=Amqp(retry=Retry(**below("amqp.retry")), tls=TlsClient(**below("amqp.tls")), **below("amqp")),
         l1=L1(**below("l1")),
         rollout=Rollout(**below("rollout")),
         ttl=Ttl(**below("ttl")),
         compression=Compression(**below("compression")),
         log=Log(**below("log")),
         classes=values["classes"],
+        events=values["events"],
     )

@@ -1,7 +1,7 @@
 """What a configuration says once it has been read: frozen values, seconds and bytes, nothing left to parse.
 
 No defaults here: the tables of keys declare them, once. `load.default_settings()` hands out the settings of an empty
-file. Only a class has them here too, for those that make one by hand; a test holds the two together.
+file. Only a class and an event rule have them here too, for those that make one by hand; a test holds the two together.
 """
 
 from __future__ import annotations
@@ -10,16 +10,22 @@ from typing import Literal
 
 import attrs
 
-from proxy.config.endpoint import Endpoint, parse_endpoint
+from proxy.config.endpoint import AmqpEndpoint, Endpoint, parse_endpoint
+from proxy.config.event_templates import EventTemplate
 
 __all__ = [
     "L1",
+    "Amqp",
+    "AmqpEndpoint",
     "ClassSettings",
     "Compression",
     "Endpoint",
+    "EventRule",
+    "EventTemplate",
     "Listen",
     "Log",
     "ProxyUser",
+    "Retry",
     "Rollout",
     "Settings",
     "TlsClient",
@@ -42,7 +48,7 @@ class TlsServer:
 
 @attrs.frozen
 class TlsClient:
-    """TLS towards Redis: paths of PEM files. `ca` "" means the system's authorities."""
+    """TLS towards Redis or the broker: paths of PEM files. `ca` "" means the system's authorities."""
 
     ca: str
     cert: str
@@ -193,14 +199,64 @@ class ClassSettings:
 
 
 @attrs.frozen
+class Retry:
+    """How an event that failed is tried again: `attempts` times, 0 for never, after delays that double up to a most."""
+
+    attempts: int
+    first_s: float
+    max_s: float
+
+
+@attrs.frozen
+class Amqp:
+    """The broker that tells of changes, `urls` being the nodes of one cluster; none of them: no broker is asked.
+
+    `binding_keys` say which events of the exchange the queue gets. `delivery` "shared": one queue, of which each event
+    goes to one sidecar; "broadcast": each sidecar has a queue of its own. `scopes` are (glob over publishers, globs
+    over keys): what the lost events of a publisher may have been about. The first glob that takes a publisher has it;
+    lost events of one that none takes may have been about any key of any class.
+    """
+
+    urls: tuple[AmqpEndpoint, ...]
+    exchange: str
+    queue: str
+    queue_type: Literal["classic", "quorum"]
+    binding_keys: tuple[str, ...]
+    delivery: Literal["shared", "broadcast"]
+    prefetch: int
+    retry: Retry
+    dead_letter_queue: str
+    tls: TlsClient
+    scopes: tuple[tuple[str, tuple[str, ...]], ...]
+
+
+@attrs.frozen
+class EventRule:
+    """What a message that names no keys itself makes wrong, if its routing key is one that the topic pattern takes.
+
+    One of `keys`, `patterns` and `tags` at least is there. `version` None: an event of the rule has no version;
+    `then_publish` None: no push channel is told besides those of the keys.
+    """
+
+    routing_key: str
+    keys: tuple[EventTemplate, ...] = ()
+    patterns: tuple[EventTemplate, ...] = ()
+    tags: tuple[EventTemplate, ...] = ()
+    version: EventTemplate | None = None
+    then_publish: EventTemplate | None = None
+
+
+@attrs.frozen
 class Settings:
-    """The whole configuration. Of `classes`, the first that takes a key has it."""
+    """The whole configuration. Of `classes`, the first that takes a key has it; so have `events` a routing key."""
 
     listen: Listen
     upstream: Upstream
+    amqp: Amqp
     l1: L1
     rollout: Rollout
     ttl: Ttl
     compression: Compression
     log: Log
     classes: tuple[ClassSettings, ...]
+    events: tuple[EventRule, ...]

@@ -14,7 +14,8 @@ import attrs
 
 from proxy.config.endpoint import Endpoint, is_loopback, parse_admin_url
 from proxy.config.model import Settings
-from proxy.config.units import format_bytes
+from proxy.config.topics import takes_all_of
+from proxy.config.units import format_bytes, format_seconds
 
 
 @attrs.frozen
@@ -112,6 +113,55 @@ def _same_place(upstream: Endpoint, listening: Endpoint) -> bool:
     )
 
 
+def _amqp_cert_without_key(settings: Settings) -> str:
+    tls = settings.amqp.tls
+    return "tls.cert needs tls.key" if tls.cert and not tls.key else ""
+
+
+def _amqp_key_without_cert(settings: Settings) -> str:
+    tls = settings.amqp.tls
+    return "tls.key needs tls.cert" if tls.key and not tls.cert else ""
+
+
+def _amqp_material_without_tls(settings: Settings) -> str:
+    # Without any broker it may stay: amqp.url = "" is how events are turned off for a while.
+    tls, urls = settings.amqp.tls, settings.amqp.urls
+    if urls and (tls.ca or tls.cert or tls.key or not tls.verify) and not any(url.is_tls for url in urls):
+        return "amqp.tls is set, but no URL begins with amqps://"
+    return ""
+
+
+def _amqp_nobody_says_who_we_are(settings: Settings) -> str:
+    if settings.amqp.tls.cert or all(url.username for url in settings.amqp.urls):
+        return ""
+    return "an amqps:// URL without a user needs amqp.tls.cert, which then says who we are"
+
+
+def _dead_letters_in_the_queue(settings: Settings) -> str:
+    amqp = settings.amqp
+    if amqp.dead_letter_queue == amqp.queue:
+        return "another one than amqp.queue: a dead letter would come back at once"
+    if amqp.dead_letter_queue.startswith(f"{amqp.queue}.retry."):
+        return "amqp.queue with .retry. behind it is what its retry queues are called"
+    return ""
+
+
+def _first_retry_after_the_last(settings: Settings) -> str:
+    retry = settings.amqp.retry
+    return f"at most amqp.retry.max ({format_seconds(retry.max_s)})" if retry.first_s > retry.max_s else ""
+
+
+def _event_out_of_reach(settings: Settings) -> str:
+    for number, rule in enumerate(settings.events):
+        for above in settings.events[:number]:
+            if takes_all_of(above.routing_key, rule.routing_key):
+                return (
+                    f"the rule for {rule.routing_key!r} is never asked: the one above it for {above.routing_key!r} "
+                    "takes all of its events; what is special stands above what is general"
+                )
+    return ""
+
+
 def _value_larger_than_l1(settings: Settings) -> str:
     workers = settings.listen.workers
     limit = settings.l1.max_bytes // workers
@@ -132,6 +182,7 @@ def _zstd_not_installed(settings: Settings) -> str:
 
 _LISTEN_TLS = ("listen.tls.cert", "listen.tls.key", "listen.tls.ca", "listen.tls.require_client_cert")
 _UPSTREAM_TLS = ("upstream.tls.ca", "upstream.tls.cert", "upstream.tls.key", "upstream.tls.verify")
+_AMQP_TLS = ("amqp.tls.ca", "amqp.tls.cert", "amqp.tls.key", "amqp.tls.verify")
 
 RULES: Final[tuple[Rule, ...]] = (
     Rule(("listen.url", *_LISTEN_TLS), _listen_tls_without_material),
@@ -146,6 +197,13 @@ RULES: Final[tuple[Rule, ...]] = (
     Rule(("upstream.tls.key", "upstream.tls.cert"), _upstream_key_without_cert),
     Rule(("upstream.url", *_UPSTREAM_TLS), _upstream_material_without_tls),
     Rule(("upstream.url", "listen.url"), _upstream_is_ourselves),
+    Rule(("amqp.tls.cert", "amqp.tls.key"), _amqp_cert_without_key),
+    Rule(("amqp.tls.key", "amqp.tls.cert"), _amqp_key_without_cert),
+    Rule(("amqp.url", *_AMQP_TLS), _amqp_material_without_tls),
+    Rule(("amqp.url", "amqp.tls.cert"), _amqp_nobody_says_who_we_are),
+    Rule(("amqp.dead_letter_queue", "amqp.queue"), _dead_letters_in_the_queue),
+    Rule(("amqp.retry.first", "amqp.retry.max"), _first_retry_after_the_last),
+    Rule(("event",), _event_out_of_reach),
     Rule(("l1.max_value_bytes", "l1.max_bytes", "listen.workers"), _value_larger_than_l1),
     Rule(("ttl.warm_above", "ttl.hot_above"), _hot_before_warm),
     Rule(("compression.codec",), _zstd_not_installed),

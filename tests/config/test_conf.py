@@ -12,6 +12,7 @@ import attrs
 import pytest
 
 from proxy.config.classes import CLASSES
+from proxy.config.event_rules import EVENTS
 from proxy.config.key import Tables
 from proxy.config.keys import KEYS
 from proxy.config.kinds import Kind
@@ -27,6 +28,7 @@ CONF = Path(__file__).parents[2] / "conf"
 SAMPLE = (CONF / "respite.toml").read_text(encoding="utf-8")
 PLAIN = [key for key in KEYS if not isinstance(key.kind, Tables)]
 README = (CONF / "README.md").read_text(encoding="utf-8")
+_EVENTS_BEGIN = "# Any number of rules for events"
 EXAMPLES = re.findall(r"```toml\n(.+?)```", README, re.DOTALL)
 
 
@@ -37,15 +39,20 @@ def _leaf(document: dict[str, Any], path: str) -> object:
     return node
 
 
-def _commented(paragraph: str) -> list[str]:
-    """Return the lines of classes that are commented out, without their #."""
+def _commented(paragraph: str, array: str = "class") -> list[str]:
+    """Return the lines of tables that are commented out, without their #."""
     lines = paragraph.splitlines()
-    return [line.removeprefix("#").removeprefix(" ") for line in lines[lines.index("# [[class]]") :]]
+    return [line.removeprefix("#").removeprefix(" ") for line in lines[lines.index(f"# [[{array}]]") :]]
 
 
 def _sample_class() -> list[str]:
     """Return the class that shows every key."""
     return _commented(SAMPLE[SAMPLE.index("# Any number of classes") : SAMPLE.index("\n\n# The choice of TTLs")])
+
+
+def _sample_event() -> list[str]:
+    """Return the event rule that shows every key."""
+    return _commented(SAMPLE[SAMPLE.index(_EVENTS_BEGIN) :], "event")
 
 
 def _chosen_ttls(text: str) -> list[tuple[str, list[str], ClassSettings]]:
@@ -65,8 +72,13 @@ def _fields(table: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def _comments(lines: list[str]) -> dict[str, str]:
+    """Return what stands above each key of a table that was commented out."""
+    return {line.partition(" = ")[0]: above for above, line in itertools.pairwise(lines) if " = " in line}
+
+
 def _count_leaves(node: object) -> int:
-    return sum(map(_count_leaves, node.values())) if isinstance(node, dict) else 1
+    return sum(map(_count_leaves, node.values())) if isinstance(node, dict) and node else 1
 
 
 def test_sample_file_parses_to_exactly_the_defaults() -> None:
@@ -100,30 +112,46 @@ def test_sample_file_shows_a_class_with_every_key() -> None:
     """The class that is commented out has each key once, its default where it has one, below the help of the table."""
     lines = _sample_class()
     (shown,) = tomllib.loads("\n".join(lines))["class"]
-    comments = {line.partition(" = ")[0]: above for above, line in itertools.pairwise(lines) if " = " in line}
 
     assert [key.path for key in CLASSES.keys] == list(shown)
-    assert {key.path: f"# {key.help}" for key in CLASSES.keys} == comments
+    assert {key.path: f"# {key.help}" for key in CLASSES.keys} == _comments(lines)
     for key in CLASSES.keys:
         assert key.default is None or key.default == shown[key.path], key.path
 
 
-def test_sample_file_with_its_class_is_valid(tmp_path: Path) -> None:
-    """Taking the # away gives a class, and nothing else changes."""
+def test_sample_file_shows_an_event_rule_with_every_key() -> None:
+    """The rule that is commented out has each key once, below the help of the table."""
+    lines = _sample_event()
+    (shown,) = tomllib.loads("\n".join(lines))["event"]
+
+    assert [key.path for key in EVENTS.keys] == list(shown)
+    assert {key.path: f"# {key.help}" for key in EVENTS.keys} == _comments(lines)
+
+
+def test_sample_file_says_above_each_array_when_to_add_to_it() -> None:
+    """An array of tables is a key, too, and has its line."""
+    for key in KEYS:
+        if isinstance(key.kind, Tables):
+            assert f"\n# {key.help}\n# [[{key.path}]]\n" in SAMPLE, key.path
+
+
+def test_sample_file_with_its_class_and_event_rule_is_valid(tmp_path: Path) -> None:
+    """Taking the # away gives a class and a rule, and nothing else changes."""
     path = tmp_path / "respite.toml"
-    path.write_text(SAMPLE + "\n".join(_sample_class()), encoding="utf-8")
+    path.write_text(SAMPLE + "\n".join(_sample_class() + _sample_event()), encoding="utf-8")
 
     settings = load_settings(path, env={}, overrides={})
 
     assert [one.name for one in settings.classes] == ["tickets"]
-    assert default_settings() == attrs.evolve(settings, classes=())
+    assert [one.routing_key for one in settings.events] == ["ticket.*"]
+    assert default_settings() == attrs.evolve(settings, classes=(), events=())
 
 
 @pytest.mark.parametrize("page", ["sample", "readme"])
 def test_ttls_that_a_page_names_are_those_that_are_decided(page: str) -> None:
     """Next to each of four classes stands how long its hot, warm and cold keys live: by default, that is so."""
     text = (
-        "\n".join(_commented(SAMPLE.partition("# The choice of TTLs")[2]))
+        "\n".join(_commented(SAMPLE.partition("# The choice of TTLs")[2].partition(_EVENTS_BEGIN)[0]))
         if page == "sample"
         else next(example for example in EXAMPLES if "adaptive_ttl" in example)
     )

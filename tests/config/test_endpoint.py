@@ -1,10 +1,18 @@
-"""The URLs of Redis, of the listening side and of the admin port."""
+"""The URLs of Redis, of the listening side, of the broker and of the admin port."""
 
 from __future__ import annotations
 
 import pytest
 
-from proxy.config.endpoint import Endpoint, hide_credentials, is_loopback, parse_admin_url, parse_endpoint
+from proxy.config.endpoint import (
+    AmqpEndpoint,
+    Endpoint,
+    hide_credentials,
+    is_loopback,
+    parse_admin_url,
+    parse_amqp_url,
+    parse_endpoint,
+)
 
 
 @pytest.mark.parametrize(
@@ -107,6 +115,77 @@ def test_display_any_endpoint_leaves_the_password_out(url: str, expected: str) -
 def test_repr_endpoint_leaves_the_password_out() -> None:
     """A traceback that prints an endpoint prints no password."""
     assert "hunter2" not in repr(parse_endpoint("redis://:hunter2@h"))
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("amqp://", AmqpEndpoint("127.0.0.1", 5672, False, "guest", "guest", "/")),
+        ("amqp://h", AmqpEndpoint("h", 5672, False, "guest", "guest", "/")),
+        ("amqp://h/", AmqpEndpoint("h", 5672, False, "guest", "guest", "/")),
+        ("amqp://h//", AmqpEndpoint("h", 5672, False, "guest", "guest", "/")),
+        ("amqp://h/%2f", AmqpEndpoint("h", 5672, False, "guest", "guest", "/")),
+        ("amqp://h/v", AmqpEndpoint("h", 5672, False, "guest", "guest", "v")),
+        ("amqp://u:p@h:1/a%2Fb%40", AmqpEndpoint("h", 1, False, "u", "p", "a/b@")),
+        ("amqp://u@h", AmqpEndpoint("h", 5672, False, "u", "", "/")),
+        ("amqp://a%40b:p%2Fw%23%3A%25@[::1]:7", AmqpEndpoint("::1", 7, False, "a@b", "p/w#:%", "/")),
+        ("amqps://h", AmqpEndpoint("h", 5671, True, "", "", "/")),
+        ("AMQPS://u:p@h/v", AmqpEndpoint("h", 5671, True, "u", "p", "v")),
+    ],
+)
+def test_parse_amqp_url_valid_gives_every_part(url: str, expected: AmqpEndpoint) -> None:
+    """Without a user it is guest, or with TLS the client certificate that says who we are."""
+    assert expected == parse_amqp_url(url)
+
+
+@pytest.mark.parametrize(
+    ("url", "reason"),
+    [
+        ("", "begins with amqp://"),
+        ("h:5672", "begins with amqp://"),
+        ("redis://h", "begins with amqp://"),
+        ("amqp://h:0", "port 0"),
+        ("amqp://h:x", "the port is"),
+        ("amqp://h?heartbeat=5", "no parameters"),
+        ("amqp://h/a/b", "written %2F"),
+        ("amqp://h#x", "written %23"),
+        ("amqp://h/a b", "no blanks"),
+        ("amqp://:p@h", "the user has a name"),
+        ("amqps://@h", "the user has a name"),
+        ("amqp://u:p%00@h", "hold no %00"),
+        ("amqp://h/%ff", "UTF-8"),
+        ("amqp://h/" + "x" * 256, "at most 255 bytes"),
+        ("amqp://[::1", "in \\[brackets\\]"),
+    ],
+)
+def test_parse_amqp_url_invalid_names_the_fault(url: str, reason: str) -> None:
+    """Each way to get a URL wrong has its own words."""
+    with pytest.raises(ValueError, match=reason):
+        parse_amqp_url(url)
+
+
+@pytest.mark.parametrize(
+    "url", ["amqp://u:hun/ter2@h", "amqp://u:12/hunter2@h", "amqp://u:1?hunter2@h", "amqp://u:hunter2#@h"]
+)
+def test_parse_amqp_url_with_a_password_that_breaks_it_is_refused_without_it(url: str) -> None:
+    """Half a password is never taken for a vhost, nor repeated."""
+    with pytest.raises(ValueError, match=r"password|no parameters") as caught:
+        parse_amqp_url(url)
+
+    assert "ter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("amqp://u:hunter2@h", "amqp://h:5672"),
+        ("amqps://u:hunter2@[::1]:1/a%2Fb", "amqps://[::1]:1/a%2Fb"),
+    ],
+)
+def test_display_broker_leaves_the_credentials_out(url: str, expected: str) -> None:
+    """What goes to logs and screens is where it is, and its vhost where that is not the default."""
+    assert expected == parse_amqp_url(url).display
+    assert "hunter2" not in repr(parse_amqp_url(url))
 
 
 @pytest.mark.parametrize(

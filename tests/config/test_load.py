@@ -9,13 +9,17 @@ import attrs
 import pytest
 
 from proxy.config.endpoint import Endpoint
+from proxy.config.event_templates import parse_key
 from proxy.config.keys import KEYS
 from proxy.config.load import default_settings, find_config, load_settings
 from proxy.config.model import (
     L1,
+    AmqpEndpoint,
     ClassSettings,
     Compression,
+    EventRule,
     ProxyUser,
+    Retry,
     Rollout,
     Settings,
     TlsClient,
@@ -54,6 +58,18 @@ def test_load_full_file_sets_every_field(load: Load, pem: Path, monkeypatch: pyt
         response_timeout = "1m"
         pinned_connections = 4
         tls = {{ ca = "{pem}", cert = "{pem}", key = "{pem}", verify = false }}
+        [amqp]
+        url = ["amqps://app:pw@10.0.0.2/v", "amqps://10.0.0.3:1/v"]
+        exchange = "x"
+        queue = "q"
+        queue_type = "quorum"
+        binding_keys = ["a.*", "b.#"]
+        delivery = "broadcast"
+        prefetch = 1
+        retry = {{ attempts = 0, first = "10ms", max = 2 }}
+        dead_letter_queue = "d"
+        scopes = {{ "api-*" = ["a*", "b"], "*" = ["c"] }}
+        tls = {{ ca = "{pem}", cert = "{pem}", key = "{pem}", verify = false }}
         [l1]
         enabled = false
         max_bytes = "2MiB"
@@ -90,6 +106,9 @@ def test_load_full_file_sets_every_field(load: Load, pem: Path, monkeypatch: pyt
         [[class]]
         name = "tickets"
         match = ["ticket:*"]
+        [[event]]
+        routing_key = "ticket.*"
+        keys = ["ticket:{{body.id}}"]
         """)
 
     defaults = default_settings()
@@ -99,6 +118,13 @@ def test_load_full_file_sets_every_field(load: Load, pem: Path, monkeypatch: pyt
     assert settings.listen.max_request_bytes == 2048
     assert settings.upstream.endpoint == Endpoint("tls", "10.0.0.1", 6379, username="app", password="pw", db=2)
     assert settings.upstream.tls == TlsClient(str(pem), str(pem), str(pem), False)
+    assert settings.amqp.urls == (
+        AmqpEndpoint("10.0.0.2", 5671, True, "app", "pw", "v"),
+        AmqpEndpoint("10.0.0.3", 1, True, "", "", "v"),
+    )
+    assert settings.amqp.retry == Retry(0, 0.01, 2.0)
+    assert settings.amqp.scopes == (("api-*", ("a*", "b")), ("*", ("c",)))
+    assert settings.amqp.tls == TlsClient(str(pem), str(pem), str(pem), False)
     commands = ("JSON.GET", "JSON.MGET")
     assert settings.l1 == L1(
         False, 2 << 20, 10, 3600.0, 0.25, "second_read", "classes", commands, "broadcast", False, 1.0, 0, 0.5
@@ -107,7 +133,8 @@ def test_load_full_file_sets_every_field(load: Load, pem: Path, monkeypatch: pyt
     assert settings.ttl == Ttl(30.0, 3, 4, 60.0, 7200.0, 0.0)
     assert settings.compression == Compression(1024, 0.2, 0.3, "zstd")
     assert settings.classes == (ClassSettings("tickets", ("ticket:*",)),)
-    for section in ("listen", "upstream", "l1", "rollout", "ttl", "compression", "log"):
+    assert settings.events == (EventRule("ticket.*", keys=(parse_key("ticket:{body.id}"),)),)
+    for section in ("listen", "upstream", "amqp", "l1", "rollout", "ttl", "compression", "log"):
         for field in attrs.fields(type(getattr(settings, section))):
             changed = getattr(getattr(settings, section), field.name)
             assert changed != getattr(getattr(defaults, section), field.name), field.name
@@ -116,11 +143,14 @@ def test_load_full_file_sets_every_field(load: Load, pem: Path, monkeypatch: pyt
 def test_keys_table_fills_every_field_of_the_model_once() -> None:
     """Table and model belong together: a field without a key, or a key without a field, is a mistake."""
     settings = default_settings()
-    fields = ["classes"]
-    for section in attrs.fields(Settings)[:-1]:
+    arrays = ["classes", "events"]
+    fields = list(arrays)
+    for section in attrs.fields(Settings):
+        if section.name in arrays:
+            continue
         for field in attrs.fields(type(getattr(settings, section.name))):
             value = getattr(getattr(settings, section.name), field.name)
-            inner = [f".{one.name}" for one in attrs.fields(type(value))] if field.name == "tls" else [""]
+            inner = [f".{one.name}" for one in attrs.fields(type(value))] if field.name in {"tls", "retry"} else [""]
             fields += [f"{section.name}.{field.name}{name}" for name in inner]
 
     assert sorted(fields) == sorted(key.field for key in KEYS)
@@ -141,6 +171,14 @@ def test_load_flag_environment_and_file_flag_wins(load: Load) -> None:
     assert ports(load(text, env)) == (2, 20)
     assert ports(load(text, redis_url)) == (1, 30)
     assert ports(load(text, env, flags)) == (3, 40)
+
+
+def test_load_broker_of_the_environment_stands_above_that_of_the_file(load: Load) -> None:
+    """RESPITE_AMQP names the broker, so that a password need not be in a file; set to nothing, it is not set."""
+    text = 'amqp.url = "amqp://file"'
+
+    assert [url.host for url in load(text, {"RESPITE_AMQP": "amqp://env"}).amqp.urls] == ["env"]
+    assert [url.host for url in load(text, {"RESPITE_AMQP": ""}).amqp.urls] == ["file"]
 
 
 def test_load_embedded_flag_beats_every_upstream_url(load: Load) -> None:

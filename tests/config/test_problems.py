@@ -32,7 +32,7 @@ def test_load_many_mistakes_are_all_reported_at_once(fail: Fail) -> None:
     )
 
     listen = {"listen.max_client", "listen.workers", "listen.max_request"}
-    assert listen | {"l1.max_age", "class.x.match", "event", "upstream.url"} == set(problems)
+    assert listen | {"l1.max_age", "class.x.match", "event[1].keys", "upstream.url"} == set(problems)
     assert problems["listen.workers"].allowed == "a whole number from 1 to 64"
     assert problems["l1.max_age"].value == '"soon"'
     assert "RESPITE_UPSTREAM" in problems["upstream.url"].allowed
@@ -55,6 +55,10 @@ def test_load_many_mistakes_are_all_reported_at_once(fail: Fail) -> None:
         ("[compresion]\ncodec = ''", "compresion", "compression"),
         ("ttl.hot_abov = 1", "ttl.hot_abov", "ttl.hot_above"),
         ("rollout.percentage = 1", "rollout.percentage", "rollout.percent"),
+        ("amqp.urls = ''", "amqp.urls", "amqp.url"),
+        ("amqp.attempts = 1", "amqp.attempts", "amqp.retry.attempts"),
+        ("amqp.routing_key = 'a'", "amqp.routing_key", "event.routing_key"),
+        ("[[events]]\nkeys = []", "events", "event"),
         ("'' = 5", "", ""),
         ("zzz = 5", "zzz", ""),
     ],
@@ -99,6 +103,11 @@ def test_load_table_that_is_none_is_one_problem(fail: Fail, text: str) -> None:
         "upstream.url = 'redis://app:hunter2#@h'",
         "upstream.url = ['redis://app:hunter2@h']",
         "upstream.url = { url = 'hunter2' }",
+        "amqp.url = 'amqp://app:hunter2@h:x'",
+        "amqp.url = 'amqp://app:hun/hunter2@h'",
+        "amqp.url = ['amqp://app:hunter2@h', 'amqp://app:hunter2@h']",
+        "amqp.url = 'amqp://app:hunter2@h'\namqp.tls.verify = false",
+        "amqp.password = 'hunter2'",
         "upstream.password = 'hunter2'",
         "upstream.credentials = 'hunter2'",
         "upstream = ['hunter2', {}]",

@@ -31,6 +31,7 @@ def test_compare_same_settings_names_nothing() -> None:
         *(("rollout.write_envelopes", False), ("ttl.window", 5), ("ttl.hot_above", 99), ("ttl.cold", "2h")),
         *(("ttl.jitter", 0), ("compression.min_bytes", 100), ("compression.min_saving", 0.5)),
         ("class", [{"name": "a", "match": ["a*"]}]),
+        ("event", [{"routing_key": "a", "keys": ["{body.id}"]}]),
         ("log.level", "debug"),
     ],
 )
@@ -44,6 +45,8 @@ def test_compare_live_key_is_named_as_live(path: str, value: object) -> None:
     [
         *(("listen.url", "redis://:1"), ("listen.admin", ""), ("listen.admin_token", "t")),
         *(("upstream.url", "redis://h"), ("upstream.connect_timeout", 1), ("upstream.pinned_connections", 1)),
+        *(("amqp.url", "amqp://h"), ("amqp.prefetch", 9), ("amqp.retry.first", 2), ("amqp.scopes", {"a": ["b"]})),
+        *(("amqp.exchange", "x"), ("amqp.queue", "q"), ("amqp.binding_keys", ["a"]), ("amqp.delivery", "broadcast")),
         ("log.format", "json"),
         ("listen.workers", 2),
     ],
