@@ -1,6 +1,7 @@
 """The layers of `proxy/`: imports point one way, and the outside world is touched in the outer layers only.
 
-    errors, log <- {config, wire} <- values <- cache <- core <- {net, amqp, admin, embedded} <- app <- supervisor <- cli
+    errors, log <- {config, wire} <- values <- {cache, events} <- core
+        <- {net, amqp, admin, embedded} <- app <- supervisor <- cli
 
 Everything up to and with core is plain synchronous Python that is handed `now`: no socket, no clock, no event loop.
 """
@@ -25,6 +26,7 @@ RANKS = {
     "wire": 2,
     "values": 3,
     "cache": 4,
+    "events": 4,
     "core": 5,
     "net": 6,
     "amqp": 6,

@@ -6,7 +6,6 @@ reads requests and writes responses. A refusal is JSON: `error` says what is wro
 
 from __future__ import annotations
 
-import difflib
 import hmac
 import json
 import re
@@ -21,25 +20,10 @@ from proxy.admin.metrics import CONTENT_TYPE, render_metrics
 from proxy.config.endpoint import is_loopback
 from proxy.core.stats import MetricFamily
 from proxy.errors import RemoteError
+from proxy.events.event import Event, EventError, parse_event
 from proxy.log import short
 
 _BROKEN_ESCAPE: Final = re.compile(r"%(?![0-9A-Fa-f]{2})")
-_EVENT_FIELDS: Final = ("keys", "patterns", "tags", "db", "id", "publisher", "seq", "version")
-
-
-class EventError(ValueError):
-    """What was posted is no event that could be acted on; the text says why."""
-
-
-@attrs.frozen
-class Event:
-    """What is to be dropped: keys, whatever a glob takes, whatever carries a tag. Source: INTERFACE.md section 5."""
-
-    keys: tuple[bytes, ...] = ()
-    patterns: tuple[bytes, ...] = ()
-    tags: tuple[bytes, ...] = ()
-    db: int | None = None
-    """None: the one that clients begin in."""
 
 
 class AdminSource(Protocol):
@@ -149,44 +133,6 @@ async def respond(request: Request, token: str, source: AdminSource) -> Response
 def refusal(status: int, error: str, help_text: str, **more: object) -> Response:
     """Make the answer to what cannot be served: what is wrong, what to do."""
     return _json({"error": error, "help": help_text, **more}, status=status)
-
-
-def parse_event(body: bytes) -> Event:
-    """Read an event. Raises EventError for what is none, names nothing, or is misspelt; more fields are let be.
-
-    A byte of a key that is no UTF-8 is written as Python does (surrogateescape), so that any key can be named.
-    """
-    try:
-        event = json.loads(body)
-    except (ValueError, RecursionError):
-        raise EventError("the body is no JSON" if body else "there is no body") from None
-    if not isinstance(event, dict):
-        raise EventError("the body is no JSON object")
-    for name in event.keys() - set(_EVENT_FIELDS):
-        if near := difflib.get_close_matches(name, _EVENT_FIELDS, 1, 0.75):
-            raise EventError(f"an event has no `{name[:32]}`; did you mean `{near[0]}`?")
-    keys, patterns, tags = (_names(event, name) for name in ("keys", "patterns", "tags"))
-    if not (keys or patterns or tags):
-        raise EventError("it names nothing: one of `keys`, `patterns` and `tags` is wanted")
-    if b"" in patterns or b"" in tags:
-        raise EventError("a pattern or tag of no characters takes nothing")
-    for name in ("db", "seq", "version"):
-        if (number := event.get(name)) is not None and (type(number) is not int or not 0 <= number < 1 << 64):
-            raise EventError(f"`{name}` is a whole number from 0")
-    for name in ("id", "publisher"):
-        if not isinstance(event.get(name, ""), str):
-            raise EventError(f"`{name}` is a string")
-    return Event(keys, patterns, tags, event.get("db"))
-
-
-def _names(event: Mapping[str, Any], field: str) -> tuple[bytes, ...]:
-    names = event.get(field, [])
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise EventError(f"`{field}` is a list of strings")
-    try:
-        return tuple(dict.fromkeys(name.encode("utf-8", "surrogateescape") for name in names))
-    except UnicodeEncodeError:
-        raise EventError(f"`{field}` holds half a surrogate pair, which is no text") from None
 
 
 def _check_token(request: Request, token: str) -> Response | None:

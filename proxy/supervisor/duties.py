@@ -8,13 +8,13 @@ from typing import Any, Final
 import attrs
 import trio
 
-from proxy.admin.routes import Event
 from proxy.app import App
 from proxy.config.model import Settings
 from proxy.core.merge import Figures
 from proxy.core.session import Filters, Session
 from proxy.core.stats import Histogram
 from proxy.errors import RemoteError
+from proxy.events.event import Event
 from proxy.log import get_logger
 from proxy.net.reactor import Reactor
 from proxy.supervisor.channel import Channel, Handler

@@ -11,13 +11,13 @@ from typing import Any, Final
 
 import trio
 
-from proxy.admin.routes import Event
 from proxy.config.model import Settings
 from proxy.config.reload import compare, merge_live
 from proxy.core.merge import Figures, join_facts, join_families, join_reports, retire
 from proxy.core.session import Filters
 from proxy.core.stats import MetricFamily, Sample
 from proxy.errors import ConfigError, RemoteError
+from proxy.events.event import Event
 from proxy.log import configure, get_logger
 from proxy.net.process import resident_bytes
 from proxy.supervisor.channel import Handler, NoAnswerError

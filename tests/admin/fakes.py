@@ -11,9 +11,9 @@ import attrs
 import trio
 
 from proxy.admin.http import Limits, serve_admin
-from proxy.admin.routes import Event
 from proxy.core.stats import MetricFamily, Sample
 from proxy.errors import RemoteError
+from proxy.events.event import Event
 
 STATS: dict[str, Any] = {
     "version": "0.1.0",

@@ -11,9 +11,9 @@ import trio
 import trio.testing
 
 from proxy.admin.http import Limits, serve_admin
-from proxy.admin.routes import Event
 from proxy.core.stats import MetricFamily, Sample
 from proxy.errors import ListenError
+from proxy.events.event import Event
 
 from .fakes import GET, LAST_GET, STATS, Answer, FakeSource, Port, read_all, read_one, running
 

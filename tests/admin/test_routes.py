@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from proxy.admin.routes import ROUTES, Event, Request, Response, respond
+from proxy.admin.routes import ROUTES, Request, Response, respond
 from proxy.errors import RemoteError
+from proxy.events.event import Event
 
 from .fakes import STATS, FakeSource
 
@@ -240,7 +241,10 @@ async def _post(body: bytes, source: FakeSource) -> Response:
         (b'{"patterns": ["l:*"], "tags": ["t"], "db": 3}', Event((), (b"l:*",), (b"t",), 3)),
         (b'{"keys": [""], "db": 0}', Event((b"",), db=0)),
         (b'{"keys": ["\\udcff\\u00e4"]}', Event((b"\xff\xc3\xa4",))),
-        (b'{"keys": ["k"], "id": "1", "version": 1732272000000, "publisher": "api-1", "seq": 42}', Event((b"k",))),
+        (
+            b'{"keys": ["k"], "id": "1", "version": 1732272000000, "publisher": "api-1", "seq": 42}',
+            Event((b"k",), version=1732272000000 << 16 | 0xFFFF, id="1", publisher="api-1", seq=42),
+        ),
         (b'{"keys": ["k"], "traceparent": "00-1"}', Event((b"k",))),
     ],
 )

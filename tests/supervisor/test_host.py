@@ -12,13 +12,13 @@ import pytest
 import structlog
 import trio
 
-from proxy.admin.routes import Event
 from proxy.config.load import default_settings
 from proxy.config.model import Settings
 from proxy.core.merge import Figures
 from proxy.core.session import Filters
 from proxy.core.stats import MetricFamily, Sample
 from proxy.errors import ConfigError, Problem, RemoteError
+from proxy.events.event import Event
 from proxy.log import configure
 from proxy.supervisor.channel import Channel, NoAnswerError
 from proxy.supervisor.fleet import Child, Fleet

@@ -1,0 +1,1 @@
+"""Events: what a message of the broker means for keys. Pure: knows no broker, no Redis, no clock."""
