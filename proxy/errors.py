@@ -63,6 +63,41 @@ class HandshakeError(RemoteError):
         self.reply = reply
 
 
+class AmqpError(RespiteError):
+    """Something about the message broker; what is affected says the subclass."""
+
+
+class ConnectionLostError(AmqpError):
+    """There is no connection to the broker, or not any more: it left, fell silent, or sent what is no AMQP."""
+
+
+class BrokerRefusedError(AmqpError):
+    """The broker answers and does not let us in: credentials, vhost, or a way to log in that it does not offer."""
+
+
+class ChannelClosedError(AmqpError):
+    """The broker refused something and closed the channel for it; the connection goes on.
+
+    `code` is AMQP's (404 not found, 405 locked, 406 other arguments, 403 not allowed, 0 closed by us).
+    """
+
+    def __init__(self, code: int, text: str) -> None:
+        super().__init__(code, text)
+        self.code = code
+        self.text = text
+
+    def __str__(self) -> str:
+        return self.text
+
+
+class ConsumerCancelledError(AmqpError):
+    """The broker ended a consumer: its queue is gone, or its node."""
+
+
+class PublishRefusedError(AmqpError):
+    """A message was not taken: no queue for it, or the broker could not store it. Nothing of it is anywhere."""
+
+
 class DamagedValueError(RespiteError):
     """A stored value begins as an envelope does and does not check out; in Redis it is left as it is."""
 
