@@ -9,7 +9,7 @@ once all is done, or cannot be.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final
 
 import attrs
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from proxy.core.session import Identity
     from proxy.net.link import Link
     from proxy.net.reactor import Reactor
-    from proxy.net.upstream import DataLinks
+    from proxy.net.upstream import DataLinks, Group
 
 TEXT_MAX_BYTES: Final = 4096  # of a glob or a tag: every proxy parses it, and keeps it until it is swept
 KEYS_MAX: Final = 1000  # of one UNLINK
@@ -70,9 +70,21 @@ class Invalidator:
 
     def link(self, db: int) -> Link | None:
         """Return the link of the proxy's own user to a database, None while it cannot be reached."""
+        return self._group(db).pick()
+
+    def _group(self, db: int) -> Group:
         group = self._links.group(Scope(self._identity.user, db, 2), self._identity)
         group.idle_since = self._engine.now  # kept as those are that a client has just left
-        return group.pick()
+        return group
+
+    def send(self, db: int, raw: bytes, then: Callable[[bytes], None]) -> None:
+        """Send a command of ours; `then` gets its reply, or the error that says why there is none: once, always."""
+        group = self._group(db)
+        link = group.pick()
+        if link is None:
+            then(group.why_not())
+        else:
+            link.submit(raw, answer(then))
 
     def invalidate(self, what: Dependents, db: int, then: Then) -> None:
         """Drop all of it, then tell."""
@@ -109,19 +121,27 @@ class Invalidator:
     def _fence(self, task: _Task, what: Dependents, db: int) -> None:
         def then(reply: bytes) -> None:
             if reply[:1] == b"$":
-                version = int(text(reply))
-                self._clock.observe(version)
-                before = len(self._engine.l1)
-                fences = [Fence(db, "glob", glob, version) for glob in what.globs]
-                fences += [Fence(db, "tag", tag, version) for tag in what.tags]
-                self._fencing.put(fences)
-                task.entries += max(before - len(self._engine.l1), 0)
-                task.fences += len(fences)
+                task.entries += self.put_fences(db, what.globs, what.tags, reply)
+                task.fences += len(what.globs) + len(what.tags)
             else:
                 task.error = task.error or text(reply).decode("utf-8", "replace")
             task.done()
 
-        self._send(task, 0, set_fences(db, what.globs, what.tags, self._clock.next()), then)
+        self._send(task, 0, self.fence_command(db, what.globs, what.tags), then)
+
+    def fence_command(self, db: int, globs: Sequence[bytes], tags: Sequence[bytes]) -> bytes:
+        """Return the command that sets fences, for a link of database 0; its reply is for `put_fences`."""
+        return set_fences(db, globs, tags, self._clock.next())
+
+    def put_fences(self, db: int, globs: Sequence[bytes], tags: Sequence[bytes], reply: bytes) -> int:
+        """Put fences in force here that Redis has set; return how many entries L1 dropped for it at once."""
+        version = int(text(reply))
+        self._clock.observe(version)
+        before = len(self._engine.l1)
+        fences = [Fence(db, "glob", glob, version) for glob in globs]
+        fences += [Fence(db, "tag", tag, version) for tag in tags]
+        self._fencing.put(fences)
+        return max(before - len(self._engine.l1), 0)
 
     def _send(self, task: _Task, db: int, raw: bytes, then: Callable[[bytes], None]) -> None:
         task.left += 1

@@ -132,6 +132,32 @@ return gone
 """
 )
 
+_DROP_OLDER: Final = (
+    _HEAD
+    + """
+local now_ms = nil
+local function is_to_come(high, low)
+  if not now_ms then
+    local time = redis.pcall('TIME')
+    now_ms = time[2] and tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000) or math.huge
+  end
+  return high * 65536 + math.floor(low / 65536) > now_ms
+end
+local found = {}
+for at, key in ipairs(KEYS) do
+  local to_high, to_low = tonumber(ARGV[2 * at]), tonumber(ARGV[2 * at + 1])
+  local high, low
+  if to_high < 4294967296 then high, low = version_of(head_of(key)) end
+  if high and (high > to_high or (high == to_high and low > to_low)) and not is_to_come(high, low) then
+    found[at] = 'n'
+  else
+    found[at] = redis.call('UNLINK', key) == 1 and 'g' or '-'
+  end
+end
+return table.concat(found)
+"""
+)
+
 _FACTS: Final = (
     HEX
     + """
@@ -190,6 +216,21 @@ def purge(versions: Sequence[tuple[bytes, int]]) -> bytes:
 def sweep(versions: Sequence[tuple[bytes, int]]) -> bytes:
     """Unlink those of the keys whose value has this version, an older one or none: how many."""
     return _remove(_SWEEP, versions)
+
+
+def drop_older(versions: Sequence[tuple[bytes, int | None]]) -> bytes:
+    """Unlink those of the keys whose value has this version, an older one or none; all, where the version is None.
+
+    A string, one byte a key: `g` it is gone, `n` its value is newer and stays, `-` there was none. A value whose
+    version is ahead of the server's time goes as well: it got it from a clock that was dragged ahead (RESPITE SETV), so
+    it says nothing of when the value was read.
+    """
+    words = [
+        half
+        for _, version in versions
+        for half in ((1 << 32, 0) if version is None else (version >> 32, version & 0xFFFFFFFF))
+    ]
+    return command("EVAL", _DROP_OLDER, len(versions), *(key for key, _ in versions), MAGIC, *words)
 
 
 def _remove(script: str, versions: Sequence[tuple[bytes, int]]) -> bytes:
