@@ -9,25 +9,31 @@ from __future__ import annotations
 
 import signal
 import sys
+import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 
 import trio
 
+from proxy import __version__
 from proxy.admin.http import serve_admin
-from proxy.admin.routes import Event
+from proxy.amqp.families import families
+from proxy.amqp.service import EventService
 from proxy.config.model import Endpoint, Settings
 from proxy.config.reload import Changes, compare, merge_live
-from proxy.core.invalidation import Invalidated
 from proxy.core.respite_values import value_facts
-from proxy.core.stats import MetricFamily
+from proxy.core.stats import Histogram, MetricFamily
 from proxy.embedded import Embedded
 from proxy.errors import ConfigError, EmbeddedError, ListenError, RemoteError
+from proxy.events.event import Event
+from proxy.events.figures import EventFigures
+from proxy.events.mapping import Mapper
+from proxy.events.sink import Failed, Sink
 from proxy.log import configure, get_logger
+from proxy.net.event_sink import make_event_sink
 from proxy.net.invalidator import ask
 from proxy.net.worker import Worker
-from proxy.values.dependencies import Dependents
 from proxy.values.scripts import facts
 
 DRAIN_S: Final = 30.0  # how long what runs may take to finish after SIGTERM
@@ -40,7 +46,7 @@ def run(settings: Settings, reload: Callable[[], Settings]) -> int:
     async def main(upstream: Endpoint) -> int:
         worker = Worker(settings, upstream)
         try:
-            return await _main(App(worker, settings, reload))
+            return await _main(App(worker, settings, reload, make_event_sink(worker)))
         finally:
             for listener in worker.listeners:  # those that were bound and never ran, too
                 listener.close()
@@ -81,9 +87,18 @@ def launch(settings: Settings, main: Callable[[Endpoint], Awaitable[int]]) -> in
 class App:
     """The running proxy, as the admin port sees it."""
 
-    def __init__(self, worker: Worker, settings: Settings, reload: Callable[[], Settings]) -> None:
+    def __init__(
+        self, worker: Worker, settings: Settings, reload: Callable[[], Settings], sink: Sink, *, consumes: bool = True
+    ) -> None:
+        """`sink` makes events true in both tiers; `consumes`: whether this process, of several, takes the broker's."""
         self.worker = worker
         self.settings = settings
+        self._sink = sink
+        self._events: EventService | None = None
+        if settings.amqp.urls:
+            self._events = make_event_service(worker, settings, sink) if consumes else None
+            if not consumes:
+                worker.facts.event_facts = dict
         self.started = False  # the start line has been printed
         self.stopping = trio.Event()
         self._reload = reload
@@ -121,25 +136,19 @@ class App:
 
         A cancellation, like a Redis that is late, leaves open how much of it is done.
         """
-        outcomes: list[Invalidated] = []
-        is_settled = trio.Event()
-
-        def settle(outcome: Invalidated) -> None:
-            outcomes.append(outcome)
-            is_settled.set()
-
-        worker = self.worker
-        db = worker.initial_db if event.db is None else event.db
-        worker.reactor.enter()
-        worker.invalidate(Dependents(event.keys, event.patterns, event.tags), db, settle)
-        worker.reactor.flush()
         with trio.move_on_after(self.settings.upstream.response_timeout_s):
-            await is_settled.wait()
-        if not outcomes:
-            raise RemoteError("Redis has not answered in time")
-        if outcomes[0].error:
-            raise RemoteError(outcomes[0].error)
-        return {name: getattr(outcomes[0], name) for name in ("keys", "entries", "fences")}
+            (outcome,) = await self._sink.apply([event])
+            if isinstance(outcome, Failed):
+                raise RemoteError(outcome.reason)
+            return {"keys": outcome.keys, "entries": outcome.entries, "fences": outcome.fences}
+        raise RemoteError("Redis has not answered in time")
+
+    async def consume(self, *, task_status: trio.TaskStatus[trio.CancelScope] = trio.TASK_STATUS_IGNORED) -> None:
+        """Take the broker's events, if this process does; `task_status` gets what ends it."""
+        with trio.CancelScope() as scope:
+            task_status.started(scope)
+            if self._events is not None:
+                await self._events.run()
 
     def drain(self) -> None:
         """Stop taking clients, finish what runs, exit."""
@@ -171,10 +180,25 @@ class App:
         self.worker.reactor.enter()
         self.worker.apply(settings)
         self.worker.reactor.flush()
+        if self._events is not None:
+            self._events.mapper = Mapper(settings.events)
         if "log.level" in changes.live:
             configure(settings.log.level, settings.log.format)
         self.settings = settings
         return changes
+
+
+def make_event_service(worker: Worker, settings: Settings, sink: Sink) -> EventService:
+    """Return what takes the broker's events for a worker, which shows from now on what became of them."""
+    figures = EventFigures(Histogram())
+
+    def now_ms() -> int:
+        return int(time.time() * 1000)
+
+    worker.facts.event_facts = lambda: figures.report(now_ms(), trio.current_time())
+    worker.facts.event_families = lambda: families(figures, now_ms=now_ms(), now=trio.current_time())
+    name = f"respite {__version__}"
+    return EventService(settings.amqp, Mapper(settings.events), sink, figures, now_ms=now_ms, name=name)
 
 
 async def _main(app: App) -> int:
@@ -186,10 +210,12 @@ async def _main(app: App) -> int:
         admin = "none"
         if listen.admin:
             admin = await nursery.start(serve_admin, listen.admin, listen.admin_token, app) or listen.admin
+        consuming = await nursery.start(app.consume)
         endpoint = app.worker.endpoint
         app.started = True
         print(start_line(urls, admin, endpoint), flush=True)
         await app.stopping.wait()
+        consuming.cancel()
         await app.worker.drain(DRAIN_S)
         nursery.cancel_scope.cancel()
     return 0

@@ -17,6 +17,8 @@ import click
 
 from proxy import __version__
 from proxy.cli.client import AdminClient
+from proxy.cli.dlq import dlq
+from proxy.cli.events import events
 from proxy.cli.options import FAILED, WRONG, config_option, json_option, print_json, with_admin
 from proxy.cli.values import invalidate, unwrap
 from proxy.config.load import find_config, load_settings
@@ -228,6 +230,8 @@ def drain(client: AdminClient, *, as_json: bool) -> None:
 
 cli.add_command(invalidate)
 cli.add_command(unwrap)
+cli.add_command(events)
+cli.add_command(dlq)
 
 
 def main() -> None:

@@ -59,6 +59,9 @@ class Reported(Protocol):
     def value_facts(self) -> dict[str, Any]:
         """Return what was done to values."""
 
+    def event_facts(self) -> dict[str, Any]:
+        """Return what became of the broker's events."""
+
     def uptime_s(self) -> float:
         """Return seconds since the start."""
 
@@ -131,6 +134,7 @@ def build_report(worker: Reported) -> dict[str, Any]:
             "p99_us": stats.latency.quantile_us(0.99),
         },
         "values": worker.value_facts(),
+        "events": worker.event_facts(),
         "links": links,
         "memory": {"rss_bytes": worker.resident_bytes()},
     }

@@ -6,8 +6,10 @@ Only looks; `core.report` makes figures of it.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
+from proxy.core.stats import MetricFamily
 from proxy.net.process import resident_bytes
 
 if TYPE_CHECKING:
@@ -22,6 +24,9 @@ class Facts:
         self.stats = worker.stats
         self.engine = worker.engine
         self.tracking = worker.tracking
+        # Who hears the broker's events says what became of them; here, nobody does.
+        self.event_facts: Callable[[], dict[str, Any]] = lambda: {"state": "off"}
+        self.event_families: Callable[[], Iterable[MetricFamily]] = lambda: ()
 
     def upstream_facts(self) -> dict[str, Any]:
         """Return url, state, server and why it is not up."""

@@ -382,7 +382,7 @@ class Worker:
 
     def families(self) -> list[MetricFamily]:
         """Return all metrics."""
-        return [*self.stats.families(), *gauges(build_report(self.facts))]
+        return [*self.stats.families(), *gauges(build_report(self.facts)), *self.facts.event_families()]
 
 
 def _address(stream: Stream, *, peer: bool) -> str:

@@ -21,6 +21,7 @@ from proxy.config.model import Endpoint, Settings
 from proxy.core.session import Sessions
 from proxy.errors import ListenError, RemoteError
 from proxy.log import configure, get_logger
+from proxy.net.event_sink import make_event_sink
 from proxy.net.listener import Listener
 from proxy.net.tls import server_context
 from proxy.net.worker import Worker
@@ -73,7 +74,7 @@ async def _work(channel: Channel, duties: Duties, nursery: trio.Nursery) -> None
     duties.index = job.index
     configure(job.settings.log.level, job.settings.log.format)
     worker = _build(job)
-    app = App(worker, job.settings, lambda: job.settings)
+    app = App(worker, job.settings, lambda: job.settings, make_event_sink(worker), consumes=job.index == 0)
     if duties.settings is not None:  # came while the worker was being made
         app.take(duties.settings)
     worker.host = HostLink(channel, nursery, worker.reactor)
@@ -82,7 +83,9 @@ async def _work(channel: Channel, duties: Duties, nursery: trio.Nursery) -> None
         nursery.start_soon(_cancel_at, duties.stopping, starting)
         urls = await nursery.start(worker.run)
         await channel.ask("serving", urls)
+    consuming = await nursery.start(app.consume)
     await duties.stopping.wait()
+    consuming.cancel()
     log.info("stopping", worker=job.index)
     await worker.drain(DRAIN_S)
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from proxy.admin.routes import Event
 from proxy.errors import RemoteError
+from proxy.events.event import Event
 
 from ..admin.fakes import STATS, FakeSource
 from .conftest import Serve

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from rich.console import Console, RenderableType
 
-from proxy.cli.render import bar, count, draw_facts, draw_stats, duration, micros, rate, share, size, spark, version
+from proxy.cli.forms import bar, count, duration, micros, rate, share, size, spark, version
+from proxy.cli.render import draw_facts, draw_stats
 
 from ..admin.fakes import STATS
 
@@ -250,6 +251,37 @@ def test_draw_stats_shows_values_where_classes_ask_for_them() -> None:
 def test_draw_stats_of_values_of_another_version_does_not_fail(lacking: dict[str, Any]) -> None:
     """What is not sent, or is something else, is a dash."""
     assert "memory saved" in _text(draw_stats(_with(values={"enabled": True} | lacking), _URL))
+
+
+_EVENTS = {
+    "state": "up",
+    "url": "amqp://mq:5672//",
+    "received_total": 1200,
+    "dead_total": 3,
+    "sync_errors": 0.0005,
+    "depth": 17,
+    "under_way": 4,
+    "oldest_s": 75.0,
+    "lag_p99_us": 4200.0,
+}
+
+
+def test_draw_stats_shows_events_where_there_is_a_broker() -> None:
+    """What the broker brings, and what became of it, has a panel, but only if a broker is configured."""
+    drawn = _text(draw_stats(_with(events=_EVENTS), _URL))
+
+    assert max(map(len, drawn.splitlines())) == 80
+    for words in ("Events · up", "amqp://mq:5672//", "1,200", "0.1 %", "17 in the queue, 4 here", "1m 15s", "4.2 ms"):
+        assert words in drawn
+    assert "Events" not in _text(draw_stats(_with(events={"state": "off"}), _URL))
+    assert "Events" not in _text(draw_stats(STATS, _URL))
+
+
+def test_draw_stats_says_why_no_events_come() -> None:
+    """A broker that refuses is news, with its words."""
+    events = {"state": "misconfigured", "why": "queue 'q' is there with other arguments"}
+
+    assert "queue 'q' is there with other arguments" in _text(draw_stats(_with(events=events), _URL))
 
 
 @pytest.mark.parametrize(

@@ -55,6 +55,10 @@ class Reported:
         """Return the links."""
         return self.links
 
+    def event_facts(self) -> dict[str, Any]:
+        """Nobody listens to a broker."""
+        return {"state": "off"}
+
     def value_facts(self) -> dict[str, Any]:
         """Return what was done to values."""
         return self.values

@@ -81,6 +81,13 @@ class Respite:
                 stderr=err,
             )
 
+    def restart(self) -> None:
+        """Kill it as a crash would, and start it again with what the configuration file says."""
+        self.process.kill()
+        self.process.wait()
+        self.process = self._start()
+        self.wait_until_started()
+
     def write_config(self) -> None:
         """Write the settings to the configuration file, as an operator would before a reload."""
         self.config.write_text(to_toml(self.settings))

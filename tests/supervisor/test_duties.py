@@ -2,72 +2,58 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from typing import Any, cast
 
-import attrs
 import pytest
 import trio
 
-from proxy.admin.routes import Event
 from proxy.app import App
 from proxy.config.load import default_settings
-from proxy.core.invalidation import Invalidated
 from proxy.errors import RemoteError
+from proxy.events.event import Event
+from proxy.events.sink import Applied, Failed, Outcome, Sink
 from proxy.net.worker import Worker
 from proxy.supervisor.duties import Duties
-from proxy.values.dependencies import Dependents
 
 
-@attrs.define
-class FakeWorker:
-    """Notes what it is to drop, and answers with what the test put in; None is never."""
+class FakeSink:
+    """Says the same of every event; of none, if there is nothing to be said."""
 
-    outcome: Invalidated | None
-    initial_db: int = 3
-    noted: list[tuple[Dependents, int] | str] = attrs.field(factory=list)
+    def __init__(self, outcome: Outcome | None) -> None:
+        self.outcome = outcome
+        self.events: list[Event] = []
 
-    @property
-    def reactor(self) -> FakeWorker:
-        """Be the reactor, too."""
-        return self
-
-    def enter(self) -> None:
-        """Note it."""
-        self.noted.append("enter")
-
-    def flush(self) -> None:
-        """Note it."""
-        self.noted.append("flush")
-
-    def invalidate(self, what: Dependents, db: int, then: Callable[[Invalidated], None]) -> None:
-        """Note it; answer later, as Redis does."""
-        self.noted.append((what, db))
-        if self.outcome is not None:
-            trio.lowlevel.current_trio_token().run_sync_soon(then, self.outcome)
+    async def apply(self, events: Sequence[Event]) -> list[Outcome]:
+        """Note them; answer later, as Redis does."""
+        self.events += events
+        if self.outcome is None:
+            await trio.sleep_forever()
+        await trio.lowlevel.checkpoint()
+        return [cast("Outcome", self.outcome)] * len(events)
 
 
-def _duties(worker: FakeWorker) -> Duties:
+def _duties(sink: FakeSink) -> Duties:
     settings = default_settings()
     duties = Duties()
-    duties.app = App(cast("Worker", worker), settings, lambda: settings)
+    duties.app = App(cast("Worker", None), settings, lambda: settings, cast("Sink", sink))
     return duties
 
 
-@pytest.mark.parametrize(("asked", "db"), [(None, 3), (0, 0), (7, 7)])
-async def test_invalidate_hands_over_what_is_to_be_dropped(asked: int | None, db: int) -> None:
-    """An event without a database is about the one that clients begin in; what is asked for is sent at once."""
-    worker = FakeWorker(Invalidated(keys=1, entries=2, fences=3))
+async def test_invalidate_hands_over_what_is_to_be_dropped() -> None:
+    """What is asked for is one event, whole."""
+    sink = FakeSink(Applied(keys=1, entries=2, fences=3))
+    event = Event((b"k",), (b"g*",), (b"t",), 7, version=8)
 
-    dropped = await _duties(worker).invalidate(Event((b"k",), (b"g*",), (b"t",), asked))
+    dropped = await _duties(sink).invalidate(event)
 
     assert dropped == {"keys": 1, "entries": 2, "fences": 3}
-    assert worker.noted == ["enter", (Dependents((b"k",), (b"g*",), (b"t",)), db), "flush"]
+    assert sink.events == [event]
 
 
 async def test_invalidate_that_failed_raises_the_reason() -> None:
     """Half of it is not all of it."""
-    duties = _duties(FakeWorker(Invalidated(keys=1, error="upstream unavailable")))
+    duties = _duties(FakeSink(Failed("upstream unavailable")))
 
     with pytest.raises(RemoteError, match="upstream unavailable"):
         await duties.invalidate(Event((b"k",)))
@@ -75,7 +61,7 @@ async def test_invalidate_that_failed_raises_the_reason() -> None:
 
 async def test_invalidate_that_is_never_answered_ends(autojump_clock: object) -> None:
     """Nobody waits longer than for any other reply of Redis."""
-    duties = _duties(FakeWorker(None))
+    duties = _duties(FakeSink(None))
 
     with pytest.raises(RemoteError, match="not answered in time"), trio.fail_after(6):
         await duties.invalidate(Event((b"k",)))

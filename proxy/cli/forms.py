@@ -1,0 +1,136 @@
+"""The forms of figures in a terminal: numbers, sizes, durations, bars, panels. Knows no figure by name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from rich import box
+from rich.console import RenderableType
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+GOOD: Final = "green"
+WARN: Final = "yellow"
+BAD: Final = "red"
+DIM: Final = "dim"
+STATE_STYLES: Final = {"up": GOOD, "connecting": WARN, "refused": WARN}  # anything else is bad news
+_SPARKS: Final = "▁▂▃▄▅▆▇█"
+
+
+def count(value: object) -> str:
+    """Show a whole number: in full up to six digits, then shortened."""
+    if not isinstance(value, int | float):
+        return "-"
+    for limit, unit in ((1e12, "T"), (1e9, "G"), (1e6, "M")):
+        if abs(value) >= limit:
+            return f"{value / limit:.2f} {unit}"
+    return f"{value:,.0f}"
+
+
+def rate(value: object) -> str:
+    """Show a number a second: a trickle with its tenths."""
+    return f"{value:.1f}" if isinstance(value, int | float) and 0 < value < 10 else count(value)
+
+
+def size(value: object) -> str:
+    """Show bytes, in the binary units of the configuration."""
+    if not isinstance(value, int | float):
+        return "-"
+    for limit, unit in ((1 << 40, "TiB"), (1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")):
+        if value >= limit:
+            return f"{value / limit:.1f} {unit}"
+    return f"{value:.0f} B"
+
+
+def micros(value: object) -> str:
+    """Show microseconds in the unit a person would say them in."""
+    if not isinstance(value, int | float):
+        return "-"
+    if value < 1_000:
+        return f"{value:.0f} µs"
+    return f"{value / 1_000:.1f} ms" if value < 1_000_000 else f"{value / 1_000_000:.1f} s"
+
+
+def duration(value: object) -> str:
+    """Show seconds by their two largest units."""
+    if not isinstance(value, int | float):
+        return "-"
+    seconds = int(value)
+    days, hours, minutes = seconds // 86400, seconds // 3600 % 24, seconds // 60 % 60
+    if days:
+        return f"{days}d {hours}h"
+    if hours:
+        return f"{hours}h {minutes}m"
+    return f"{minutes}m {seconds % 60}s" if minutes else f"{seconds}s"
+
+
+def share(value: object) -> str:
+    """Show a share of 1 as a percentage."""
+    return f"{value * 100:.1f} %" if isinstance(value, int | float) else "-"
+
+
+def version(value: object) -> str:
+    """Show a version of a value with the moment it stands for: 48 bits of milliseconds, 16 of a counter."""
+    if not isinstance(value, int) or not 0 < value < 1 << 63:
+        return plain(value)
+    try:
+        moment = datetime.fromtimestamp((value >> 16) / 1000, UTC)
+    except (OverflowError, ValueError, OSError):
+        return str(value)
+    return f"{value}, of {moment:%Y-%m-%d %H:%M:%S}.{moment.microsecond // 1000:03} UTC"
+
+
+def bar(value: object, width: int) -> Text:
+    """Draw a share of 1 as a line of `width` cells."""
+    filled = round(min(1.0, max(0.0, value)) * width) if isinstance(value, int | float) else 0
+    return Text.assemble(("━" * filled, "cyan"), ("━" * (width - filled), DIM))
+
+
+def spark(values: list[float]) -> Text:
+    """Draw a course: each value against the largest."""
+    top = max(values, default=0.0)
+    return Text("".join(_SPARKS[round(value / top * 7) if top else 0] for value in values), style="cyan")
+
+
+def plain(value: object) -> str:
+    """Show one JSON value; control bytes of a key never reach the terminal."""
+    if value is None or value in ("", [], {}):
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in str(value))
+
+
+def get(value: Any, *path: str) -> Any:
+    """Walk into nested objects; None where the path ends early."""
+    for name in path:
+        value = value.get(name) if isinstance(value, Mapping) else None
+    return value
+
+
+def grid() -> Table:
+    """Make a table of names and figures."""
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style=DIM, no_wrap=True)
+    table.add_column()
+    return table
+
+
+def beside(text: str, drawing: Text, *, style: str = "") -> Text:
+    """Put a drawing beside a figure."""
+    return Text.assemble((f"{text:<10}", style), " ", drawing)
+
+
+def alarm(value: object) -> Text:
+    """Show a count that should be 0."""
+    return Text(count(value), style=BAD if value else "")
+
+
+def panel(title: Text, content: RenderableType) -> Panel:
+    """Put a frame around it."""
+    return Panel(content, title=title, title_align="left", box=box.ROUNDED, border_style=DIM)
