@@ -69,6 +69,9 @@ class Downstream(Client, Protocol):
     def quit(self) -> None:
         """Close after the replies owed by now; what the client has sent since is not looked at."""
 
+    def give_up(self, args: list[bytes]) -> None:
+        """Note that a command has failed without Redis' word: what only makes sense behind it is not looked at."""
+
 
 class PinnedConnection(Link, Protocol):
     """A pinned link, as the core uses it."""

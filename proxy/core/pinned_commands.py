@@ -161,7 +161,7 @@ class PinnedCommands:
             return True
         link.state.once = True
         asked, then = self._session_commands.ask(client, link, args, raw)
-        slot = CallSlot(client, then)
+        slot = CallSlot(client, then, lambda: client.give_up(args))
         client.owe(slot)
         link.submit(asked, slot)
         return True

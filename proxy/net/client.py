@@ -30,6 +30,7 @@ RECV_MAX: Final = 128 * 1024  # RECV_MIN times a power of four
 SHORT_READS: Final = 32
 TAIL_MAX: Final = 32 * 1024  # an incomplete command up to here is parsed again with what follows; above, assembled
 BACKLOG_MAX: Final = 1024  # commands kept for a parked client before it is read no further
+GIVES_MEANING: Final = frozenset([b"MULTI", b"WATCH", b"SELECT", b"HELLO", b"AUTH"])  # .. to what follows
 NEAR: Final = 64  # outstanding commands below which no limit is near
 LINK_HIGH: Final = 16 * 1024 * 1024  # unsent bytes of a link at which the clients that feed it are read no further
 
@@ -266,6 +267,15 @@ class ClientConnection(KnowingClient):
         self.ended = True
         self._backlog.clear()
         self.close_when_settled()
+
+    def give_up(self, args: list[bytes]) -> None:
+        """Close if anything was sent behind a command that gives it its meaning and has failed without Redis' word.
+
+        Behind a MULTI that failed it would be run one by one, behind a SELECT in the wrong database. A client that
+        waits for each reply has sent nothing yet, and may stay.
+        """
+        if self._backlog and bytes(args[0]).upper() in GIVES_MEANING:
+            self.quit()
 
     @property
     def is_idle(self) -> bool:

@@ -59,6 +59,10 @@ class PlacedClient(Sender):
         """Run what was kept."""
 
     @abstractmethod
+    def give_up(self, args: list[bytes]) -> None:
+        """Note that a command has failed without Redis' word."""
+
+    @abstractmethod
     def close_when_settled(self) -> None:
         """Close once everything owed has been sent."""
 
@@ -177,9 +181,11 @@ class PlacedClient(Sender):
         if link is not None:
             self._hold(link)
         else:
-            self._backlog.pop(0)
+            args, _ = self._backlog.pop(0)
             self.worker.stats.failed += 1
             self.reply(refusal)
+            if not refusal.startswith(b"-NOAUTH"):  # what Redis would say to each of those behind it, too
+                self.give_up(args)
         self.unpark()
 
     def pin_quiet(self) -> None:

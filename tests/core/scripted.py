@@ -113,6 +113,9 @@ class ScriptedClient:
         """Note the end."""
         self.ended = True
 
+    def give_up(self, args: list[bytes]) -> None:
+        """Have sent nothing behind a command that failed."""
+
     def route(self) -> ScriptedLink | None:
         """Have the shared link that the test gives, if any."""
         return self.shared

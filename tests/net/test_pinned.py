@@ -112,6 +112,48 @@ async def test_pool_at_its_limit_never_passes_it(redis: Server, serve: Serve) ->
     assert most == 3
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        [("MULTI",), ("INCR", "n"), ("SELECT", "1"), ("INCR", "n"), ("EXEC",)],
+        [("WATCH", "k"), ("MULTI",), ("INCR", "n"), ("EXEC",)],
+        [("SELECT", "1"), ("INCR", "n")],
+        [("AUTH", "alice", "pw"), ("INCR", "n")],
+        [("HELLO", "3", "SETNAME", "me"), ("INCR", "n")],
+    ],
+    ids=["MULTI", "WATCH", "SELECT", "AUTH", "HELLO"],
+)
+@pytest.mark.parametrize("how", ["refused", "lost"])
+async def test_command_that_fails_takes_along_what_only_makes_sense_behind_it(
+    peer: Peer, serve: Serve, words: list[tuple[str, ...]], how: str
+) -> None:
+    """A MULTI without a link runs nothing of its queue one by one, a SELECT nothing in the wrong database."""
+    proxy = await serve(peer, upstream={"pinned_connections": 1, "response_timeout_s": 0.4})
+    holder, client = await proxy.connect(), await proxy.connect()
+    assert await client.command("GET", "n") == NIL
+    if how == "refused":
+        assert await holder.command("MULTI") == OK
+    else:
+        peer.close_on(words[0][0])
+
+    await client.send_raw(b"".join(command(*one) for one in words))
+    await client.until_closed()
+
+    assert peer.seen("INCR") == []
+
+
+async def test_command_that_fails_alone_leaves_its_client(redis: Server, serve: Serve) -> None:
+    """Who waits for each reply is told, and goes on; so is who sends what makes sense behind any command."""
+    proxy = await serve(redis, upstream={"pinned_connections": 1, "response_timeout_s": 0.3})
+    holder, client = await proxy.connect(), await proxy.connect()
+    assert await holder.command("MULTI") == OK
+
+    assert await client.command("MULTI") == errors.PINNED_EXHAUSTED
+    assert await client.command("SELECT", "1") == errors.PINNED_EXHAUSTED
+    await client.send_raw(command("BLPOP", "q", "0") + command("INCR", "n"))
+    assert await client.frames(2) == [errors.PINNED_EXHAUSTED, b":1\r\n"]
+
+
 async def test_pool_at_its_limit_refuses_who_waits_too_long(redis: Server, serve: Serve) -> None:
     """After response_timeout without a free link the command is answered with what to change; the client stays."""
     proxy = await serve(redis, upstream={"pinned_connections": 1, "response_timeout_s": 0.3})

@@ -22,6 +22,8 @@ from .reads_sorted import choose_read
 from .states import NOTHING
 from .world import Steps, World, ask, is_away
 
+WATCH_S = 0.02
+HELD_UP_S = 0.1
 LOST = [hiredis.ReplyError("the connection is lost")]
 
 
@@ -42,6 +44,16 @@ def reader(world: World, port: Port, pause_s: float) -> Actor:
         else:
             yield from _read_in_transaction(world, port, registers)
         yield pause_s * rng.random()
+
+
+def watcher(world: World) -> Actor:
+    """Note when this process was held up: the others may have been, too, and longer than the margins allow."""
+    while not world.is_stopping:
+        before = time.monotonic()
+        yield WATCH_S
+        late_s = time.monotonic() - before - WATCH_S
+        if late_s > HELD_UP_S:
+            world.mark(f"the checker had been held up for {late_s:.3f} s")
 
 
 def _popular(rng: Random, registers: Sequence[Register], count: int) -> list[Register]:
@@ -171,6 +183,8 @@ def _change(world: World, port: Port, register: Register) -> Steps:
         replies = LOST
     inner = replies[1:-1] if reads and len(replies) > 1 else replies
     if not move.is_done(inner):
+        if move.is_torn(inner):
+            world.blame(register, f"a transaction that was refused was run in part: {inner!r}")
         yield from _write_over(world, [register], inner)
         return
     register.done(changes[-1], time.monotonic(), who=port.who, lifetime_s=move.lifetime_s)
@@ -228,6 +242,7 @@ def _write_over(world: World, registers: list[Register], replies: list[Any]) -> 
     """Write directly, after what was sent has been executed or never will be."""
     if replies[:1] != LOST and not any(is_away(reply) for reply in replies):
         world.blame(registers[0], f"a write was answered {replies!r}")
+    world.mark(f"{registers[0].key!r} in {registers[0].db}, {registers[0].last.number}: {str(replies)[:120]}")
     world.counts.unknown += 1
     yield from world.settle()
     for register in registers:

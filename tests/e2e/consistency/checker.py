@@ -22,7 +22,7 @@ import hiredis
 from ..raw import RawClient, encode
 from ..servers import Kind, Server, wait_for
 from ..targets import ROOT, Respite, Settings
-from .actors import flusher, reader, writer
+from .actors import flusher, reader, watcher, writer
 from .faults import HARM, Faults
 from .loop import Loop, Port
 from .moves import TOO_LARGE
@@ -187,6 +187,7 @@ def _drive(
     loop.spawn(flusher(world, theirs[-1], FLUSH_EVERY_S))
     trouble = Trouble(world, relays, *servers, theirs, MAX_STALENESS_S, plan.harm, plan.troubles)
     loop.spawn(trouble.actor())
+    loop.spawn(watcher(world))
     end = time.monotonic() + plan.seconds
     while time.monotonic() < end and len(world.violations) < plan.stop_at:
         loop.run_until(min(time.monotonic() + 0.25, end))

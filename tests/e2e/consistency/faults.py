@@ -52,10 +52,13 @@ class Faults:
         self.given[" ".join(str(word) for word in words) if words[0] == "kill" else str(words[0])] += 1
 
     def lead_to(self, server: Server) -> None:
-        """Lead to another server from now on, and cut all that leads to the old one."""
+        """Lead to another server from now on, and cut all that leads to the old one: that is done on return."""
         self.server = server
         self.order("target", server.port)
         self.order("kill", "all")
+        self.order("answer")
+        assert self._process.stdout is not None
+        assert self._process.stdout.readline() == "done\n"
 
     def kill_by_server(self) -> None:
         """Let Redis drop a link of a Respite, as CLIENT KILL or a timeout would."""
@@ -85,6 +88,7 @@ def harm_links(world: World, relays: list[Faults], max_staleness_s: float, harm:
     faults = rng.choice(relays)
     yield 0.15 * rng.random()
     kind = rng.choice(harm)
+    world.mark(f"{kind} at {relays.index(faults)}")
     if kind == "delay":
         faults.fault("delay", round(max_staleness_s * rng.choice((0.1, 0.5, 0.9, 1.5)), 3))
     elif kind == "lag":
@@ -99,3 +103,4 @@ def harm_links(world: World, relays: list[Faults], max_staleness_s: float, harm:
         faults.kill_by_server()
     yield 0.0 if kind.startswith("kill") else max_staleness_s * rng.choice((0.3, 1.0, 2.5))
     faults.order("calm")
+    world.mark(f"calm at {relays.index(faults)}")

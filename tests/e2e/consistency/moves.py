@@ -41,6 +41,11 @@ class Move:
         """Tell whether the replies say that all of it has happened."""
         return len(replies) == self.count and replies[-1] is not None and not any(has_error(reply) for reply in replies)
 
+    def is_torn(self, replies: list[Any]) -> bool:
+        """Tell whether the replies say that MULTI was refused, and yet something of its queue has been run."""
+        is_transaction = self.data.startswith(encode("MULTI")) and has_error(replies[0])
+        return is_transaction and not all(has_error(reply) for reply in replies)
+
 
 def has_error(reply: Any) -> bool:
     """Tell whether a reply is an error or has one in it."""

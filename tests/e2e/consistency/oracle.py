@@ -54,6 +54,9 @@ class Change:
 
     number: int
     state: State
+    begun_at: float = 0.0
+    done_at: float = FOREVER  # never: what has become of it is not known
+    who: int | None = None  # who was told so
     gone_after: float = FOREVER
     gone_by: float = FOREVER
     gone_for: dict[int, float] = attrs.field(factory=dict)
@@ -69,6 +72,12 @@ class Change:
             yield self.state
         if self.exists and self.gone_after <= end:
             yield NOTHING
+
+    def describe(self, now: float) -> str:
+        """Say all that is known, the times in seconds from now."""
+        known = f"done {self.done_at - now:.3f} by {self.who}" if self.who is not None else "of unknown outcome"
+        life = f", gone {self.gone_after - now:.3f} to {self.gone_by - now:.3f}" if self.gone_after != FOREVER else ""
+        return f"{self.number}: begun {self.begun_at - now:.3f}, {known}{life}: {str(self.state.value)[:400]}"
 
 
 @attrs.define(eq=False)
@@ -98,7 +107,8 @@ class Register:
 
     def begin(self, now: float, state: State, *, lifetime_s: float = FOREVER) -> Change:
         """Note that a change is sent."""
-        change = Change(self.last.number + 1, state, gone_after=now + lifetime_s - EXPIRY_SLACK_S)
+        gone_after = now + lifetime_s - EXPIRY_SLACK_S
+        change = Change(self.last.number + 1, state, begun_at=now, gone_after=gone_after)
         self.changes.append(change)
         if len(self.changes) > 2 * KEPT:
             del self.changes[:KEPT]
@@ -106,6 +116,7 @@ class Register:
 
     def done(self, change: Change, now: float, *, who: int, lifetime_s: float = FOREVER) -> None:
         """Note that a change, and those before it, have certainly happened."""
+        change.done_at, change.who = now, who
         change.gone_by = now + lifetime_s + EXPIRY_SLACK_S
         self._settling.append((now, change.number))
         self.done_floor = max(self.done_floor, change.number)
@@ -150,6 +161,10 @@ class Register:
             if any(read.expect(state) == got for state in change.states(start, end)):
                 return ""
         return self._explain(start, read, got, before)
+
+    def history(self, now: float, count: int) -> list[str]:
+        """Describe the last changes."""
+        return [change.describe(now) for change in self.changes[-count:]]
 
     def _explain(self, start: Start, read: Read, got: Any, before: int | None) -> str:
         for change in reversed(self.changes):

@@ -26,6 +26,7 @@ from .states import EMPTY, FIRST, LAST, PLACE_DEGREES, TYPES, State
 MEMBERS = (FIRST, b"a", b"x1", LAST)
 EARTH_RADIUS_M = 6372797.560856
 """As Redis has it."""
+LEX_LIMIT = 5
 PLACE_M = EARTH_RADIUS_M * math.radians(PLACE_DEGREES)
 
 
@@ -127,10 +128,10 @@ def zrangebylex(rng: Random, key: bytes, _: Any) -> Read:
         ("ZRANGEBYLEX", key, *bounds),
         ("ZRANGE", key, *bounds, "BYLEX"),
         ("ZREVRANGEBYLEX", key, *bounds[::-1]),
-        ("ZRANGE", key, *bounds[::-1], "BYLEX", "REV", "LIMIT", 0, 9),
+        ("ZRANGE", key, *bounds[::-1], "BYLEX", "REV", "LIMIT", 0, LEX_LIMIT),
     )[kind - 1]
-    step = -1 if kind >= 3 else 1
-    return read("lex", *words, then=lambda value: _named(value, low, high)[::step])
+    step, most = (1, 1, -1, -1)[kind - 1], LEX_LIMIT if kind == 4 else None
+    return read("lex", *words, then=lambda value: _named(value, low, high)[::step][:most])
 
 
 def _named(value: Any, low: bytes, high: bytes) -> list[bytes]:

@@ -3,6 +3,7 @@
     Respite --all links--> relay --> Redis
                            ^
                            | words on standard input: delay 0.05 | chop 1 | freeze 1 | kill control | target 6379 | calm
+                           | answer, when all before it has been obeyed
 
 A link says in its first bytes what it is: `respite-control` is the invalidation link. Only that one is delayed and
 frozen; the others lag, each by another share of a few milliseconds; all are chopped and killed. A new target is for
@@ -11,6 +12,7 @@ new links.
 
 from __future__ import annotations
 
+import os
 import random
 import select
 import socket
@@ -58,6 +60,7 @@ class Relay:
         self._delay_s = self._lag_s = 0.0
         self._chops = self._frozen = False
         self._rng = random.Random(port)
+        self._order = b""  # the part of an order that has come
 
     def run(self) -> None:
         """Relay until standard input ends."""
@@ -67,9 +70,12 @@ class Relay:
             writing = [way.sink for tunnel in self._tunnels for way in (tunnel.forth, tunnel.back) if way.unsent]
             readable, writable, _ = select.select(reading, writing, [], self._until_due())
             if sys.stdin in readable:
-                if not (line := sys.stdin.readline()):
+                # Not by readline(): what that has read ahead is not seen by select().
+                if not (data := os.read(sys.stdin.fileno(), READ_BYTES)):
                     return
-                self._obey(*line.split())
+                *lines, self._order = (self._order + data).split(b"\n")
+                for line in lines:
+                    self._obey(*line.decode().split())
             if self._listener in readable:
                 self._accept()
             for source in readable:
@@ -92,6 +98,8 @@ class Relay:
         elif word == "kill" and value == "all":
             for tunnel in list(self._tunnels):
                 self._kill(tunnel)
+        elif word == "answer":
+            print("done", flush=True)
         elif word == "kill":
             chosen = [tunnel for tunnel in self._tunnels if tunnel.kind == value]
             if chosen:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from random import Random
 from typing import Any
 
 import hiredis
 import pytest
 
-from .moves import build, change
-from .oracle import DIRECT, EXPIRY_SLACK_S, Register
+from ..raw import encode
+from ..servers import Kind, Server
+from .moves import Move, build, change, choose_move
+from .oracle import DIRECT, EXPIRY_SLACK_S, FOREVER, Register
 from .reads import Read, get
-from .reads_sorted import READS, choose_read, whole
+from .reads_sorted import LEX_LIMIT, READS, choose_read, whole, zrangebylex
 from .states import NOTHING, TYPES, State
 
 KEY = b"k"
@@ -58,6 +61,13 @@ def register() -> Register:
     for number, who in ((1, 0), (2, 1), (3, DIRECT)):
         made.done(made.begin(number - 0.1, _text(number)), float(number), who=who)
     return made
+
+
+@pytest.fixture(scope="module")
+def server(kind: Kind) -> Iterator[Server]:
+    """Run a server of a kind."""
+    with Server(kind) as server:
+        yield server
 
 
 def _judge(register: Register, now: float, who: int, reply: bytes | None, before: int | None = None) -> str:
@@ -117,6 +127,60 @@ def test_whole_read_tells_every_state(family: str) -> None:
         assert changed.type == TYPES[family]
         assert whole(family, KEY).expect(changed) != whole(family, KEY).expect(state)
         state = changed
+
+
+@pytest.mark.parametrize("family", READS)
+def test_whole_model_is_what_redis_does(server: Server, family: str) -> None:
+    """Every read is expected to be answered as a server answers it, in every state that the writers make.
+
+    Reads that are no part of the model would be told as violations, once in many runs.
+    """
+    rng = Random(5)
+    with server.connect() as client:
+        for protocol in (2, 3):
+            client.command("HELLO", protocol)
+            client.command("DEL", KEY)
+            last = NOTHING
+            for serial in range(1, 500):
+                move = choose_move(rng, (family,), KEY, serial, last, lasts=last is not NOTHING)
+                if move.lifetime_s != FOREVER:
+                    continue
+                client.send(move.data)
+                assert move.is_done([_parse(frame) for frame in client.frames(move.count)])
+                last = move.states[-1]
+                reads = [choose_read(rng, (family,), KEY, last) for _ in range(10)]
+                client.send(b"".join(encode(*read.words) for read in reads))
+                for read, frame in zip(reads, client.frames(len(reads)), strict=True):
+                    assert read.see(_parse(frame)) == read.expect(last), (read.words, last)
+
+
+def _parse(frame: bytes) -> Any:
+    parser = hiredis.Reader()
+    parser.feed(frame)
+    return parser.gets()
+
+
+def test_read_with_a_limit_expects_no_more() -> None:
+    """A sorted set by name may come to have more members than a read with LIMIT returns."""
+    names = [b"a%d" % number for number in range(2 * LEX_LIMIT)]
+    rng = Random(5)
+    reads = [zrangebylex(rng, KEY, {}) for _ in range(200)]
+    limited = [read for read in reads if "LIMIT" in read.words and b"[a" in read.words]
+
+    assert limited
+    for read in limited:
+        assert read.expect(State(b"zset", dict.fromkeys(names, 0.0))) == names[: -LEX_LIMIT - 1 : -1]
+
+
+def test_transaction_is_torn_when_it_was_refused_and_run() -> None:
+    """Of a transaction whose MULTI was refused nothing may be run; what Redis refuses at EXEC is no such thing."""
+    move = Move(encode("MULTI") + encode("DEL", KEY) + encode("EXEC"), 3, (NOTHING,))
+    error = hiredis.ReplyError("ERR")
+
+    assert move.is_torn([error, 1, error])
+    assert not move.is_torn([error, error, error])
+    assert not move.is_torn([b"OK", error, error])
+    assert not move.is_torn([error])
 
 
 def test_judge_of_an_own_write_forbids_what_is_older(register: Register) -> None:

@@ -66,7 +66,9 @@ class Trouble:
                 rng.shuffle(kinds)
             if kinds and not self.world.is_stopping:
                 kind = kinds.pop()
+                self.world.mark(kind)
                 yield from getattr(self, f"_{kind}")()
+                self.world.mark(f"{kind} is over")
                 self.relays[0].given[kind] += 1
 
     def _frozen(self) -> Steps:
@@ -113,7 +115,10 @@ class Trouble:
     def _fail_over(self) -> Steps:
         """Lead everybody to the new primary, while nobody writes."""
         world, old, new = self.world, self.primary, self.replica
+        began_at = time.monotonic()
         yield from self._take_stock(new)
+        took_s = time.monotonic() - began_at
+        world.mark("all is known that the new primary has")
         self._wipe(old)
         for faults in self.relays:
             faults.lead_to(new)
@@ -122,7 +127,7 @@ class Trouble:
         now = time.monotonic()
         for register in (register for keys in world.registers for register in keys):
             last = register.last
-            register.done(last, now, who=DIRECT, lifetime_s=last.gone_after + EXPIRY_SLACK_S - now)
+            register.done(last, now, who=DIRECT, lifetime_s=last.gone_after + EXPIRY_SLACK_S + took_s - now)
         self.primary, self.replica = new, old
         world.let_go(0, 1)
         old.start()
@@ -138,6 +143,7 @@ class Trouble:
             found = [(register, kind) for register, kind in zip(registers, replies, strict=True) if kind != b"none"]
             reads = {register.key: whole(_family(register, kind), register.key) for register, kind in found}
             data = b"".join(encode(*read.words) + encode("PTTL", key) for key, read in reads.items())
+            asked_at = time.monotonic()
             replies = (yield from ask(port, data, 2 * len(reads))) if reads else []
             pairs = zip(replies[::2], replies[1::2], strict=True)
             answers = dict(zip(reads, pairs, strict=True))
@@ -147,7 +153,8 @@ class Trouble:
                 if pttl_ms != -2:
                     state = self._recognise(register, reads[register.key], value)
                 lifetime_s = pttl_ms / 1000 if pttl_ms >= 0 else FOREVER
-                register.begin(time.monotonic(), state, lifetime_s=lifetime_s)
+                # How long the reply was on its way nobody knows: it may have counted from when it was asked for.
+                register.begin(asked_at, state, lifetime_s=lifetime_s)
             self.opened.append(port)
 
     def _recognise(self, register: Register, read: Read, value: Any) -> State:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Generator
 from typing import Any
 
@@ -17,6 +17,10 @@ from .reads import Read
 
 OUTCOME_S = 0.3
 """After so long nothing is left of a connection that was killed: Redis has executed what it had received."""
+
+MARKS = 16
+CHANGES = 8
+"""What is told of a violation: what had gone wrong before it, and the last changes of its key."""
 
 AWAY = ("respite: upstream", "LOADING", "READONLY")
 """Errors that are no answer: Redis is not there, or not yet, or was told to follow another."""
@@ -52,6 +56,7 @@ class World:
     is_stopping: bool = False
     is_frozen: bool = False  # Redis does nothing just now
     flushing: set[int] = attrs.field(factory=set)  # databases in which nobody may begin to write
+    marks: deque[tuple[float, str]] = attrs.field(factory=lambda: deque(maxlen=MARKS))  # when what went wrong
     _serial: int = 0
 
     def serial(self) -> int:
@@ -70,13 +75,20 @@ class World:
             return
         self.counts.reads += 1
         self.counts.commands[str(read.words[0])] += 1
-        if wrong := register.judge(start, time.monotonic(), read, reply, before=before):
-            self.blame(register, f"{read.words!r} through {start.who} got {str(reply)[:120]}: {wrong}")
+        now = time.monotonic()
+        if wrong := register.judge(start, now, read, reply, before=before):
+            asked = f"asked {start.at - now:.3f} when {start.floor} was known"
+            self.blame(register, f"{read.words!r} through {start.who}, {asked}, got {str(reply)[:400]}: {wrong}")
 
     def blame(self, register: Register, wrong: str) -> None:
-        """Note a violation."""
-        last = f"{str(register.last.state.value)[:60]} is {register.last.number}"
-        self.violations.append(f"db {register.db} {register.key!r}: {wrong}; {last}, the last one")
+        """Note a violation, with what one needs to know to understand it."""
+        now = time.monotonic()
+        lines = register.history(now, CHANGES) + [f"{at - now:.3f} {what}" for at, what in self.marks]
+        self.violations.append("\n    ".join([f"db {register.db} {register.key!r}: {wrong}", *lines]))
+
+    def mark(self, what: str) -> None:
+        """Note what goes wrong."""
+        self.marks.append((time.monotonic(), what))
 
     def count(self, who: int) -> None:
         """Note a write."""
