@@ -30,10 +30,11 @@ from proxy.events.message import Message
 from proxy.events.sink import Applied, Failed, Outcome, Sink
 from proxy.log import get_logger
 
-MOST: Final = 200
+MOST: Final = 100
 """Events in one batch: few enough that none of them waits long for the others."""
-_PAUSE_EVERY_BYTES: Final = 64 << 10  # mapped before others on this loop get their turn; and every 8 messages
-_PAUSE_EVERY: Final = 8
+_BREATHE_EVERY: Final = 8  # messages mapped before clients that wait are served
+_PAUSE_EVERY_BYTES: Final = 64 << 10  # .. and before all others on this loop get their turn; or every 32 messages
+_PAUSE_EVERY: Final = 32
 _FIRST_HOLD_S: Final = 0.02
 _LONGEST_HOLD_S: Final = 0.5
 log = get_logger("events")
@@ -193,6 +194,8 @@ class Intake:
                 at_ms = message.published_at_ms if event.at_ms is None else event.at_ms
                 mapped.append(_Mapped(delivery, event, at_ms))
             size += len(delivery.body)
+            if number % _BREATHE_EVERY == 0:
+                shared.sink.breathe()
             if number % _PAUSE_EVERY == 0 or size >= _PAUSE_EVERY_BYTES:
                 size = 0
                 await trio.lowlevel.checkpoint()

@@ -25,6 +25,7 @@ _LENGTH: Final = struct.Struct(">I")
 _TIMESTAMP: Final = struct.Struct(">Q")
 _DECIMAL: Final = struct.Struct(">Bi")
 _MILLISECONDS_FROM: Final = 0xFFFFFFFF  # more seconds than that is the year 2106 and later: these are milliseconds
+_FLAGS: Final = tuple(commands.Basic.Properties.flags.items())
 _NO_STRINGS: Final = frozenset({"headers", "delivery_mode", "priority", "timestamp"})
 
 
@@ -186,9 +187,10 @@ def read_properties(data: bytes, start: int) -> commands.Basic.Properties:
         if flags & 1:
             raise ValueError("it has properties that AMQP 0-9-1 does not know")
         pos = start + 2
-        for name, flag in commands.Basic.Properties.flags.items():
+        for name, flag in _FLAGS:
             if not flags & flag:
                 continue
+            flags ^= flag
             if name == "headers":
                 properties.headers, pos = _headers(data, pos)
             elif name == "timestamp":
@@ -200,6 +202,8 @@ def read_properties(data: bytes, start: int) -> commands.Basic.Properties:
             else:
                 text, pos = read_short(data, pos)
                 setattr(properties, name, text)
+            if not flags:
+                break
     except (struct.error, IndexError) as exc:
         raise ValueError("its properties are cut short") from exc
     return properties

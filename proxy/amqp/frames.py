@@ -159,12 +159,22 @@ def read_method(payload: bytes) -> Method:
         raise FrameFaultError(501, f"the broker sent a method that cannot be read ({payload[:4].hex()})") from exc
 
 
+_DELIVERY: Final = struct.Struct(">QB")
+_ROUTES: Final[dict[bytes, tuple[str, str]]] = {}  # exchange and routing key as they come; they are few, and come often
+_ROUTES_MAX: Final = 1024
+
+
 def _deliver(payload: bytes) -> Deliver:
     consumer_tag, pos = read_short(payload, 4)
-    (tag, is_again) = struct.unpack_from(">QB", payload, pos)
-    exchange, pos = read_short(payload, pos + 9)
-    routing_key, _ = read_short(payload, pos)
-    return Deliver(consumer_tag, tag, bool(is_again & 1), exchange, routing_key)
+    tag, is_again = _DELIVERY.unpack_from(payload, pos)
+    names = payload[pos + 9 :]
+    route = _ROUTES.get(names)
+    if route is None:
+        exchange, pos = read_short(names, 0)
+        if len(_ROUTES) >= _ROUTES_MAX:
+            _ROUTES.clear()
+        route = _ROUTES[names] = exchange, read_short(names, pos)[0]
+    return Deliver(consumer_tag, tag, bool(is_again & 1), *route)
 
 
 def _get_ok(payload: bytes) -> GetOk:

@@ -57,6 +57,10 @@ class Sink(Protocol):
         """Make a batch true; one outcome an event, in their order. Never raises for what Redis does."""
         ...
 
+    def breathe(self) -> None:
+        """Serve those who wait for the loop that the caller holds; microseconds when nobody does."""
+        ...
+
     async def wait_up(self) -> None:
         """Return once Redis answers."""
         ...

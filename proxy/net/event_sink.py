@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 
 NAMES_AT_ONCE: Final = 1_000  # planned, and marked in L1, in one go: 1 to 2 ms in which nobody else is served
 PARTS_AT_ONCE: Final = 8
+HURRY_S: Final = 0.02  # more events are likely to come by then, and wait for nothing but their turn
 PROBE: Final = command("UNLINK", "respite:up")  # what a server refuses that takes no writes just now
 DATABASES_S: Final = 10.0
 PROBE_FIRST_S: Final = 0.05
@@ -84,12 +85,14 @@ class EventSink:
         A cancellation leaves open how much is done; what is marked in L1 is unmarked when Redis has answered all the
         same, or its link has ended.
         """
+        self._reactor.hurry(HURRY_S)
         latest = await self._latest(events)
         outcomes: list[Outcome] = []
         for some in _slices(events):
             if self._engine.now >= self._databases_until:
                 self._databases = DB_MAX
             batch = Batch(some, db=self._db, latest=latest, databases=self._databases)
+            self.breathe()
             await self._run(batch.parts)
             if singles := batch.split():
                 await self._run(singles)
@@ -97,8 +100,13 @@ class EventSink:
                 if error := error_of(part):
                     self._learn(part.db if isinstance(part, KeyPart) else 0, error)
             outcomes += batch.outcomes()
+            self.breathe()
         self._tell(events, outcomes)
         return outcomes
+
+    def breathe(self) -> None:
+        """Serve clients that wait for the loop that the caller holds."""
+        self._reactor.turn()
 
     async def wait_up(self) -> None:
         """Return once Redis takes writes to the databases that it could not be asked about."""

@@ -135,6 +135,7 @@ class Reactor:
         self.dirty_links: list[Flushable] = []
         self.dirty_clients: list[Flushable] = []
         self.openers: Openers | None = None  # None: values are stored as they were written
+        self._hurry_until = 0.0
         self._owners: dict[int, Owner] = {}
         self._poller = poller or make_poller()
         engine.now = clock()
@@ -161,6 +162,10 @@ class Reactor:
             self.engine.suspend()
         return now
 
+    def hurry(self, seconds: float) -> None:
+        """Let other trio tasks run without a pause for so long: they have as much to do as the sockets here."""
+        self._hurry_until = self.engine.now + seconds
+
     def flush(self) -> None:
         """Send what was collected: links first, so that Redis works while clients are served."""
         while self.dirty_links or self.dirty_clients:
@@ -186,31 +191,40 @@ class Reactor:
         log.exception("bug", owner=type(owner).__name__)
         owner.on_crash()
 
+    def turn(self) -> None:
+        """Serve what is ready at this moment: for who keeps the loop from others, and is between two decisions."""
+        if events := self._poller.poll(0, EVENTS_MAX):
+            self.enter()
+            self._wake(events)
+
+    def _wake(self, events: list[tuple[int, int]]) -> None:
+        owners = self._owners
+        for ready, mask in events:
+            owner = owners.get(ready)
+            if owner is not None:
+                try:
+                    owner.on_event(mask)
+                except Exception:
+                    self._crashed(owner)
+        if self.dirty_links or self.dirty_clients:
+            self.flush()
+
     async def run(self) -> None:
         """Serve until cancelled. A cancellation lands only between wake-ups: nothing is half decided."""
         poll = self._poller.poll
         fd = self._poller.fileno()
-        owners = self._owners
         while True:
             await trio.lowlevel.wait_readable(fd)
             events = poll(0, EVENTS_MAX)
             began = self.enter()
             while events:
-                for ready, mask in events:
-                    owner = owners.get(ready)
-                    if owner is not None:
-                        try:
-                            owner.on_event(mask)
-                        except Exception:
-                            self._crashed(owner)
-                if self.dirty_links or self.dirty_clients:
-                    self.flush()
+                self._wake(events)
                 if self.engine.now - began > TURN_S:
                     await trio.lowlevel.checkpoint()
                     events = poll(0, EVENTS_MAX)
                     began = self.enter()
                 else:
-                    events = poll(LINGER_S, EVENTS_MAX)
+                    events = poll(LINGER_S if self.engine.now > self._hurry_until else 0, EVENTS_MAX)
                     self.enter()
 
     def close(self) -> None:

@@ -66,6 +66,9 @@ class FakeSink:
                 self.applied.update(event.keys)
         return outcomes
 
+    def breathe(self) -> None:
+        """Have nobody to serve."""
+
     async def wait_up(self) -> None:
         """Wait for `come_back`."""
         await self._up.wait()

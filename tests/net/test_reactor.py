@@ -194,6 +194,69 @@ async def test_reactor_reads_the_clock_after_it_has_waited_for_more(pair: Pair) 
     reactor.close()
 
 
+def test_reactor_turn_serves_what_is_ready_and_waits_for_nothing(pair: Pair) -> None:
+    """Whoever holds the loop lets clients be served in between, and goes on at once when there are none."""
+    ours, theirs = pair
+    reactor = _reactor()
+
+    class Reader(_Owner):
+        def on_event(self, mask: int) -> None:
+            super().on_event(mask)
+            ours.recv(1)
+            reactor.dirty_clients.append(self)
+
+    reader = Reader()
+    reactor.add(ours.fileno(), reader)
+    reactor.turn()
+    theirs.send(b"x")
+    reactor.turn()
+    reactor.turn()
+
+    assert (reader.events, reader.flushes) == (1, 1)
+    reactor.remove(ours.fileno())
+    reactor.close()
+
+
+@pytest.mark.parametrize("hurries", [True, False])
+async def test_reactor_lingers_only_while_nobody_hurries(pair: Pair, hurries: bool) -> None:
+    """Its wait for more is a wait for all other tasks, too: events of the broker do not stand it."""
+    ours, theirs = pair
+    poller = make_poller()
+    waits: list[float] = []
+
+    class Noting:
+        def poll(self, timeout: float, maxevents: int, /) -> list[tuple[int, int]]:
+            waits.append(timeout)
+            return poller.poll(0, maxevents)
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(poller, name)
+
+    clock = HandClock()
+    engine = Engine(L1(1 << 20), Stats(), enabled=True, max_age_s=60, max_value_bytes=1 << 20)
+    tracking = Tracking(engine, wanted="auto", max_staleness_s=1.0)
+    reactor = Reactor(engine, tracking, poller=cast(Poller, Noting()), clock=clock)
+
+    class Reader(_Owner):
+        def on_event(self, mask: int) -> None:
+            super().on_event(mask)
+            ours.recv(1)
+
+    reader = Reader()
+    reactor.add(ours.fileno(), reader)
+    if hurries:
+        reactor.hurry(1.0)
+    theirs.send(b"x")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(reactor.run)
+        await until(lambda: reader.events == 1, "it is read")
+        nursery.cancel_scope.cancel()
+
+    assert any(waits) is not hurries
+    reactor.remove(ours.fileno())
+    reactor.close()
+
+
 # -- mistakes ----------------------------------------------------------------------------------------------------------
 
 
