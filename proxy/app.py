@@ -7,6 +7,7 @@ reload SIGHUP, `respite reload`, POST /reload: the file is read again; a wrong o
 
 from __future__ import annotations
 
+import secrets
 import signal
 import sys
 import time
@@ -18,7 +19,9 @@ import trio
 
 from proxy import __version__
 from proxy.admin.http import serve_admin
+from proxy.amqp.change_families import change_families
 from proxy.amqp.families import families
+from proxy.amqp.relay import Relay
 from proxy.amqp.service import EventService
 from proxy.config.model import Endpoint, Settings
 from proxy.config.reload import Changes, compare, merge_live
@@ -29,6 +32,7 @@ from proxy.errors import ConfigError, EmbeddedError, ListenError, RemoteError
 from proxy.events.event import Event
 from proxy.events.figures import EventFigures
 from proxy.events.mapping import Mapper
+from proxy.events.notices import RelayFigures
 from proxy.events.sink import Failed, Sink
 from proxy.log import configure, get_logger
 from proxy.net.event_sink import make_event_sink
@@ -99,6 +103,9 @@ class App:
             self._events = make_event_service(worker, settings, sink) if consumes else None
             if not consumes:
                 worker.facts.event_facts = dict
+        self._relay: Relay | None = None
+        if settings.amqp.publish_changes:
+            self._relay = show_changes(worker, settings, relays=consumes)
         self.started = False  # the start line has been printed
         self.stopping = trio.Event()
         self._reload = reload
@@ -144,11 +151,14 @@ class App:
         raise RemoteError("Redis has not answered in time")
 
     async def consume(self, *, task_status: trio.TaskStatus[trio.CancelScope] = trio.TASK_STATUS_IGNORED) -> None:
-        """Take the broker's events, if this process does; `task_status` gets what ends it."""
+        """Take the broker's events and bring it the changes, if this process does; `task_status` gets what ends it."""
         with trio.CancelScope() as scope:
             task_status.started(scope)
-            if self._events is not None:
-                await self._events.run()
+            async with trio.open_nursery() as nursery:
+                if self._events is not None:
+                    nursery.start_soon(self._events.run)
+                if self._relay is not None:
+                    nursery.start_soon(self._relay.run)
 
     def drain(self) -> None:
         """Stop taking clients, finish what runs, exit."""
@@ -199,6 +209,23 @@ def make_event_service(worker: Worker, settings: Settings, sink: Sink) -> EventS
     worker.facts.event_families = lambda: families(figures, now_ms=now_ms(), now=trio.current_time())
     name = f"respite {__version__}"
     return EventService(settings.amqp, Mapper(settings.events), sink, figures, now_ms=now_ms, name=name)
+
+
+def show_changes(worker: Worker, settings: Settings, *, relays: bool) -> Relay | None:
+    """Have a worker show what becomes of the changes it announces; return what relays them, if this one `relays`."""
+    layer, facts = worker.value_layer, worker.facts
+    figures = RelayFigures() if relays else None
+    events, others = facts.event_facts, facts.event_families
+
+    def report() -> dict[str, Any]:
+        return {**layer.notices.counts.report(), **(figures.report() if figures is not None else {})}
+
+    facts.event_facts = lambda: {**events(), "changes": report()}
+    facts.event_families = lambda: [*others(), *change_families(report())]
+    if figures is None:
+        return None
+    token = secrets.token_hex(12)
+    return Relay(settings.amqp, layer.notice_store, figures, token=token, name=f"respite {__version__}")
 
 
 async def _main(app: App) -> int:

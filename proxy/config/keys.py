@@ -223,7 +223,6 @@ KEYS: Final[tuple[Key, ...]] = (
 # Known to the documentation, not built yet: refused with words of their own, never ignored and never "unknown".
 LATER: Final[frozenset[str]] = frozenset(
     {
-        "amqp.publish_changes",
         "push",
         "metrics",
         "alert",

@@ -214,7 +214,8 @@ class Amqp:
     `binding_keys` say which events of the exchange the queue gets. `delivery` "shared": one queue, of which each event
     goes to one sidecar; "broadcast": each sidecar has a queue of its own. `scopes` are (glob over publishers, globs
     over keys): what the lost events of a publisher may have been about. The first glob that takes a publisher has it;
-    lost events of one that none takes may have been about any key of any class.
+    lost events of one that none takes may have been about any key of any class. `publish_changes`: writes of keys of a
+    class are announced on the exchange respite.changes.
     """
 
     urls: tuple[AmqpEndpoint, ...]
@@ -226,6 +227,7 @@ class Amqp:
     prefetch: int
     retry: Retry
     dead_letter_queue: str
+    publish_changes: bool
     tls: TlsClient
     scopes: tuple[tuple[str, tuple[str, ...]], ...]
 

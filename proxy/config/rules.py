@@ -17,6 +17,8 @@ from proxy.config.model import Settings
 from proxy.config.topics import takes_all_of
 from proxy.config.units import format_bytes, format_seconds
 
+_CHANGES: Final = "respite.changes"  # the exchange of events.notices; no layer below may ask it
+
 
 @attrs.frozen
 class Rule:
@@ -146,6 +148,20 @@ def _dead_letters_in_the_queue(settings: Settings) -> str:
     return ""
 
 
+def _changes_without_broker(settings: Settings) -> str:
+    amqp = settings.amqp
+    return (
+        "true needs amqp.url: the broker that changes are announced to"
+        if amqp.publish_changes and not amqp.urls
+        else ""
+    )
+
+
+def _changes_come_back(settings: Settings) -> str:
+    amqp = settings.amqp
+    return "another one: on respite.changes Respite announces its own writes" if amqp.exchange == _CHANGES else ""
+
+
 def _first_retry_after_the_last(settings: Settings) -> str:
     retry = settings.amqp.retry
     return f"at most amqp.retry.max ({format_seconds(retry.max_s)})" if retry.first_s > retry.max_s else ""
@@ -202,6 +218,8 @@ RULES: Final[tuple[Rule, ...]] = (
     Rule(("amqp.url", *_AMQP_TLS), _amqp_material_without_tls),
     Rule(("amqp.url", "amqp.tls.cert"), _amqp_nobody_says_who_we_are),
     Rule(("amqp.dead_letter_queue", "amqp.queue"), _dead_letters_in_the_queue),
+    Rule(("amqp.exchange",), _changes_come_back),
+    Rule(("amqp.publish_changes", "amqp.url"), _changes_without_broker),
     Rule(("amqp.retry.first", "amqp.retry.max"), _first_retry_after_the_last),
     Rule(("event",), _event_out_of_reach),
     Rule(("l1.max_value_bytes", "l1.max_bytes", "listen.workers"), _value_larger_than_l1),

@@ -263,6 +263,13 @@ SIDES: Final[tuple[Key, ...]] = (
         restart=True,
     ),
     _key(
+        "amqp.publish_changes",
+        kinds.flag(),
+        False,
+        "Set to announce each write of a key of a class on the exchange respite.changes: four commands instead of one.",
+        restart=True,
+    ),
+    _key(
         "amqp.scopes",
         event_kinds.scopes(),
         {},

@@ -6,104 +6,22 @@ No L1 here. Writes still drop their keys, and what MULTI queues is dropped again
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Final
 
 from proxy.core.downstream import Downstream, PinnedConnection, Services
 from proxy.core.engine import Engine
+from proxy.core.notices import Notices
+from proxy.core.pinned_slots import ExecSlot, ScriptSlot
 from proxy.core.pinning import Pinning
 from proxy.core.respite_commands import RespiteCommands
 from proxy.core.session_commands import SessionCommands
-from proxy.core.slots import CallSlot, EffectSlot, Failure, Slot, WriteAllSlot, WriteSlot
+from proxy.core.slots import CallSlot, EffectSlot, Slot, WriteAllSlot, WriteSlot
 from proxy.core.value_commands import DISCARD, ValueCommands
-from proxy.core.value_slots import DependentSlot, What
-from proxy.core.values import Values
 from proxy.wire.commands import CommandSpec, Kind
-from proxy.wire.encode import OK, bulk, command, count
-from proxy.wire.reply import elements
+from proxy.wire.encode import bulk, command, count
 from proxy.wire.request import Raw
 
 PING: Final = command("PING")
-Fence = Callable[[Callable[[], None]], None]  # core.downstream.Services.fence
-
-
-class ScriptSlot(DependentSlot):
-    """The reply of a script: held until the pushes of the keys that it did not declare have been applied."""
-
-    __slots__ = ("_fence",)
-
-    def __init__(
-        self, client: Downstream, engine: Engine, keys: list[bytes], fence: Fence, *, values: Values | None, what: What
-    ) -> None:
-        super().__init__(client, engine, keys, values, what)
-        self._fence = fence
-
-    def fill(self, reply: bytes) -> None:
-        """End the write, wait for the fence, then answer."""
-        self._fence(lambda: super(ScriptSlot, self).fill(reply))
-
-
-class ExecSlot(Slot):
-    """The reply of EXEC: what was queued has been applied, or nothing of it."""
-
-    __slots__ = ("_client", "_engine", "_fence", "_state", "_values")
-    is_write = True
-    needs_whole = True
-
-    def __init__(
-        self, client: Downstream, engine: Engine, state: Pinning, fence: Fence, *, values: ValueCommands | None
-    ) -> None:
-        super().__init__(client)
-        self._client = client
-        self._engine = engine
-        self._state = state
-        self._fence = fence
-        self._values = values
-
-    def may_stream(self, size: int) -> bool:
-        """Stream unless the reply must be read for what it changed in the session, or must wait for what it drops."""
-        state = self._state
-        return not (state.queued_changes or state.queued_dependents or state.queued_whole or state.queued_ours)
-
-    def fill(self, reply: bytes) -> None:
-        """End the writes that were queued, then answer."""
-        state = self._state
-        self._engine.end_write(state.queued_keys)
-        if state.queued_all:
-            self._engine.end_write_all()
-        if state.queued_changes and reply[:1] == b"*" and reply[:3] != b"*-1":
-            replies = elements(reply)
-            for at, attribute, value in state.queued_changes:
-                if replies[at] == OK:
-                    setattr(self._client.session, attribute, value)
-            if self._client.pin is not None:
-                self._client.pin.move(self._client.session)
-        if state.queued_subscribe and reply[:1] == b"*":
-            state.stream = state.used = True
-        if self._values is not None:
-            reply = self._values.finish_exec(state, reply)
-        dependents = state.queued_dependents if reply[:1] == b"*" and reply[:3] != b"*-1" else None
-        has_script = state.queued_script
-        state.end_multi()
-        self._client.session.multi = -1
-        if dependents is not None:
-            assert self._values is not None
-            self._values.drop(self._client, dependents, lambda error: self._answer(error or reply, has_script))
-        else:
-            self._answer(reply, has_script)
-
-    def fail(self, failure: Failure) -> None:
-        """Drop what depends on the queue all the same, if it may have been applied."""
-        dependents = self._state.queued_dependents
-        if self._values is not None and dependents is not None and failure is not Failure.UNAVAILABLE:
-            self._values.drop(self._client, dependents, lambda _error: None)
-        super().fail(failure)
-
-    def _answer(self, reply: bytes, has_script: bool) -> None:
-        if has_script:
-            self._fence(lambda: super(ExecSlot, self).fill(reply))
-        else:
-            super().fill(reply)
 
 
 class PinnedCommands:
@@ -115,6 +33,7 @@ class PinnedCommands:
         self._session_commands = session_commands
         self._respite_commands = RespiteCommands(services)
         self.value_commands: ValueCommands | None = None  # None: nothing is done to values
+        self.notices: Notices | None = None  # None: nothing is announced
 
     def take(self, client: Downstream, args: list[bytes], raw: Raw) -> bool:
         """Forward a command on the client's pinned link; False = it must wait for the replies that are owed."""
@@ -135,12 +54,16 @@ class PinnedCommands:
         if kind is Kind.FORBIDDEN:
             client.quit()
         elif name in (b"EXEC", b"DISCARD", b"UNWATCH"):
+            if name == b"EXEC" and self.notices is not None and state.queued_notices:
+                self.notices.queue(link, state)
             self._end(client, link, name, raw)
         elif kind is Kind.SUBSCRIBE and not state.multi:
             state.used = True
             if len(args) == 1 and client.queue:
                 return False  # how many acknowledgements it gets depends on those still to come
             link.subscribe(client, raw, state.acks_expected(args))
+        elif self.notices is not None and self.notices.wants(spec, args) and not self.notices.is_ready(client):
+            return False
         elif kind in (Kind.ONCE, Kind.UNKNOWN, Kind.RESPITE, Kind.STREAM) and not state.multi:
             if client.queue:
                 return False
@@ -173,7 +96,10 @@ class PinnedCommands:
             self._engine.begin_write(state.queued_keys)
             if state.queued_all:
                 self._engine.begin_write_all()
-            slot: Slot = ExecSlot(client, self._engine, state, self._services.fence, values=self.value_commands)
+            noticed = None if self.notices is None else (self.notices, link)
+            slot: Slot = ExecSlot(
+                client, self._engine, state, self._services.fence, values=self.value_commands, noticed=noticed
+            )
             if self.value_commands is not None and self.value_commands.must_precede(state):
                 client.owe(slot)
                 if not self.value_commands.run_exec(link, slot):
@@ -263,6 +189,8 @@ class PinnedCommands:
         blocks = kind is Kind.BLOCKING or (spec.blocks_if and spec.may_block(args))
         values = self.value_commands
         bare: list[bytes] = []  # keys to be unwrapped first
+        notices, notice = self.notices, None
+        mark = 0 if notices is None else notices.mark()
         if values is None or not values.concerns(spec, args):
             values = None
         elif state.multi:
@@ -270,6 +198,9 @@ class PinnedCommands:
         elif not blocks:
             bare = values.values.bare_keys(spec, args)
             raw = raw if bare else values.prepare(client, link, spec, args, raw)
+        if notices is not None:
+            db = next((db for _, what, db in reversed(state.queued_changes) if what == "db"), None)
+            notice = notices.notice(client, spec, args, mark, db if isinstance(db, int) else None)
         if kind is Kind.MULTI and len(args) == 1 and not state.multi:
             state.multi = True
             client.session.multi = 0
@@ -297,11 +228,16 @@ class PinnedCommands:
             slot = EffectSlot(client) if spec.is_write else Slot(client)
         if values is not None and bare:
             client.owe(slot)
-            values.run_bare(link, bare, (raw, slot))
+            bound = None if notices is None or notice is None else notices.bind(client, link, notice)
+            values.run_bare(link, bare, (raw, slot), bound)
             return
         if state.multi and kind not in (Kind.MULTI, Kind.WATCH):  # those are refused at once, and have no place in it
+            if notice is not None:
+                state.queued_notices.append((state.queued, notice))
             self._queue(state, args)
-            if self.value_commands is not None and self.value_commands.values.rules.has_envelopes:
+            if notices is not None or (
+                self.value_commands is not None and self.value_commands.values.rules.has_envelopes
+            ):
                 state.keep(raw)
             state.queued_subscribe = state.queued_subscribe or kind is Kind.SUBSCRIBE
             client.session.multi = state.queued
@@ -322,7 +258,12 @@ class PinnedCommands:
                 state.once = True
                 slot = CallSlot(client, lambda reply: self._debugging(state, args, reply))
         client.owe(slot)
-        link.submit(raw, slot)
+        if notices is None or notice is None or state.multi:
+            link.submit(raw, slot)
+        elif blocks:
+            link.submit(raw, notices.after(client, link, notice, slot))
+        else:
+            notices.submit(client, link, notice, (raw, slot), is_watching=state.watching)
 
     def _write_slot(
         self,

@@ -14,6 +14,7 @@ import attrs
 from proxy.wire.reply import elements, text
 
 if TYPE_CHECKING:
+    from proxy.core.notice_slots import Notice
     from proxy.values.dependencies import Dependents
     from proxy.wire.request import Raw
 
@@ -47,6 +48,9 @@ class Pinning:
     queued_sealed: dict[bytes, list[tuple[bytes, bytes]]] = attrs.field(factory=dict)  # key -> (stored, value) queued
     queued_ours: list[int] = attrs.field(factory=list)  # places of what we have queued: not the client's to know
     queued_dependents: Dependents | None = None  # what the queue drops besides its keys
+    queued_notices: list[tuple[int, Notice]] = attrs.field(factory=list)  # place, and how it is announced
+    notice_places: list[tuple[int, int, Notice]] = attrs.field(factory=list)  # place of ours, of what it announces
+    ours_refused: bytes = b""  # the error that kept one of ours from being queued
     queued_raws: list[bytes] = attrs.field(factory=list)  # what MULTI was given, as far as it is kept
     queued_bytes: int = 0  # .. and how much that would be
     preparing: bool = False  # EXEC waits for what must happen on other links before it
@@ -95,6 +99,9 @@ class Pinning:
         self.queued_sealed = {}
         self.queued_ours = []
         self.queued_dependents = None
+        self.queued_notices = []
+        self.notice_places = []
+        self.ours_refused = b""
 
     def acknowledged(self, frame: bytes) -> bytes:
         """Take a (un)subscribe acknowledgement; return its kind, b"" when the frame is none."""

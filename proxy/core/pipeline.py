@@ -16,6 +16,7 @@ from typing import Final
 
 from proxy.core.downstream import Downstream, Services
 from proxy.core.engine import Engine
+from proxy.core.notices import Notices
 from proxy.core.pinned_commands import PinnedCommands
 from proxy.core.reads import Reads
 from proxy.core.session_commands import SessionCommands
@@ -40,6 +41,7 @@ from proxy.wire.encode import bulk
 from proxy.wire.request import Raw, Request
 
 _NOT_PLAIN: Final = (LANE_NONE, LANE_CACHED)
+_ANNOUNCED: Final = (Kind.WRITE, Kind.FIELD_EXPIRY)  # of what travels on shared links
 _MGET: Final = Kind.MGET
 NOAUTH: Final = b"-NOAUTH Authentication required.\r\n"
 
@@ -55,6 +57,7 @@ class Pipeline:
         self.session_commands = SessionCommands(services)
         self.pinned_commands = PinnedCommands(engine, services, self.session_commands)
         self.value_commands: ValueCommands | None = None
+        self.notices: Notices | None = None
 
     def take_values(self, values: Values | None) -> None:
         """Do to values what classes ask for; None: they ask for nothing."""
@@ -62,6 +65,10 @@ class Pipeline:
         self.pinned_commands.value_commands = self.value_commands
         self.reads.values = values
         self.engine.judge = None if values is None else values.judge
+
+    def take_notices(self, notices: Notices | None) -> None:
+        """Announce what is written from now on; None: nothing is."""
+        self.notices = self.pinned_commands.notices = notices
 
     def run(self, client: Downstream, requests: list[Request]) -> None:
         """Route a client's requests in order; park the client when one must wait, the rest behind it."""
@@ -112,6 +119,7 @@ class Pipeline:
         cached = client.namespace is not None or client.shadow is not None
         writes = engine.enabled
         values = None if self.value_commands is None else self.value_commands.values
+        notices = self.notices
         total = len(requests)
         while at < total:
             raws: list[Raw] = []
@@ -132,6 +140,8 @@ class Pipeline:
                         break
                     common = lane
                 if spec.blocks_if and spec.may_block(args):
+                    break
+                if notices is not None and notices.wants(spec, args):
                     break
                 if values is not None:
                     concern = values.concern(spec, args)
@@ -175,6 +185,10 @@ class Pipeline:
         """Route what is neither a plain read nor a plain write; False = it must wait."""
         kind = spec.kind
         is_whole_read = kind in WHOLE_READS and (client.namespace or client.shadow) is not None
+        notices = self.notices
+        is_announced = notices is not None and kind in _ANNOUNCED and notices.wants(spec, args)
+        if is_announced and notices is not None and not notices.is_ready(client):
+            return False
         if self.value_commands is not None and not is_whole_read and self.value_commands.concerns(spec, args):
             way = self.value_commands.take(client, spec, args, raw)
             if way is Way.SENT:
@@ -199,6 +213,9 @@ class Pipeline:
             return True
         if kind is Kind.FIELD_EXPIRY:
             self.engine.let_fields_expire()
+            self._write(client, spec, args, raw)
+            return True
+        if is_announced and not (spec.blocks_if and spec.may_block(args)):
             self._write(client, spec, args, raw)
             return True
         if kind is Kind.WRITE_ALL:
@@ -228,11 +245,18 @@ class Pipeline:
         """Forward one write of known keys."""
         assert spec.keys is not None
         keys = [bulk(bytes(key)) for key in spec.keys(args)]
-        if client.route() is None:
+        link, notices = client.route(), self.notices
+        if link is None:
             client.reply(client.why_not())
+            return
+        notice = None if notices is None else notices.notice(client, spec, args, notices.mark())
+        self.engine.begin_write(keys)
+        slot = WriteSlot(client, self.engine, keys)
+        if notices is None or notice is None:
+            self._forward(client, raw, slot)
         else:
-            self.engine.begin_write(keys)
-            self._forward(client, raw, WriteSlot(client, self.engine, keys))
+            client.owe(slot)
+            notices.submit(client, link, notice, (raw, slot))
 
     def _forward(self, client: Downstream, raw: Raw, slot: Slot) -> None:
         link = client.route()

@@ -22,6 +22,7 @@ from proxy.wire.reply import elements, frames
 from proxy.wire.request import Raw
 
 if TYPE_CHECKING:
+    from proxy.core.notice_slots import Bound
     from proxy.core.values import Values
 
 ROUNDS_MAX: Final = 100  # two clients that write as fast as they can win four of five
@@ -121,11 +122,18 @@ class PlainRun(Unwrapping):
 
     commands = 1  # how many `raw` has
 
-    def __init__(self, values: Values, link: Link, keys: Keys, bare_command: tuple[Raw, Slot]) -> None:
+    def __init__(
+        self, values: Values, link: Link, keys: Keys, bare_command: tuple[Raw, Slot], bound: Bound | None = None
+    ) -> None:
+        """`bound`: what announces the command, in the same transaction."""
         raw, slot = bare_command
         super().__init__(values, link, keys, slot.fill)
-        self._raw = raw
+        self._bare = self._raw = raw
         self._slot = slot
+        self._bound = bound
+        if bound is not None:
+            self._raw = b"".join((raw, *bound.notice.raws))
+            self.commands += len(bound.notice.raws)
 
     def begin(self) -> None:
         """Watch the keys and look at them."""
@@ -151,8 +159,15 @@ class PlainRun(Unwrapping):
                 self._then(CROWDED)
             else:
                 self.begin()
-        else:
+        elif self._bound is None:
             self._then(self._reply(replies))
+        else:
+            reply = self._bound.executed(replies)
+            if reply is None:  # its notice cannot be taken
+                self._raw, self.commands, self._bound = self._bare, 1, None
+                self.begin()
+            else:
+                self._then(reply)
 
     def _reply(self, replies: list[bytes]) -> bytes:
         queued, reply = replies[1], replies[2]

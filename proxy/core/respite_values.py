@@ -82,7 +82,14 @@ def set_versioned(client: Downstream, services: Services, words: Sequence[bytes]
     keys = [bulk(key)]
     engine.begin_write(keys)
     slot = PendingWrite(pending, values, keys, (values.dependents_of(key), client.session.db))
-    link.submit(set_newer(key, stored, ttl_ms), slot)
+    raw, notices = set_newer(key, stored, ttl_ms), values.notices
+    notice = None
+    if notices is not None:
+        notice = notices.of_keys(client, [key], b"RESPITE|SETV", version=as_version(number))
+    if notices is None or notice is None:
+        link.submit(raw, slot)
+    else:
+        notices.submit(client, link, notice, (raw, slot))
     return pending
 
 

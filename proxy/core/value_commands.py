@@ -29,6 +29,7 @@ from proxy.wire.request import Raw
 if TYPE_CHECKING:
     from proxy.core.downstream import Downstream, PinnedConnection
     from proxy.core.engine import Engine
+    from proxy.core.notice_slots import Bound
     from proxy.values.dependencies import Dependents
 
 _SHARED: Final = (Kind.READ, Kind.WRITE, Kind.GET, Kind.MGET, Kind.CACHED, Kind.FIELD_EXPIRY)
@@ -59,7 +60,7 @@ class ValueCommands:
     def take(self, client: Downstream, spec: CommandSpec, args: list[bytes], raw: Raw) -> Way | None:
         """Send a command that `concerns` us on the shared link; None when it may go its usual way."""
         kind = spec.kind
-        if kind not in _SHARED:
+        if kind not in _SHARED or (spec.blocks_if and spec.may_block(args)):
             return None  # pinned anyway
         values = self.values
         if values.bare_keys(spec, args):
@@ -70,6 +71,8 @@ class ValueCommands:
         if link is None:
             client.reply(client.why_not())
             return Way.SENT
+        notices = values.notices
+        mark = 0 if notices is None else notices.mark()
         raw = self.prepare(client, link, spec, args, raw)
         if spec.keys is None:
             slot = EffectSlot(client) if spec.is_write else self.read_slot(client, spec, args)
@@ -80,7 +83,11 @@ class ValueCommands:
             self._engine.begin_write(keys)
             slot = self.write_slot(client, spec, args, keys)
         client.owe(slot)
-        link.submit(raw, slot)
+        notice = None if notices is None else notices.notice(client, spec, args, mark)
+        if notices is None or notice is None:
+            link.submit(raw, slot)
+        else:
+            notices.submit(client, link, notice, (raw, slot))
         return Way.SENT
 
     def prepare(self, client: Downstream, link: Link, spec: CommandSpec, args: list[bytes], raw: Raw) -> Raw:
@@ -109,19 +116,26 @@ class ValueCommands:
             return WriteSlot(client, self._engine, keys)
         return DependentSlot(client, self._engine, keys, self.values, (what, client.session.db))
 
-    def run_bare(self, link: PinnedConnection, keys: list[bytes], bare_command: tuple[Raw, Slot]) -> None:
-        """Run a command on a pinned link once its keys hold plain values. Its slot is in the client's queue."""
+    def run_bare(
+        self, link: PinnedConnection, keys: list[bytes], bare_command: tuple[Raw, Slot], bound: Bound | None = None
+    ) -> None:
+        """Run a command on a pinned link once its keys hold plain values. Its slot is in the client's queue.
+
+        `bound` announces it.
+        """
         raw, slot = bare_command
         link.state.once = True
         if not link.state.watching:
-            PlainRun(self.values, link, (keys, link.db), bare_command).begin()
+            PlainRun(self.values, link, (keys, link.db), bare_command, bound).begin()
             return
 
         def then(error: bytes) -> None:
             if error:
                 slot.fill(error)
-            else:
+            elif bound is None:
                 link.submit(raw, slot)
+            else:
+                bound.submit_loose(raw, slot)
 
         Unwrapping(self.values, link, (keys, link.db), then).begin()
 

@@ -35,6 +35,7 @@ from proxy.wire.request import Raw
 if TYPE_CHECKING:
     from proxy.core.engine import Engine
     from proxy.core.lifetimes import Lifetimes
+    from proxy.core.notices import Notices
     from proxy.core.slots import Link
 
 PURGED_MAX: Final = 65_536  # keys remembered that need no second purge; full, the memory begins anew
@@ -92,6 +93,7 @@ class Values:
         self.writes_envelopes = True  # rollout.write_envelopes
         self.figures = ValueFigures()
         self.lookalikes = Lookalikes()
+        self.notices: Notices | None = None  # amqp.publish_changes
         self.invalidate: Invalidate = lambda what, db, then: then(None)
         self._purged: dict[tuple[int, bytes], int] = {}
         self.take(Rules(()))

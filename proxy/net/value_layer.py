@@ -10,15 +10,18 @@ envelopes always. A class that is taken out of the configuration must not leave 
 from __future__ import annotations
 
 import random
+import secrets
 from typing import TYPE_CHECKING, Any
 
 import trio
 
 from proxy.core.fencing import Fencing
 from proxy.core.lifetimes import Lifetimes
+from proxy.core.notices import NoticeCounts, Notices
 from proxy.core.values import Values
 from proxy.net.announcements import Announcements
 from proxy.net.invalidator import Invalidator
+from proxy.net.notice_store import RedisNoticeStore
 from proxy.net.openers import Openers
 from proxy.net.sweeper import Sweeper
 from proxy.net.trainer import Trainer
@@ -49,6 +52,8 @@ class ValueLayer:
         self.fencing = Fencing(engine, fences)
         self.invalidator = Invalidator(worker.links, self.fencing, self.clock, worker.initial_identity)
         self.values.invalidate = self.invalidator.invalidate
+        self.notices = Notices(engine, self.values, NoticeCounts(), token=secrets.token_hex(8))
+        self.notice_store = RedisNoticeStore(reactor, self.invalidator, self.notices, db=worker.initial_db)
         openers = Openers(self.values.dictionaries, self.values.opened, self.values.lookalikes)
         reactor.openers = openers
         self.announcements = Announcements(self.values, self.fencing, openers, reactor.clock)
@@ -67,6 +72,9 @@ class ValueLayer:
             values.take(rules)
             self.fencing.take(rules)
         values.writes_envelopes = settings.rollout.write_envelopes
+        is_announcing = settings.amqp.publish_changes and settings.rollout.mode != "off"
+        values.notices = self.notices if is_announcing else None
+        self._worker.pipeline.take_notices(values.notices)
         values.sealer.configure(settings.compression)
         values.lifetimes.thresholds = Thresholds(
             ttl.window_s, ttl.warm_above, ttl.hot_above, ttl.hot_s, ttl.cold_s, ttl.jitter
@@ -85,6 +93,8 @@ class ValueLayer:
             nursery.start_soon(self.sweeper.run)
             nursery.start_soon(self._trainer.run)
             nursery.start_soon(self._walk_through_l1)
+            if self._worker.settings.amqp.publish_changes:
+                nursery.start_soon(self.notice_store.watch)
 
     def _begin_walk(self) -> None:
         self._walk.set()

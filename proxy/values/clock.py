@@ -80,6 +80,11 @@ class HybridClock:
         self._last = version = version if version > last else last + 1
         return version
 
+    @property
+    def last(self) -> int:
+        """The highest version that was given out or seen."""
+        return self._last
+
     def observe(self, version: int) -> None:
         """Move past a version that was read; one that is further ahead than any may be is not followed."""
         if version <= self._last:

@@ -117,6 +117,7 @@ def settings(
         prefetch=prefetch,
         retry=retry,
         dead_letter_queue=names.dead,
+        publish_changes=False,
         tls=TlsClient("", "", "", verify=True),
         scopes=scopes,
     )

@@ -50,14 +50,6 @@ def test_load_wrong_value_of_a_broker_is_reported_with_what_is_allowed(fail: Fai
     assert problems[f"amqp.{key}"].allowed.startswith(allowed)
 
 
-def test_load_announcing_changes_is_refused_as_of_a_later_version(fail: Fail) -> None:
-    """Nobody shall believe that writes are announced while they are not."""
-    problems = fail("amqp.publish_changes = true")
-
-    assert ["amqp.publish_changes"] == list(problems)
-    assert "does not have it yet" in problems["amqp.publish_changes"].allowed
-
-
 @pytest.mark.parametrize("text", ["retry = 3", "retry = []", "tls = ''"])
 def test_load_inner_table_that_is_none_is_one_problem(fail: Fail, text: str) -> None:
     """What should be a table is reported as such, not key by key."""
@@ -85,6 +77,8 @@ def test_load_scopes_keep_the_order_of_the_file(load: Load) -> None:
         ("url = ['amqps://u:p@g', 'amqps://h']", "amqp.url", "without a user needs amqp.tls.cert"),
         ("queue = 'q'\ndead_letter_queue = 'q'", "amqp.dead_letter_queue", "another one than amqp.queue"),
         ("dead_letter_queue = 'respite.invalidation.retry.d'", "amqp.dead_letter_queue", "its retry queues"),
+        ("exchange = 'respite.changes'", "amqp.exchange", "announces its own writes"),
+        ("publish_changes = true", "amqp.publish_changes", "true needs amqp.url"),
         ("retry.first = '31s'", "amqp.retry.first", "at most amqp.retry.max (30s)"),
     ],
 )

@@ -68,6 +68,7 @@ def test_load_full_file_sets_every_field(load: Load, pem: Path, monkeypatch: pyt
         prefetch = 1
         retry = {{ attempts = 0, first = "10ms", max = 2 }}
         dead_letter_queue = "d"
+        publish_changes = true
         scopes = {{ "api-*" = ["a*", "b"], "*" = ["c"] }}
         tls = {{ ca = "{pem}", cert = "{pem}", key = "{pem}", verify = false }}
         [l1]

@@ -113,6 +113,7 @@ def test_report_of_a_fresh_worker_has_every_figure(worker: Reported) -> None:
         "commands": {"total", "per_second", "errors_total"},
         "latency": {"count", "p50_us", "p90_us", "p99_us"},
         "values": set(worker.values),  # net.value_layer's to say
+        "events": {"state"},  # more where a broker is asked
         "memory": {"rss_bytes"},
     }
     assert (report["version"], report["uptime_s"], report["links"]) == (__version__, 0.0, [])

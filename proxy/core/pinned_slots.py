@@ -1,0 +1,128 @@
+"""Replies on pinned links that change what is known of a session, or that others must hear of first.
+
+Owns what follows the reply of a script and of EXEC, before the client has it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from proxy.core.downstream import Downstream, PinnedConnection
+from proxy.core.engine import Engine
+from proxy.core.notices import Notices
+from proxy.core.pinning import Pinning
+from proxy.core.slots import Failure, Slot
+from proxy.core.value_commands import ValueCommands
+from proxy.core.value_slots import DependentSlot, What
+from proxy.core.values import Values
+from proxy.wire.encode import OK, array
+from proxy.wire.reply import elements
+
+Fence = Callable[[Callable[[], None]], None]  # core.downstream.Services.fence
+
+
+class ScriptSlot(DependentSlot):
+    """The reply of a script: held until the pushes of the keys that it did not declare have been applied."""
+
+    __slots__ = ("_fence",)
+
+    def __init__(
+        self, client: Downstream, engine: Engine, keys: list[bytes], fence: Fence, *, values: Values | None, what: What
+    ) -> None:
+        super().__init__(client, engine, keys, values, what)
+        self._fence = fence
+
+    def fill(self, reply: bytes) -> None:
+        """End the write, wait for the fence, then answer."""
+        self._fence(lambda: super(ScriptSlot, self).fill(reply))
+
+
+class ExecSlot(Slot):
+    """The reply of EXEC: what was queued has been applied, or nothing of it."""
+
+    __slots__ = ("_client", "_engine", "_fence", "_noticed", "_state", "_values")
+    is_write = True
+    needs_whole = True
+
+    def __init__(
+        self,
+        client: Downstream,
+        engine: Engine,
+        state: Pinning,
+        fence: Fence,
+        *,
+        values: ValueCommands | None,
+        noticed: tuple[Notices, PinnedConnection] | None,
+    ) -> None:
+        """`noticed`: who announces what was queued, and on which link."""
+        super().__init__(client)
+        self._client = client
+        self._noticed = noticed
+        self._engine = engine
+        self._state = state
+        self._fence = fence
+        self._values = values
+
+    def may_stream(self, size: int) -> bool:
+        """Stream unless the reply must be read for what it changed in the session, or must wait for what it drops."""
+        state = self._state
+        return not (state.queued_changes or state.queued_dependents or state.queued_whole or state.queued_ours)
+
+    def fill(self, reply: bytes) -> None:
+        """End the writes that were queued, then answer."""
+        state = self._state
+        if self._noticed is not None:
+            notices, link = self._noticed
+            if (
+                state.ours_refused
+                and reply.startswith(b"-EXECABORT")
+                and notices.exec_bare(self._client, link, state, self)
+            ):
+                return
+            notices.settle_exec(link, state, reply)
+        self._engine.end_write(state.queued_keys)
+        if state.queued_all:
+            self._engine.end_write_all()
+        if state.queued_changes and reply[:1] == b"*" and reply[:3] != b"*-1":
+            replies = elements(reply)
+            for at, attribute, value in state.queued_changes:
+                if replies[at] == OK:
+                    setattr(self._client.session, attribute, value)
+            if self._client.pin is not None:
+                self._client.pin.move(self._client.session)
+        if state.queued_subscribe and reply[:1] == b"*":
+            state.stream = state.used = True
+        if self._values is not None:
+            reply = self._values.finish_exec(state, reply)
+        elif state.queued_ours:
+            reply = without_ours(state, reply)
+        dependents = state.queued_dependents if reply[:1] == b"*" and reply[:3] != b"*-1" else None
+        has_script = state.queued_script
+        state.end_multi()
+        self._client.session.multi = -1
+        if dependents is not None:
+            assert self._values is not None
+            self._values.drop(self._client, dependents, lambda error: self._answer(error or reply, has_script))
+        else:
+            self._answer(reply, has_script)
+
+    def fail(self, failure: Failure) -> None:
+        """Drop what depends on the queue all the same, if it may have been applied."""
+        dependents = self._state.queued_dependents
+        if self._values is not None and dependents is not None and failure is not Failure.UNAVAILABLE:
+            self._values.drop(self._client, dependents, lambda _error: None)
+        super().fail(failure)
+
+    def _answer(self, reply: bytes, has_script: bool) -> None:
+        if has_script:
+            self._fence(lambda: super(ExecSlot, self).fill(reply))
+        else:
+            super().fill(reply)
+
+
+def without_ours(state: Pinning, reply: bytes) -> bytes:
+    """Return EXEC's reply without the replies to what we have queued ourselves."""
+    if reply[:1] != b"*" or reply[:2] == b"*-":
+        return reply
+    ours = set(state.queued_ours)
+    return array([part for at, part in enumerate(elements(reply)) if at not in ours])
