@@ -49,7 +49,7 @@ run:  ## start the proxy on 127.0.0.1:6380 with conf/respite.toml; without an up
 test:  ## install the servers that the tests need where they are missing, and run the tests
 	$(call environment,test,dev$(,)embedded)
 	@tests/install-servers.sh
-	@$(BIN)/python -m pytest --ignore=tests/soak $(ARGS)
+	@$(BIN)/python -m pytest --ignore=tests/soak --numprocesses auto --maxprocesses 4 --dist loadfile $(ARGS)
 
 check:  ## ruff, mypy strict, layers
 	$(call environment,test,dev$(,)embedded)

@@ -132,7 +132,6 @@ def test_properties_are_what_another_codec_writes_and_reads() -> None:
         (commands.Basic.Properties(headers={"a": {"b": {1, 2}}}), "headers"),  # type: ignore[dict-item]
         (commands.Basic.Properties(headers={"a": Decimal("1e9")}), "headers"),
     ],
-    ids=str,
 )
 def test_property_that_cannot_be_written_is_named(properties: commands.Basic.Properties, words: str) -> None:
     """The error says which, so that a person can find who set it."""

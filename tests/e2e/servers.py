@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import importlib.util
+import os
 import random
 import re
 import shutil
@@ -105,8 +106,14 @@ def free_port() -> int:
 
 @functools.cache
 def _ports() -> Iterator[int]:
-    """Shuffle the ports: one that was given out and is not bound yet looks free to the next who asks."""
-    return iter(random.SystemRandom().sample(range(12_000, 30_000), 18_000))
+    """Shuffle the ports: one that was given out and is not bound yet looks free to the next who asks.
+
+    Each process of a parallel run (`pytest -n`) has its own.
+    """
+    processes = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    number = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    ports = range(12_000 + number % processes, 30_000, processes)
+    return iter(random.SystemRandom().sample(ports, len(ports)))
 
 
 def wait_for(is_done: Callable[[], bool], *, what: str, timeout_s: float = 10.0) -> None:

@@ -14,6 +14,8 @@ from .raw import RawClient
 from .servers import Kind, Server, wait_for
 from .targets import Respite, running_respite
 
+pytestmark = pytest.mark.alone
+
 BATCHES, BATCH = 5, 300
 P99_S = 0.005
 WORST_P99_S = 0.1

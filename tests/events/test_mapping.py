@@ -61,7 +61,7 @@ def test_map_by_rule_takes_the_first_that_fits() -> None:
     assert mapper.explain(_message(TICKET, "user.9.deleted"))["taken_for"] == "rule 2 (#.deleted)"
 
 
-@pytest.mark.parametrize("body", [b"", b"\xff\x00", b"[", b"7", gzip.compress(b"{}")])
+@pytest.mark.parametrize("body", [b"", b"\xff\x00", b"[", b"7", gzip.compress(b"{}", mtime=0)])
 def test_map_by_rule_of_routing_keys_takes_any_body(body: bytes) -> None:
     """A rule that needs nothing of the body works for bodies that are no JSON."""
     assert Mapper(RULES).map(Message(body, "user.9.deleted")).keys == (b"user:9",)
@@ -69,7 +69,7 @@ def test_map_by_rule_of_routing_keys_takes_any_body(body: bytes) -> None:
 
 def test_map_gzip_body_is_unpacked() -> None:
     """A packed body is the body."""
-    message = Message(gzip.compress(b'{"keys": ["k"]}'), content_encoding="gzip")
+    message = Message(gzip.compress(b'{"keys": ["k"]}', mtime=0), content_encoding="gzip")
 
     assert Mapper().map(message).keys == (b"k",)
 

@@ -150,6 +150,7 @@ async def test_reader_that_stops_in_a_streamed_reply_is_closed_and_others_go_on(
     assert len(await slow.until_closed()) < len(large)
 
 
+@pytest.mark.alone
 async def test_reader_that_is_slow_but_reads_is_not_closed(
     peer: Peer, serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -89,6 +89,7 @@ def _count_polls(reactor: Reactor, monkeypatch: pytest.MonkeyPatch) -> Callable[
 # -- fairness ----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.alone
 async def test_reactor_under_load_lets_other_tasks_run(redis: Server, serve: Serve) -> None:
     """While clients keep the reactor busy without a pause, another trio task still runs every few milliseconds."""
     proxy = await serve(redis)

@@ -29,7 +29,7 @@ def zipped() -> bytes:
 @pytest.mark.parametrize(
     "value",
     [
-        gzip.compress(TEXT),
+        gzip.compress(TEXT, mtime=0),
         *(zlib.compress(TEXT, level) for level in (1, 6, 9)),
         bz2.compress(TEXT),
         lzma.compress(TEXT),
@@ -69,5 +69,5 @@ def test_is_compressed_leaves_what_is_worth_a_try(value: bytes) -> None:
 
 def test_is_compressed_looks_at_the_beginning_only() -> None:
     """A picture inside of a document does not make it one."""
-    assert not is_compressed(b'{"image": "' + gzip.compress(TEXT))
-    assert not is_compressed(b"\n" + gzip.compress(TEXT))
+    assert not is_compressed(b'{"image": "' + gzip.compress(TEXT, mtime=0))
+    assert not is_compressed(b"\n" + gzip.compress(TEXT, mtime=0))

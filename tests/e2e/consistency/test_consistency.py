@@ -13,6 +13,8 @@ import pytest
 from ..servers import Kind
 from .checker import Plan, check
 
+pytestmark = pytest.mark.alone
+
 SECONDS = float(os.environ.get("RESPITE_CONSISTENCY_SECONDS", "10"))
 SEED = int(os.environ.get("RESPITE_CONSISTENCY_SEED", "1"))
 TROUBLES = ("frozen", "crash", "wiped")
