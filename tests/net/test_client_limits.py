@@ -62,6 +62,7 @@ async def test_max_clients_refuses_one_more_and_takes_the_next_when_one_has_left
 # -- how much ----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize(
     "words",
     [("GET", "k"), ("GET", "exactly32byt"), ("INCR", "n"), ("STRLEN", "k"), ("MGET", "k", "k2"), ("CLIENT", "ID")],
