@@ -30,7 +30,7 @@ from proxy.events.message import Message
 from proxy.events.sink import Applied, Failed, Outcome, Sink
 from proxy.log import get_logger
 
-MOST: Final = 100
+MOST: Final = 50
 """Events in one batch: few enough that none of them waits long for the others."""
 _BREATHE_EVERY: Final = 8  # messages mapped before clients that wait are served
 _PAUSE_EVERY_BYTES: Final = 64 << 10  # .. and before all others on this loop get their turn; or every 32 messages
