@@ -1,6 +1,6 @@
 """The layers of `proxy/`: imports point one way, and the outside world is touched in the outer layers only.
 
-    errors, log <- {config, wire} <- values <- {cache, events} <- core
+    errors, log <- {config, wire} <- {values, tls} <- {cache, events} <- core
         <- {net, amqp, admin, embedded} <- app <- supervisor <- cli
 
 Everything up to and with core is plain synchronous Python that is handed `now`: no socket, no clock, no event loop.
@@ -24,6 +24,7 @@ RANKS = {
     "log": 1,
     "config": 2,
     "wire": 2,
+    "tls": 3,
     "values": 3,
     "cache": 4,
     "events": 4,
@@ -45,6 +46,8 @@ DYNAMIC = "importlib.import_module"
 EVERYTHING = frozenset(OUTSIDE_WORLD)
 MAY_TOUCH = {
     **dict.fromkeys(("net", "amqp", "admin", "app", "supervisor"), EVERYTHING),
+    # Reads certificates.
+    "tls": frozenset({"ssl"}),
     # Runs a server as a child: starts it, waits until it answers, stops it.
     "embedded": frozenset({"signal", "socket", "subprocess", "threading", "time"}),
     # Asks a running proxy over HTTP, and redraws once a second.

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import json
 import random
-import ssl
 from contextlib import suppress
 from typing import Final
 
@@ -22,17 +21,14 @@ import trio
 from pamqp.commands import Basic
 
 from proxy.amqp.channel import Channel, Outgoing
-from proxy.amqp.connection import connect
+from proxy.amqp.nodes import Nodes
 from proxy.amqp.retry import first_of
-from proxy.amqp.tls import client_context
 from proxy.amqp.topology import TopologyError, explained
 from proxy.config.model import Amqp, AmqpEndpoint
 from proxy.errors import AmqpError, BrokerRefusedError, ChannelClosedError, ConnectionLostError, RemoteError
 from proxy.events.notices import EXCHANGE, Entry, NoticeStore, RelayFigures
 from proxy.log import get_logger
 
-CONNECT_TIMEOUT_S: Final = 3.0
-HEARTBEAT_S: Final = 2.0
 LEASE_MS: Final = 6_000
 RENEW_S: Final = 2.0
 STANDBY_S: Final = 0.5
@@ -56,8 +52,7 @@ class Relay:
         self._amqp = amqp
         self._store = store
         self._token = token
-        self._name = name
-        self._context: ssl.SSLContext | None = None
+        self._nodes = Nodes(amqp.tls, name)
         self._said = ""
         self._leased_until = 0.0
 
@@ -101,15 +96,7 @@ class Relay:
             log.warning("changes are not published, they wait in Redis", why=str(why))
 
     async def _serve(self, endpoint: AmqpEndpoint) -> None:
-        if endpoint.is_tls and self._context is None:
-            self._context = client_context(self._amqp.tls)
-        async with connect(
-            endpoint,
-            context=self._context if endpoint.is_tls else None,
-            name=f"{self._name} changes",
-            heartbeat_s=HEARTBEAT_S,
-            timeout_s=CONNECT_TIMEOUT_S,
-        ) as connection:
+        async with self._nodes.connected(endpoint, "changes") as connection:
             channel = await connection.channel()
             try:
                 await channel.declare_exchange(EXCHANGE)

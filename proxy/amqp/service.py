@@ -14,20 +14,18 @@ from __future__ import annotations
 
 import random
 import secrets
-import ssl
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from enum import Enum
 from typing import Final
 
 import attrs
 import trio
 
-from proxy.amqp.connection import Connection, connect
+from proxy.amqp.connection import Connection
 from proxy.amqp.consumer import MOST, Intake, Maps, Shared
+from proxy.amqp.nodes import Nodes
 from proxy.amqp.retry import Outbox, first_of
-from proxy.amqp.tls import client_context
 from proxy.amqp.topology import Topology, TopologyError, declare, declare_asides, delays_ms, plan
 from proxy.config.model import Amqp, AmqpEndpoint
 from proxy.errors import AmqpError, BrokerRefusedError, ChannelClosedError, ConnectionLostError
@@ -36,8 +34,6 @@ from proxy.events.sink import Sink
 from proxy.log import get_logger
 from proxy.values.globs import compile_glob
 
-CONNECT_TIMEOUT_S: Final = 3.0  # of one node; the next is tried then
-HEARTBEAT_S: Final = 2.0  # a broker that is silent for two is gone
 FLAP_S: Final = 2.0  # a connection that ends sooner does not count as mended
 LOOK_EVERY_S: Final = 1.0
 MIND_EVERY_S: Final = 0.5
@@ -94,10 +90,9 @@ class EventService:
         self.figures = figures
         self._amqp = amqp
         self._sink = sink
-        self._name = name
+        self._nodes = Nodes(amqp.tls, name)
         self._shared = Shared(mapper, sink, figures, delays_ms(amqp), now_ms, clock)
         self._scopes = [(compile_glob(publisher.encode()), globs) for publisher, globs in amqp.scopes]
-        self._context: ssl.SSLContext | None = None
         self._debts: list[_Debt] = []
         self._has_new_queue = False
         """The queue was made, and Redis has not said yet whether one of that name had been there before."""
@@ -186,19 +181,6 @@ class EventService:
         else:
             log.warning("no events: the broker is away", url=endpoint.display, why=why)
 
-    @asynccontextmanager
-    async def _connected(self, endpoint: AmqpEndpoint, what: str) -> AsyncIterator[Connection]:
-        if endpoint.is_tls and self._context is None:
-            self._context = client_context(self._amqp.tls)
-        async with connect(
-            endpoint,
-            context=self._context if endpoint.is_tls else None,
-            name=f"{self._name} {what}",
-            heartbeat_s=HEARTBEAT_S,
-            timeout_s=CONNECT_TIMEOUT_S,
-        ) as connection:
-            yield connection
-
     async def _serve(self, endpoint: AmqpEndpoint) -> None:
         amqp = self._amqp
         topology = plan(amqp, secrets.token_hex(6))
@@ -206,8 +188,8 @@ class EventService:
         async def mend(connection: Connection) -> None:
             await declare_asides(connection, amqp, topology)
 
-        outbox = Outbox(lambda: self._connected(endpoint, "failed events"), mend)
-        async with self._connected(endpoint, "events") as connection, trio.open_nursery() as nursery:
+        outbox = Outbox(lambda: self._nodes.connected(endpoint, "failed events"), mend)
+        async with self._nodes.connected(endpoint, "events") as connection, trio.open_nursery() as nursery:
             nursery.start_soon(connection.wait_closed)
             is_new = await declare(connection, amqp, topology)
             nursery.start_soon(outbox.run)

@@ -6,17 +6,12 @@ import ssl
 
 from proxy.config.model import TlsClient
 from proxy.errors import BrokerRefusedError
+from proxy.tls import make_client_context
 
 
 def client_context(settings: TlsClient) -> ssl.SSLContext:
     """Return the context for `amqps://`. Raises BrokerRefusedError when the files cannot be used."""
     try:
-        context = ssl.create_default_context(cafile=settings.ca or None)
-        if not settings.verify:
-            context.check_hostname = False
-            context.verify_mode = ssl.CERT_NONE
-        if settings.cert:
-            context.load_cert_chain(settings.cert, settings.key or None)
-    except (OSError, ssl.SSLError) as exc:
+        return make_client_context(settings)
+    except OSError as exc:
         raise BrokerRefusedError(f"amqp.tls cannot be used: {exc}") from exc
-    return context

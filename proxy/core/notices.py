@@ -35,7 +35,7 @@ from proxy.core.plain import StepSlot
 from proxy.core.slots import Slot
 from proxy.events.notices import BODY, CLASS, MISSED_KEY, OUTBOX_KEY
 from proxy.log import get_logger
-from proxy.values.writes import asked_ms, parse
+from proxy.values.writes import LIFE_ONLY, asked_ms, parse
 from proxy.wire.commands import CommandSpec, Kind
 from proxy.wire.encode import command
 from proxy.wire.reply import elements, text
@@ -54,7 +54,6 @@ REFUSED_S: Final = 60.0  # then it is looked at again whether the user may
 ABORTED_S: Final = 1.0  # for so long, Redis is not asked again to take what it had no memory for
 PAST_MS: Final = 1000  # the clock here may be so far behind the server's
 
-_LIFE_ONLY: Final = frozenset([b"EXPIRE", b"PEXPIRE", b"EXPIREAT", b"PEXPIREAT", b"PERSIST", b"GETEX", b"TOUCH"])
 log = get_logger("notices")
 
 
@@ -107,7 +106,7 @@ class Notices:
         find = self._values.rules.find
         if not any(find(bytes(key)) is not None for key in finder(args)):
             return False
-        return spec.name not in _LIFE_ONLY or self._ends_it(spec.name, args)
+        return spec.name not in LIFE_ONLY or self._ends_it(spec.name, args)
 
     def _ends_it(self, name: bytes, args: Sequence[bytes]) -> bool:
         """Return whether a command that sets when a key ends may end it at once."""

@@ -26,7 +26,7 @@ from proxy.values.rules import Rules
 from proxy.values.scripts import purge
 from proxy.values.sealing import DICTIONARY_FROM_BYTES, Sealer
 from proxy.values.stream import Lookalikes, is_sealed
-from proxy.values.writes import asked_ms, parse, rewrite
+from proxy.values.writes import LIFE_ONLY, asked_ms, parse, rewrite
 from proxy.wire.byte_commands import BYTE_COMMANDS, MOVES
 from proxy.wire.commands import WHOLE_READS, CommandSpec, Kind
 from proxy.wire.encode import command, unbulk
@@ -42,8 +42,6 @@ PURGED_MAX: Final = 65_536  # keys remembered that need no second purge; full, t
 _CARRIERS: Final = frozenset(
     [b"SET", b"SETEX", b"PSETEX", b"SETNX", b"GETSET", b"MSET", b"MSETNX", b"MSETEX"]
 )  # of whole string values
-_TIMERS: Final = frozenset([b"EXPIRE", b"PEXPIRE", b"EXPIREAT", b"PEXPIREAT"])
-_LIFE_ONLY: Final = _TIMERS | {b"PERSIST", b"GETEX", b"TOUCH"}  # they write, and change no value
 
 _LOOKING: Final = BYTE_COMMANDS.keys() | MOVES
 _VALUED: Final = _LOOKING | _CARRIERS | {b"GETDEL", b"GETEX"}  # with keys of a class, they need more than to be sent
@@ -223,7 +221,7 @@ class Values:
 
     def dependents(self, spec: CommandSpec, args: Sequence[bytes]) -> Dependents | None:
         """Return what a write drops besides its own keys, None when nothing."""
-        if not self.rules.has_dependencies or spec.keys is None or spec.name in _LIFE_ONLY:
+        if not self.rules.has_dependencies or spec.keys is None or spec.name in LIFE_ONLY:
             return None
         found: Dependents | None = None
         for key in map(bytes, spec.keys(args)):

@@ -9,6 +9,7 @@ import trio
 
 from proxy.config.model import TlsClient, TlsServer
 from proxy.errors import ListenError, RemoteError
+from proxy.tls import make_client_context
 from proxy.wire.request import Raw
 
 
@@ -30,15 +31,9 @@ def server_context(settings: TlsServer) -> ssl.SSLContext:
 def client_context(settings: TlsClient) -> ssl.SSLContext:
     """Return the context for a `rediss://` upstream. Raises RemoteError when the files cannot be used."""
     try:
-        context = ssl.create_default_context(cafile=settings.ca or None)
-        if not settings.verify:
-            context.check_hostname = False
-            context.verify_mode = ssl.CERT_NONE
-        if settings.cert:
-            context.load_cert_chain(settings.cert, settings.key or None)
-    except (OSError, ssl.SSLError) as exc:
+        return make_client_context(settings)
+    except OSError as exc:
         raise RemoteError(f"upstream.tls cannot be used: {exc}") from exc
-    return context
 
 
 class TlsSocket:

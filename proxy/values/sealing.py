@@ -130,9 +130,6 @@ class Sealer:
         may_dictionary = rules.dictionary and DICTIONARY_FROM_BYTES <= size <= DICTIONARY_TO_BYTES
         if not may_plain and not may_dictionary:
             return None
-        if not may_dictionary and not self._allowance.has_some(now):
-            self.figures.out_of_time += 1
-            return None
         if is_compressed(value):
             self.figures.skipped_format += 1
             return None
@@ -148,7 +145,7 @@ class Sealer:
             if dictionary is not None:
                 self.dictionaries.used(rules.name, size, size)
             return None
-        if may_dictionary and not self._allowance.has_some(now):
+        if not self._allowance.has_some(now):
             self.figures.out_of_time += 1
             return None
         self.figures.tried += 1

@@ -44,6 +44,9 @@ class Write(NamedTuple):
     """Whether it is a read of the key, too."""
 
 
+LIFE_ONLY: Final = frozenset([b"EXPIRE", b"PEXPIRE", b"EXPIREAT", b"PEXPIREAT", b"PERSIST", b"GETEX", b"TOUCH"])
+"""Commands that write, and change no value: only how long it lives."""
+
 _TTL_WORDS: Final[Mapping[bytes, tuple[Literal["s", "ms"], bool]]] = {
     b"EX": ("s", False),
     b"PX": ("ms", False),

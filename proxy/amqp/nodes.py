@@ -1,0 +1,41 @@
+"""The connections that stay open: to whichever node of the cluster is tried, with the TLS of [amqp] tls.
+
+Owns how long a node may take to answer, and how soon one that has fallen silent is given up.
+"""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Final
+
+from proxy.amqp.connection import Connection, connect
+from proxy.amqp.tls import client_context
+from proxy.config.model import AmqpEndpoint, TlsClient
+
+CONNECT_TIMEOUT_S: Final = 3.0  # of one node; the next is tried then
+HEARTBEAT_S: Final = 2.0  # a broker that is silent for two is gone
+
+
+class Nodes:
+    """Connect to nodes. `name` is what the broker shows of us; the files of `tls` are read when first needed."""
+
+    def __init__(self, tls: TlsClient, name: str) -> None:
+        self._tls = tls
+        self._name = name
+        self._context: ssl.SSLContext | None = None
+
+    @asynccontextmanager
+    async def connected(self, endpoint: AmqpEndpoint, what: str) -> AsyncIterator[Connection]:
+        """Be connected to a node, for `what`. Raises AmqpError as `connect` does, also for TLS files of no use."""
+        if endpoint.is_tls and self._context is None:
+            self._context = client_context(self._tls)
+        async with connect(
+            endpoint,
+            context=self._context if endpoint.is_tls else None,
+            name=f"{self._name} {what}",
+            heartbeat_s=HEARTBEAT_S,
+            timeout_s=CONNECT_TIMEOUT_S,
+        ) as connection:
+            yield connection
