@@ -67,7 +67,7 @@ bench:  ## Respite beside Redis, twemproxy and HAProxy; then the realistic run
 soak:  ## the long checks: five minutes of consistency on each server and mode, every command in every way, all servers
 	$(call environment,test,dev$(,)embedded)
 	@tests/install-servers.sh
-	RESPITE_ALL_SERVERS=1 $(BIN)/python -m pytest tests/soak tests/e2e/events/test_changes.py $(ARGS)
+	RESPITE_ALL_SERVERS=1 $(BIN)/python -m pytest tests/soak $(ARGS)
 	RESPITE_ALL_SERVERS=1 $(BIN)/python -m pytest tests/e2e -k "redis6 or redis8 or valkey8" $(ARGS)
 
 docker:  ## build the image respite

@@ -22,9 +22,12 @@ if TYPE_CHECKING:
     from proxy.core.notices import Notices
     from proxy.core.pinning import Pinning
     from proxy.core.slots import Client, Link
+    from proxy.values.rules import ClassRules
 
 MULTI: Final = command("MULTI")
 EXEC: Final = command("EXEC")
+ABORTED: Final = b"-EXECABORT Transaction discarded because of: "
+"""What Redis puts before the error that it ends a transaction with, at EXEC."""
 # None of these has an effect: an id that is always refused, nothing to delete, no transaction. Who may not, is told so.
 PROBE: Final = b"".join(
     (
@@ -59,6 +62,9 @@ class Notice:
 
     raws: tuple[bytes, ...]
     name: bytes
+    classes: tuple[ClassRules, ...]
+    db: int
+    """Of its keys."""
     gives_value: bool = False
     """Its reply is an old value: that there was none says nothing."""
     is_script: bool = False
@@ -89,25 +95,30 @@ class Bound:
     def executed(self, replies: Sequence[bytes]) -> bytes | None:
         """Take the replies to MULTI, the write, the notices, EXEC; return the write's own.
 
-        None: nothing was done, because Redis did not take the notices; the write is to be sent without.
+        None: nothing was done, because Redis takes no notices; the write is to be sent without.
         """
         notices, notice = self.notices, self.notice
         multi, queued, *ours, done = replies
         if multi[:1] in (b"-", b"!"):  # no transaction for this user: each was done by itself
             notices.refuse(self.who, multi)
-            notices.settle(self.link, notice, queued, ours)
+            notices.settle(self.who, self.link, notice, queued, ours)
             return queued
         if queued[:1] in (b"-", b"!") and not queued.startswith(b"-OOM"):
             return queued  # Redis would have said so without a transaction, too
         if done[:1] != b"*" or done[:2] == b"*-":
-            notices.counts.unannounced += 1
             # Without memory to spare Redis queues nothing at all, and would do what frees some.
             refused = next((one for one in (queued, *ours) if one[:1] in (b"-", b"!")), done)
-            notices.refuse(self.who, refused)
+            if not notices.refuse(self.who, refused):
+                return refused.replace(ABORTED, b"-")
+            notices.forgo(self.who, refused, [notice])
             return None
         reply, *ids = elements(done)
-        notices.settle(self.link, notice, reply, ids)
+        notices.settle(self.who, self.link, notice, reply, ids)
         return reply
+
+    def lost(self) -> None:
+        """Take note that the link has gone between a write that may have been done and its notice."""
+        self.notices.owe(self.who, self.notice.classes, self.notice.db)
 
 
 class NoticeSlot(Slot):
@@ -131,7 +142,7 @@ class NoticeSlot(Slot):
         bound = self._bound
         replies = frames(reply)
         if not self._is_atomic:
-            bound.notices.settle(bound.link, bound.notice, replies[0], replies[1:])
+            bound.notices.settle(bound.who, bound.link, bound.notice, replies[0], replies[1:])
             self._slot.land(replies[0])
             return
         answer = bound.executed(replies)
@@ -143,6 +154,8 @@ class NoticeSlot(Slot):
     def fail(self, failure: Failure) -> None:
         """Tell whoever waits."""
         self.reply = b""
+        if not self._is_atomic and failure is not Failure.UNAVAILABLE:
+            self._bound.lost()
         self._slot.fail(failure)
 
     def refuse(self, error: bytes) -> None:
@@ -172,19 +185,21 @@ class BlockedSlot(Slot):
             return
 
         def announced(ids: list[bytes]) -> None:
-            bound.notices.settle(bound.link, bound.notice, reply, ids)
+            bound.notices.settle(bound.who, bound.link, bound.notice, reply, ids)
             slot.land(reply)
 
         def failed(_error: object) -> None:
-            bound.notices.counts.unannounced += 1
+            bound.lost()
             slot.land(reply)
 
         raws = bound.notice.raws
         bound.link.submit(b"".join(raws), StepSlot(len(raws), announced, failed, failed))
 
     def fail(self, failure: Failure) -> None:
-        """Tell whoever waits."""
+        """Tell whoever waits; what it would have popped may be gone."""
         self.reply = b""
+        if failure is not Failure.UNAVAILABLE:
+            self._bound.lost()
         self._slot.fail(failure)
 
     def refuse(self, error: bytes) -> None:

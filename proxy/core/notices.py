@@ -5,7 +5,9 @@
     blocking, WATCH            the write, and the XADD right behind it             not in one step
 
 Owns what is announced, and what becomes of it: the notice of a write that Redis refused, or that changed nothing, is
-removed at once; where the user may not write the outbox, the write goes without. The relay takes it from there.
+removed at once; where the user may not write the outbox, the write goes without. Where only the notice is lost (Redis
+has no memory for it, or is gone between the two) it is owed: by class, until the outbox takes it. The relay takes it
+from there.
 
 A key is announced by the class it has. Commands that only change how long it lives announce nothing, unless they end
 it. A script that fails may have written before: its notice stays.
@@ -14,7 +16,7 @@ it. A script that fails may have written before: its notice stays.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Final
 
 import attrs
@@ -51,7 +53,7 @@ if TYPE_CHECKING:
 
 KEYS_MAX: Final = 1000  # of one notice
 REFUSED_S: Final = 60.0  # then it is looked at again whether the user may
-ABORTED_S: Final = 1.0  # for so long, Redis is not asked again to take what it had no memory for
+SHORT_S: Final = 1.0  # for so long, Redis is not asked again to take what it had no memory for
 PAST_MS: Final = 1000  # the clock here may be so far behind the server's
 
 log = get_logger("notices")
@@ -66,7 +68,7 @@ class NoticeCounts:
     withdrawn: int = 0
     """Notices removed again: Redis refused the write, or it changed nothing."""
     coarse: int = 0
-    """Writes that are announced as "any key of the class", because the outbox is full."""
+    """Writes that are announced as "any key of the class": the outbox is full, or their own notice was lost."""
     unannounced: int = 0
     """Writes that went without."""
 
@@ -90,12 +92,15 @@ class Notices:
         """Those that notices were put into."""
         self.full: set[int] = set()
         """Those whose outbox has FULL_AT entries or more; somebody else looks."""
+        self.owed: dict[tuple[int, str, int], bytes] = {}
+        """Notices by class that are still to be put into an outbox: its database, class, database of the keys."""
         self._engine = engine
         self._values = values
         self._clock = values.sealer.clock
         self._token = token
         self._number = 0
         self._verdicts: dict[Who, float] = {}  # until when a user may not; 0.0: may
+        self._short_until = 0.0  # until when Redis is taken to have no memory for notices
         self._said: set[Who] = set()
 
     def wants(self, spec: CommandSpec, args: Sequence[bytes]) -> bool:
@@ -143,14 +148,26 @@ class Notices:
             self._verdicts[who] = 0.0
             self._said.discard(who)
 
-    def refuse(self, who: Who, error: bytes) -> None:
-        """Let a user's writes go without for a while."""
-        is_forbidden = _is_forbidden(error)
-        self._verdicts[who] = self._engine.now + (REFUSED_S if is_forbidden else ABORTED_S)
+    def refuse(self, who: Who, error: bytes) -> bool:
+        """Return whether a user's writes go without for a while, given what Redis answered to a notice.
+
+        It does where the user may not, and where Redis has no memory for notices: it still takes what frees some.
+        All else is said of the write as well.
+        """
+        if _is_forbidden(error):
+            self._verdicts[who] = self._engine.now + REFUSED_S
+        elif b"OOM " in error:
+            self._short_until = self._engine.now + SHORT_S
+        else:
+            return False
+        self._say(who, error)
+        return True
+
+    def _say(self, who: Who, error: bytes) -> None:
         if who not in self._said:
             self._said.add(who)
             log.warning(
-                "writes are not announced",
+                "writes are not announced by key",
                 user=who[0].decode("utf-8", "replace") or "default",
                 db=who[1],
                 why=text(error).decode("utf-8", "replace")[:200],
@@ -203,12 +220,16 @@ class Notices:
         if not classes:
             return None
         who = _who(client)
-        if self._verdicts.get(who, 0.0) > self._engine.now:
-            self.counts.unannounced += 1
-            return None
         if db is None:
             db = who[1]
+        now = self._engine.now
+        if self._verdicts.get(who, 0.0) > now:
+            self.counts.unannounced += 1
+            return None
         self.databases.add(who[1])
+        if self._short_until > now:
+            self.owe(who, tuple(classes), db)
+            return None
         is_full = who[1] in self.full
         raws: list[bytes] = []
         for rules, found in classes.items():
@@ -217,7 +238,18 @@ class Notices:
                 continue
             for at in range(0, len(found), KEYS_MAX):
                 raws.append(self._entry(rules.name, found[at : at + KEYS_MAX], db, version))
-        return Notice(tuple(raws), name, gives_value, is_script, is_full)
+        return Notice(tuple(raws), name, tuple(classes), db, gives_value, is_script, is_full)
+
+    def owe(self, who: Who, classes: Iterable[ClassRules], db: int) -> None:
+        """Have it announced, as soon as the outbox takes it, that any key of classes may have changed."""
+        self.counts.coarse += 1
+        for rules in classes:
+            self.owed[who[1], rules.name, db] = self._coarse(rules, db)
+
+    def paid(self, place: tuple[int, str, int], raw: bytes) -> None:
+        """Take note that an outbox has taken what was owed to it."""
+        if self.owed.get(place) == raw:
+            del self.owed[place]
 
     def _entry(self, name: str, keys: list[bytes], db: int, version: int) -> bytes:
         body: dict[str, object] = {
@@ -264,7 +296,15 @@ class Notices:
         """Return what somebody else needs who runs the transaction."""
         return Bound(self, link, _who(client), notice)
 
-    def settle(self, link: Link, notice: Notice, reply: bytes, ids: Sequence[bytes]) -> None:
+    def forgo(self, who: Who, error: bytes, notices: Iterable[Notice]) -> None:
+        """Take note that writes go without what `refuse` has taken as an error."""
+        for notice in notices:
+            if _is_forbidden(error):
+                self.counts.unannounced += 1
+            else:
+                self.owe(who, notice.classes, notice.db)
+
+    def settle(self, who: Who, link: Link, notice: Notice, reply: bytes, ids: Sequence[bytes]) -> None:
         """Look at what became of a write and of its notices: replies to each."""
         counts = self.counts
         if notice.is_void(reply):
@@ -272,8 +312,12 @@ class Notices:
             if gone:
                 counts.withdrawn += 1
                 link.submit(command("XDEL", OUTBOX_KEY, *gone), Slot(None))
-        elif any(one[:1] in (b"-", b"!") for one in ids):
-            counts.unannounced += 1
+        elif (error := next((one for one in ids if one[:1] in (b"-", b"!")), None)) is not None:
+            if _is_forbidden(error):
+                counts.unannounced += 1
+            else:
+                self.owe(who, notice.classes, notice.db)
+            self._say(who, error)
         elif notice.is_coarse:
             counts.coarse += 1
         else:
@@ -291,13 +335,13 @@ class Notices:
                 state.queued_ours.append(state.queued)
                 state.queued += 1
 
-    def settle_exec(self, link: Link, state: Pinning, reply: bytes) -> None:
+    def settle_exec(self, client: Downstream, link: Link, state: Pinning, reply: bytes) -> None:
         """Look at EXEC's reply, ours still in it."""
         if not state.notice_places or reply[:1] != b"*" or reply[:2] == b"*-":
             return
         parts = elements(reply)
         for ours, place, notice in state.notice_places:
-            self.settle(link, notice, parts[place], parts[ours : ours + 1])
+            self.settle(_who(client), link, notice, parts[place], parts[ours : ours + 1])
 
     def exec_bare(self, client: Downstream, link: Link, state: Pinning, slot: Slot) -> bool:
         """Run what MULTI has queued without notices, as Redis would not queue those; False if that cannot be.
@@ -305,8 +349,10 @@ class Notices:
         A session that watched keys is told that they were changed, which it may try again.
         """
         error, state.ours_refused = state.ours_refused, b""
-        self.refuse(_who(client), error)
-        self.counts.unannounced += len(state.queued_notices)
+        who = _who(client)
+        if not self.refuse(who, error):
+            return False
+        self.forgo(who, error, [notice for _, notice in state.queued_notices])
         places = {ours for ours, _, _ in state.notice_places}
         is_whole = len(state.queued_raws) == state.queued
         raws = [raw for at, raw in enumerate(state.queued_raws) if at not in places]

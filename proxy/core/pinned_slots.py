@@ -79,7 +79,7 @@ class ExecSlot(Slot):
                 and notices.exec_bare(self._client, link, state, self)
             ):
                 return
-            notices.settle_exec(link, state, reply)
+            notices.settle_exec(self._client, link, state, reply)
         self._engine.end_write(state.queued_keys)
         if state.queued_all:
             self._engine.end_write_all()

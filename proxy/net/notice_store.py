@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 import trio
@@ -76,15 +77,22 @@ class RedisNoticeStore:
             await self._ask(0, outbox.remove(OUTBOX_KEY, db, ids))
 
     async def watch(self) -> None:
-        """Look how full the outboxes are that this worker writes to, until cancelled."""
+        """Look how full the outboxes are that this worker writes to, and pay what is owed to them, until cancelled."""
         while True:
             await trio.sleep(LOOK_S)
+            await self._pay()
             for db in sorted(self._notices.databases):
                 try:
                     length = int(text(await self._ask(db, command("XLEN", OUTBOX_KEY))))
                 except (RemoteError, ValueError):
                     continue  # away: the next time
                 self._judge(db, length)
+
+    async def _pay(self) -> None:
+        for place, raw in list(self._notices.owed.items()):
+            with suppress(RemoteError):  # away, or still without memory: the next time
+                await self._ask(place[0], raw)
+                self._notices.paid(place, raw)
 
     def _judge(self, db: int, length: int) -> None:
         full = self._notices.full

@@ -19,6 +19,7 @@ OK, QUEUED, NIL = b"+OK\r\n", b"+QUEUED\r\n", b"$-1\r\n"
 ID = bulk(b"1700000000000-0")
 NOPERM = b"-NOPERM No permissions to access a key\r\n"
 OOM = b"-OOM command not allowed\r\n"
+LOADING = b"-LOADING Redis is loading the dataset in memory\r\n"
 ABORT = b"-EXECABORT Transaction discarded because of previous errors.\r\n"
 ALLOWED = (
     b"-ERR EXEC without MULTI\r\n",

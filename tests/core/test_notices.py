@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from proxy.core.notices import REFUSED_S
+from proxy.core.notices import REFUSED_S, SHORT_S
 from proxy.core.slots import Failure
 from proxy.errors import UPSTREAM_LOST
 from proxy.wire.encode import array, bulk
@@ -15,6 +15,7 @@ from .scripted_notices import (
     ABORT,
     ALLOWED,
     ID,
+    LOADING,
     NIL,
     NOPERM,
     OK,
@@ -143,11 +144,12 @@ def test_error_at_queue_time_is_the_clients() -> None:
     assert notices.notice(world.client, *spoken("SET v:1 x")) is not None
 
 
-@pytest.mark.parametrize(
-    ("added", "done"), [(NOPERM, ABORT), (OOM, ABORT), (QUEUED, b"-EXECABORT because of: OOM\r\n")]
-)
+OOM_AT_EXEC = b"-EXECABORT Transaction discarded because of: OOM command not allowed\r\n"
+
+
+@pytest.mark.parametrize(("added", "done"), [(NOPERM, ABORT), (OOM, ABORT), (QUEUED, OOM_AT_EXEC)])
 def test_write_whose_notice_is_refused_is_sent_without(added: bytes, done: bytes) -> None:
-    """Nothing was done so far; the keys are marked until its own reply."""
+    """Nothing was done so far; the keys are marked until its own reply. Without memory, its class is owed a notice."""
     world = Shared()
     notices = announcing(world)
     world.take("SET v:1 text")
@@ -159,7 +161,63 @@ def test_write_whose_notice_is_refused_is_sent_without(added: bytes, done: bytes
     assert world.link.names() == [b"SET"]
     world.link.answer(OK)
     assert (world.client.received, world.engine.writing) == (OK, {})
-    assert notices.counts.unannounced == 1
+    is_owed = added != NOPERM
+    assert (notices.counts.unannounced, notices.counts.coarse) == (int(not is_owed), int(is_owed))
+    assert list(notices.owed) == [(0, "versioned", 0)] * is_owed
+
+
+@pytest.mark.parametrize(
+    ("added", "done", "answer"),
+    [
+        (LOADING, ABORT, LOADING),
+        (QUEUED, b"-EXECABORT Transaction discarded because of: MISCONF no\r\n", b"-MISCONF no\r\n"),
+    ],
+)
+def test_error_that_has_nothing_to_do_with_the_notice_is_the_clients(added: bytes, done: bytes, answer: bytes) -> None:
+    """Redis loads, or cannot save: what is written next is announced like everything else."""
+    world = Shared()
+    notices = announcing(world)
+    world.take("SET v:1 text")
+    world.link.asked()
+    world.link.answer(OK, QUEUED, added, done)
+
+    assert (world.client.received, world.link.asked()) == (answer, [])
+    assert notices.notice(world.client, *spoken("SET v:1 x")) is not None
+    assert (notices.counts.unannounced, notices.owed) == (0, {})
+
+
+def test_writes_are_owed_while_redis_has_no_memory_for_notices() -> None:
+    """One notice by class for all of them, paid once; what is owed meanwhile is not forgotten."""
+    world = Shared()
+    notices = announcing(world)
+    assert notices.refuse((b"u", 0), OOM)
+    for line in ("DEL v:1", "DEL v:2", "DEL b:1"):
+        assert notices.notice(world.client, *spoken(line)) is None
+    places = sorted(notices.owed)
+    assert [(home, db) for home, _, db in places] == [(0, 0), (0, 0)]
+    assert b'"patterns": ["v:*"]' in notices.owed[places[1]]
+
+    paid = notices.owed[places[1]]
+    notices.notice(world.client, *spoken("DEL v:3"))
+    notices.paid(places[1], paid)
+    assert places[1] in notices.owed
+    notices.paid(places[1], notices.owed[places[1]])
+    assert sorted(notices.owed) == places[:1]
+
+    world.engine.now += SHORT_S
+    assert notices.notice(world.client, *spoken("DEL v:1")) is not None
+
+
+def test_notice_that_an_outbox_of_another_kind_refuses_is_owed() -> None:
+    """Somebody has put something else where the outbox is."""
+    world = Shared()
+    notices = announcing(world)
+    world.take("SET v:1 text")
+    world.link.asked()
+    world.link.answer(OK, QUEUED, QUEUED, array([OK, b"-WRONGTYPE no\r\n"]))
+
+    assert world.client.received == OK
+    assert len(notices.owed) == 1
 
 
 def test_user_who_was_refused_is_not_asked_again_at_once() -> None:

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import pytest
+
+from proxy.core.slots import Failure
 from proxy.wire.encode import array, bulk
 
 from .scripted_notices import (
     ABORT,
     ID,
+    LOADING,
     NIL,
     NOPERM,
     OK,
     QUEUED,
     announcing,
     bodies,
+    spoken,
 )
 from .scripted_values import Pinned
 
@@ -63,6 +68,21 @@ def test_exec_whose_notices_are_refused_is_run_without() -> None:
     assert world.client.received == array([OK, bulk(b"x")])
     assert notices.counts.unannounced == 1
     assert world.is_over()
+
+
+def test_exec_that_redis_refuses_while_it_loads_is_refused() -> None:
+    """Nothing was queued; what comes after is announced like everything else."""
+    world = Pinned()
+    notices = announcing(world)
+    world.queue("SET b:1 x")
+    world.pin.asked()
+    world.send("EXEC")
+    world.pin.asked()
+    world.pin.answer(LOADING, ABORT)
+
+    assert (world.client.received, world.pin.asked()) == (ABORT, [])
+    assert (notices.counts.unannounced, notices.owed) == (0, {})
+    assert notices.notice(world.client, *spoken("SET b:1 x")) is not None
 
 
 def test_exec_of_a_watching_session_whose_notices_are_refused_says_that_keys_were_changed() -> None:
@@ -137,6 +157,19 @@ def test_write_of_a_watching_session_keeps_its_watch() -> None:
     world.pin.answer(OK, ID)
 
     assert world.client.received == OK + OK
+
+
+@pytest.mark.parametrize(("failure", "is_owed"), [(Failure.LOST, True), (Failure.UNAVAILABLE, False)])
+def test_write_that_may_be_done_without_its_notice_is_owed_one(failure: Failure, *, is_owed: bool) -> None:
+    """The link was lost somewhere between the two."""
+    world = Pinned()
+    notices = announcing(world)
+    world.send("WATCH b:9")
+    world.pin.answer(OK)
+    world.send("SET b:1 x")
+    world.pin.lose(failure)
+
+    assert list(notices.owed) == [(0, "bare", 0)] * is_owed
 
 
 def test_exec_keeps_the_notices_to_itself_where_classes_do_nothing_to_values() -> None:

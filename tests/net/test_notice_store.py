@@ -17,12 +17,13 @@ from proxy.net.notice_store import RedisNoticeStore
 from proxy.values import outbox
 from proxy.wire.encode import OK, array, bulk
 
-from ..e2e.servers import Server
+from ..e2e.servers import Server, ServerOptions, find_kind
 from .conftest import Serve
 from .driver import Proxy, make_settings
 from .test_event_sink import put
 
 CLASSES = (ClassSettings("docs", ("doc:*",), version=True), ClassSettings("lists", ("list:*",)))
+SLOW_TO_LOAD = ("key-load-delay 1000", "loading-process-events-interval-bytes 1024")
 BROKER = {"publish_changes": True, "urls": (parse_amqp_url("amqp://127.0.0.1:9"),)}
 
 
@@ -171,8 +172,8 @@ async def test_user_who_is_forbidden_later_loses_no_write(redis: Server, serve: 
 
 
 async def test_full_redis_refuses_no_deletion(redis: Server, serve: Serve) -> None:
-    """What frees memory goes through, though its notice cannot be taken; writes have Redis' own error."""
-    proxy, _ = await announcing(redis, serve)
+    """What frees memory goes through and is announced by class when Redis has room; writes have Redis' own error."""
+    proxy, store = await announcing(redis, serve)
     client = await proxy.connect()
     await client.command("SET", "doc:1", "a")
     put(redis, "CONFIG", "SET", "maxmemory", "1")
@@ -180,6 +181,52 @@ async def test_full_redis_refuses_no_deletion(redis: Server, serve: Serve) -> No
 
     assert await client.command("DEL", "doc:1") == b":1\r\n"
     assert (await client.command("SET", "doc:2", "b")).startswith(b"-OOM command not allowed")
+    await store._pay()
+    put(redis, "CONFIG", "SET", "maxmemory", "0")
+    await store._pay()
+    await read(store)
+    by_key, by_class = await read(store)
+
+    assert json.loads(by_key.body)["keys"] == ["doc:1"]
+    assert (by_class.topic, json.loads(by_class.body)["patterns"]) == ("docs", ["doc:*"])
+    assert proxy.worker.value_layer.notices.owed == {}
+
+
+async def test_writes_are_announced_as_soon_as_redis_has_loaded(serve: Serve) -> None:
+    """A transaction that is refused while it loads says nothing about what is written behind it."""
+    with Server(find_kind("redis7"), ServerOptions(extra=SLOW_TO_LOAD)) as redis:
+        proxy, store = await announcing(redis, serve)
+        client = await proxy.connect()
+        for number in range(500):
+            await client.command("SET", f"other:{number}", f"{number}" * 100)
+        assert put(redis, "SAVE") == OK
+        redis.kill()
+        refused: list[bytes] = []
+        with trio.fail_after(30):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(trio.to_thread.run_sync, redis.start)
+                while not refused or refused[-1][:1] != b"*":
+                    refused.append(await transaction(proxy))
+        assert sum(b"LOADING" in one or b"EXECABORT" in one for one in refused) > 3
+        client = await proxy.connect()
+        assert await client.command("SET", "doc:2", "x") == OK
+
+        assert [keys for _, _, keys in keys_of(await read(store))] == [["doc:1"], ["doc:2"]]
+
+
+async def transaction(proxy: Proxy) -> bytes:
+    """Write doc:1 in a transaction of a client's own; return how it ended."""
+    client = await proxy.connect()
+    await client.send("MULTI")
+    await client.send("SET", "doc:1", "x")
+    await client.send("EXEC")
+    last = b""
+    try:
+        for _ in range(3):
+            last = await client.frame()
+    except AssertionError:  # it was closed: Redis is away
+        await trio.sleep(0.01)
+    return last
 
 
 async def test_full_outbox_announces_the_class(redis: Server, serve: Serve) -> None:
