@@ -11,7 +11,7 @@ import attrs
 import trio
 
 from proxy.amqp.frames import FrameFaultError
-from proxy.errors import AmqpError
+from proxy.errors import AmqpError, ConnectionLostError
 
 
 @attrs.define(eq=False)
@@ -31,15 +31,22 @@ class Call:
         if self._is_abandoned:
             self._tell_unwanted()
 
-    async def wait(self) -> Any:
-        """Return the reply, or raise it. Cancelled, it stays where it is, and the late reply goes to `unwanted`."""
+    async def wait(self, limit_s: float) -> Any:
+        """Return the reply, or raise it; ConnectionLostError when it takes too long: who is alive has an answer.
+
+        Cancelled or late, it stays where it is, and the late reply goes to `unwanted`.
+        """
         try:
-            await self._done.wait()
+            with trio.move_on_after(limit_s):
+                await self._done.wait()
         except trio.Cancelled:
             self._is_abandoned = True
             if self._done.is_set():  # it came in the same turn
                 self._tell_unwanted()
             raise
+        if not self._done.is_set():
+            self._is_abandoned = True
+            raise ConnectionLostError(f"the broker lives, and has not answered within {limit_s:g} s")
         if isinstance(self._reply, AmqpError):
             raise copy.copy(self._reply)
         return self._reply

@@ -27,6 +27,8 @@ from proxy.errors import AmqpError, ChannelClosedError, ConnectionLostError, Con
 
 __all__ = ["Channel", "Consumer", "Delivery", "Outgoing", "QueueState"]
 
+CALL_S: Final = 30.0  # a broker that is alive answers in a second, one that recovers its queues in a few
+CONFIRM_S: Final = 60.0  # it confirms what is on its disk, of a batch that may be large
 PUBLISHED_A_TURN: Final = 32  # messages written before others get their turn
 
 
@@ -186,10 +188,19 @@ class Channel:
             self._check()
             self._confirms.add(batch, index, message)
             self._writer.append(written)
-        await batch.done.wait()
+        await self._confirmed(batch)
         if batch.error is not None:
             raise copy.copy(batch.error)
         return batch.results
+
+    async def _confirmed(self, batch: Batch) -> None:
+        """Return when all is settled; time in which the broker takes nothing does not count."""
+        while True:
+            with trio.move_on_after(CONFIRM_S):
+                await batch.done.wait()
+                return
+            if self._writer.blocked_reason is None:
+                raise ConnectionLostError(f"the broker lives, and has confirmed nothing within {CONFIRM_S:g} s")
 
     def _written(self, message: Outgoing) -> bytes:
         if len(message.body) > MAX_BODY_BYTES:
@@ -255,7 +266,7 @@ class Channel:
     async def _call(self, method: base.Frame, *accepts: type, unwanted: Callable[[Any], None] | None = None) -> Any:
         self._check()
         self._writer.append(self._frame(method))
-        return await self._calls.add(accepts, unwanted).wait()
+        return await self._calls.add(accepts, unwanted).wait(CALL_S)
 
     async def _cancel(self, consumer: Consumer) -> None:
         if self._consumers.pop(consumer.tag, None) is None:

@@ -12,6 +12,7 @@ looked at again now and then; the cache goes on without events.
 
 from __future__ import annotations
 
+import math
 import random
 import secrets
 from collections import Counter
@@ -37,6 +38,7 @@ from proxy.values.globs import compile_glob
 FLAP_S: Final = 2.0  # a connection that ends sooner does not count as mended
 LOOK_EVERY_S: Final = 1.0
 MIND_EVERY_S: Final = 0.5
+OTHERS_FLUSH_S: Final = 5.0  # a flush that another sidecar owes for so long is ours: it may have been killed
 log = get_logger("events")
 
 
@@ -70,6 +72,8 @@ class _Debt:
 
     globs: tuple[str, ...] | None
     reason: str
+    is_queue: bool
+    """For what was lost with the queue."""
 
 
 class EventService:
@@ -95,9 +99,13 @@ class EventService:
         self._scopes = [(compile_glob(publisher.encode()), globs) for publisher, globs in amqp.scopes]
         self._debts: list[_Debt] = []
         self._has_new_queue = False
-        """The queue was made, and Redis has not said yet whether one of that name had been there before."""
-        self._has_queue = False
-        """Redis does not know yet that we have the queue."""
+        """The queue was made by us, and it is not known yet whether one of that name had been there before."""
+        self._is_noted = False
+        """.. and that it was gone has been noted for all sidecars."""
+        self._queue_at = math.inf
+        """When to look what the queue owes."""
+        self._owing_since = math.inf
+        """Since when it is known that some sidecar owes a flush for the queue."""
         self._wake = trio.Event()
         self._ups = 0
         self._troubles: Counter[Trouble] = Counter()
@@ -191,12 +199,12 @@ class EventService:
         outbox = Outbox(lambda: self._nodes.connected(endpoint, "failed events"), mend)
         async with self._nodes.connected(endpoint, "events") as connection, trio.open_nursery() as nursery:
             nursery.start_soon(connection.wait_closed)
-            is_new = await declare(connection, amqp, topology)
+            await declare(connection, amqp, topology, self._before_making)
             nursery.start_soon(outbox.run)
             for delay_ms, queue in topology.retry_queues.items():
                 await self._consume(nursery, connection, topology, outbox, queue=queue, delay_ms=delay_ms)
             await self._consume(nursery, connection, topology, outbox, queue=topology.queue, delay_ms=0)
-            self._up(endpoint, topology, is_new=is_new)
+            self._up(endpoint, topology)
             await self._look(connection, topology, outbox)
 
     async def _consume(
@@ -221,14 +229,17 @@ class EventService:
         else:
             nursery.start_soon(intake.run, consumer, most)
 
-    def _up(self, endpoint: AmqpEndpoint, topology: Topology, *, is_new: bool) -> None:
+    async def _before_making(self) -> None:
+        self._has_new_queue = True
+        self._is_noted = await self._sink.queue_is_gone(self._amqp.queue)
+
+    def _up(self, endpoint: AmqpEndpoint, topology: Topology) -> None:
         figures = self.figures
         if topology.is_own:
             if self._ups:
                 self._owe(None, "the queue of this proxy went with its connection")
         else:
-            self._has_new_queue |= is_new
-            self._has_queue = True
+            self._queue_at = self._shared.clock()
             if self._ups and self._shared.has_transient and self._amqp.queue_type == "classic":
                 log.warning(
                     "publishers send events that do not outlive the broker: after each loss of the connection all is "
@@ -281,8 +292,8 @@ class EventService:
 
     # What may have been missed
 
-    def _owe(self, globs: tuple[str, ...] | None, reason: str) -> None:
-        debt = _Debt(globs, reason)
+    def _owe(self, globs: tuple[str, ...] | None, reason: str, *, is_queue: bool = False) -> None:
+        debt = _Debt(globs, reason, is_queue)
         if debt not in self._debts:
             self._debts.append(debt)
             self.figures.owed = len(self._debts)
@@ -307,17 +318,23 @@ class EventService:
                 await trio.sleep(MIND_EVERY_S)
 
     async def _ask_queue(self) -> None:
-        if self._has_queue:
-            self._has_queue = False
-            try:
-                await self._sink.wait_up()
-                was_known = await self._sink.queue_was_known(self._amqp.queue)
-            except BaseException:
-                self._has_queue = True
-                raise
-            if was_known and self._has_new_queue:
-                self._owe(None, f"the queue {self._amqp.queue} was gone, and its events with it")
-            self._has_new_queue = False
+        """Flush what was lost with the queue: at once where we have made it, else when who has made it does not."""
+        queue, now = self._amqp.queue, self._shared.clock()
+        if now < self._queue_at:
+            return
+        if self._has_new_queue:
+            await self._sink.wait_up()
+            self._is_noted = self._is_noted or await self._sink.queue_is_gone(queue)
+            if not self._is_noted:
+                return  # and again in half a second
+        owes = await self._sink.queue_owes(queue)
+        if owes is None:  # Redis refuses to tell
+            owes = self._has_new_queue
+        self._owing_since = min(self._owing_since, now) if owes else math.inf
+        if owes and (self._has_new_queue or now - self._owing_since >= OTHERS_FLUSH_S):
+            self._owe(None, f"the queue {queue} was gone, and its events with it", is_queue=True)
+        self._has_new_queue = False
+        self._queue_at = now + OTHERS_FLUSH_S / 2
 
     async def _find_holes(self) -> None:
         for gap in await self._sink.take_holes():
@@ -335,6 +352,8 @@ class EventService:
             if not await self._sink.flush(debt.globs, debt.reason):
                 return  # and again in half a second
             self.figures.flushes += 1
+            if any(one.is_queue for one in covered):
+                await self._sink.queue_is_flushed(self._amqp.queue)
             self._debts = [one for one in self._debts if all(one is not other for other in covered)]
             self.figures.owed = len(self._debts)
             log.warning("what may have been missed is flushed", why=debt.reason)

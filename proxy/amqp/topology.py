@@ -15,7 +15,7 @@ Source: RabbitMQ, "Dead Letter Exchanges", "Quorum Queues"; AMQP 0-9-1 1.6.2 and
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 
 import attrs
@@ -75,8 +75,10 @@ def plan(amqp: Amqp, token: str) -> Topology:
     return Topology(queue, is_own, retry_queues, amqp.dead_letter_queue)
 
 
-async def declare(connection: Connection, amqp: Amqp, topology: Topology) -> bool:
-    """Declare everything. Returns whether the queue was not there and is now.
+async def declare(
+    connection: Connection, amqp: Amqp, topology: Topology, before_making: Callable[[], Awaitable[None]]
+) -> None:
+    """Declare everything. `before_making` is awaited where the queue, that should have been there, is not.
 
     Raises TopologyError for what only people can mend, another AmqpError for what may mend itself.
     """
@@ -84,19 +86,19 @@ async def declare(connection: Connection, amqp: Amqp, topology: Topology) -> boo
         await declare_asides(connection, amqp, topology)
         channel = await connection.channel()
         await channel.declare_exchange(amqp.exchange)
-        was_there = not topology.is_own and await _is_there(connection, topology.queue)
         if topology.is_own:
             await _declare_own(channel, topology.queue, dead_letters_to=topology.dead_letter_queue)
             for name in topology.retry_queues.values():
                 await _declare_own(channel, name, dead_letters_to=topology.queue)
         else:
+            if not await _is_there(connection, topology.queue):
+                await before_making()
             await _declare_durable(channel, topology.queue, amqp, dead_letters_to=topology.dead_letter_queue)
         for key in amqp.binding_keys:
             await channel.bind(topology.queue, amqp.exchange, key)
         await channel.close()
     except ChannelClosedError as exc:
         raise explained(exc) from exc
-    return not was_there
 
 
 async def declare_asides(connection: Connection, amqp: Amqp, topology: Topology) -> None:

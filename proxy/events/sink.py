@@ -84,6 +84,17 @@ class Sink(Protocol):
         """
         ...
 
-    async def queue_was_known(self, queue: str) -> bool:
-        """Return whether a queue of this name has been there before, on any sidecar; remember it from now on."""
+    async def queue_is_gone(self, queue: str) -> bool:
+        """Note, before it is made, that a queue is not there; False: nobody could be told."""
+        ...
+
+    async def queue_owes(self, queue: str) -> bool | None:
+        """Remember a queue that is there; return whether one of that name was lost, and nothing flushed for it yet.
+
+        On any sidecar. None: it cannot be known.
+        """
+        ...
+
+    async def queue_is_flushed(self, queue: str) -> None:
+        """Take note that what may have been lost with a queue is flushed."""
         ...

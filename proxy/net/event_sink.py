@@ -3,6 +3,7 @@
     apply --> absurd ones refused --> keys: marked as being written --> EVAL --> unmarked -----. --> outcomes
                                  '--> globs, tags: fences, set and announced --> in force here -'
     note, take_holes, flush: what a publisher counted and nobody got, and what it may have been about (net.event_gaps)
+    queue_is_gone, queue_owes, queue_is_flushed: what went with a queue of the broker (net.queue_marks)
 
 Owns the order, and that everybody who waits is answered. Once a key's event is applied, no reader here is given what L1
 held of it, or what a read that was under way finds: it was marked until Redis had answered. A fence is set at the
@@ -28,6 +29,7 @@ from proxy.events.sink import Applied, Gap, Outcome
 from proxy.log import get_logger
 from proxy.net.event_gaps import EventGaps
 from proxy.net.invalidator import Invalidator
+from proxy.net.queue_marks import QueueMarks
 from proxy.net.reactor import Reactor
 from proxy.values.changes import announce_keys
 from proxy.values.clock import AHEAD_MAX_MS, VERSION_BITS, HybridClock
@@ -48,7 +50,6 @@ DATABASES_S: Final = 10.0
 PROBE_FIRST_S: Final = 0.05
 PROBE_MAX_S: Final = 0.25
 TIME: Final = command("TIME")
-QUEUES_KEY: Final = b"respite:queues"
 
 OnApplied = Callable[[Event, Applied], None]
 log = get_logger("events")
@@ -77,6 +78,7 @@ class EventSink:
         self._away: set[int] = set()  # databases that could not be asked
         self._databases = DB_MAX  # there are at most so many ..
         self._databases_until = 0.0  # .. as was heard a while ago
+        self._queues = QueueMarks(self._ask)
         self._gaps = EventGaps(self._ask, self._set_fences, engine, reactor, db=db, globs=globs, grace_ms=grace_ms)
 
     async def apply(self, events: Sequence[Event]) -> list[Outcome]:
@@ -142,16 +144,17 @@ class EventSink:
         """
         return await self._gaps.flush(globs, reason)
 
-    async def queue_was_known(self, queue: str) -> bool:
-        """Return whether a queue of this name has been there before, on any sidecar; remember it from now on.
+    async def queue_is_gone(self, queue: str) -> bool:
+        """Note, before it is made, that a queue is not there; False: Redis could not be told."""
+        return await self._queues.gone(queue)
 
-        Waits while Redis is away. Where Redis refuses to tell, it is taken to have been known.
-        """
-        remember = command("SADD", QUEUES_KEY, queue.encode("utf-8", "replace"))
-        while is_away(reply := await self._ask(0, remember)):
-            self._away.add(0)
-            await self.wait_up()
-        return reply != b":1\r\n"
+    async def queue_owes(self, queue: str) -> bool | None:
+        """Remember a queue that is there; return whether one of that name was lost, and nothing flushed for it yet."""
+        return await self._queues.owes(queue)
+
+    async def queue_is_flushed(self, queue: str) -> None:
+        """Take note that what may have been lost with a queue is flushed."""
+        await self._queues.flushed(queue)
 
     async def _latest(self, events: Sequence[Event]) -> int | None:
         """Return the highest version that is believed; None where it matters for none of these events.

@@ -42,6 +42,8 @@ class FakeSink:
         self.holes: list[Gap] = []
         self.flushed: list[tuple[tuple[str, ...] | None, str]] = []
         self.known: set[str] = set()
+        self.lost: set[str] = set()
+        self.can_note = True
         self.can_flush = True
         self.delay_s = 0.0
         self.decide: Callable[[Event], Outcome] = lambda event: Applied(keys=len(event.keys))
@@ -88,11 +90,24 @@ class FakeSink:
             self.flushed.append((None if globs is None else tuple(globs), reason))
         return self.can_flush
 
-    async def queue_was_known(self, queue: str) -> bool:
-        """Say whether it was, and remember."""
-        was_known = queue in self.known
+    async def queue_is_gone(self, queue: str) -> bool:
+        """Note it, unless nobody can be told."""
+        if self.can_note and queue in self.known:
+            self.lost.add(queue)
+        return self.can_note
+
+    async def queue_owes(self, queue: str) -> bool | None:
+        """Say whether it is noted, and remember the queue."""
         self.known.add(queue)
-        return was_known
+        return queue in self.lost
+
+    async def queue_is_flushed(self, queue: str) -> None:
+        """Forget the note."""
+        self.lost.discard(queue)
+
+
+async def nothing() -> None:
+    """Do nothing."""
 
 
 def settings(

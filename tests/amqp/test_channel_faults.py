@@ -10,6 +10,7 @@ import trio
 from pamqp import body as content_body
 from pamqp import commands, frame, header
 
+from proxy.amqp import channel as channel_module
 from proxy.amqp import confirms, deliveries
 from proxy.amqp.channel import Channel, Outgoing
 from proxy.amqp.connection import METHODS_A_TURN
@@ -66,6 +67,43 @@ async def test_late_reply_of_cancelled_call_goes_to_nobody_else() -> None:
             state = await channel.declare_queue("second")
 
     assert state.name == "second"
+
+
+async def test_call_that_a_living_broker_does_not_answer_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Heartbeats come, an answer does not: whoever waits connects anew. A late reply goes to nobody else."""
+    monkeypatch.setattr(channel_module, "CALL_S", 0.1)
+    async with opened() as (channel, peer):
+        with pytest.raises(ConnectionLostError, match=r"has not answered within 0\.1 s"):
+            await channel.declare_queue("first")
+        async with trio.open_nursery() as nursery:
+            first, second = commands.Queue.DeclareOk("first", 1, 1), commands.Queue.DeclareOk("second", 2, 2)
+            await peer.expect(commands.Queue.Declare)
+            nursery.start_soon(peer.answer, commands.Queue.Declare, first, second)
+            monkeypatch.setattr(channel_module, "CALL_S", 30.0)
+            assert (await channel.declare_queue("second")).name == "second"
+
+
+async def test_publish_that_a_living_broker_does_not_confirm_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What became of it is unknown. While the broker says that it takes nothing, that is no reason."""
+    monkeypatch.setattr(channel_module, "CONFIRM_S", 0.1)
+    async with opened() as (channel, peer):
+        await confirming(channel, peer)
+        async with trio.open_nursery() as nursery:
+
+            async def publish() -> None:
+                with pytest.raises(ConnectionLostError, match="has confirmed nothing"):
+                    await channel.publish_all([Outgoing("x", "k", b"1", NOTHING)])
+                nursery.cancel_scope.cancel()
+
+            nursery.start_soon(publish)
+            await read_message(peer)
+            await peer.send(commands.Connection.Blocked("low on memory"))
+            with trio.move_on_after(0.5):
+                await trio.sleep_forever()
+            assert not nursery.cancel_scope.cancel_called
+            await peer.send(commands.Connection.Unblocked())
+            await trio.sleep(5)
+            pytest.fail("it waits for ever")
 
 
 async def test_message_for_cancelled_get_goes_back() -> None:

@@ -24,6 +24,7 @@ from proxy.config.model import Amqp
 
 from .broker import RabbitMq
 from .conftest import Names
+from .eventing import nothing
 
 _ALL = Selection()
 
@@ -43,7 +44,7 @@ def settings_for(broker: RabbitMq, names: Names, **more: object) -> Amqp:
 async def bury(amqp: Amqp, *messages: tuple[bytes, Basic.Properties]) -> None:
     """Declare what a proxy declares, and put messages into the dead letter queue."""
     async with connect(amqp.urls[0], context=None, name="test", timeout_s=20) as connection:
-        await declare(connection, amqp, plan(amqp, "test"))
+        await declare(connection, amqp, plan(amqp, "test"), nothing)
         channel = await connection.channel()
         outgoing = [Outgoing("", amqp.dead_letter_queue, body, properties) for body, properties in messages]
         assert await channel.publish_all(outgoing) == [None] * len(messages)

@@ -174,6 +174,37 @@ async def test_queue_gone_while_no_proxy_ran_is_flushed(rabbitmq: RabbitMq, name
     assert figures.owed == 0
 
 
+async def test_queue_is_noted_as_gone_before_it_is_made(rabbitmq: RabbitMq, names: Names) -> None:
+    """So that a proxy that is killed right then leaves the flush to another; noted later, where nobody can be told."""
+    sink = FakeSink()
+    sink.known.add(names.queue)
+    sink.can_note = False
+    async with running(make_service(settings(rabbitmq, names), sink)) as figures:
+        await trio.sleep(0.7)
+        assert (sink.lost, figures.owed) == (set(), 0)
+        sink.can_note = True
+        await until(lambda: figures.flushes == 1, "it is flushed")
+
+    assert not sink.lost
+
+
+async def test_flush_that_another_proxy_owes_is_done_in_its_place(
+    rabbitmq: RabbitMq, names: Names, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was killed after it had made the queue: whoever serves it flushes, not at once, and once."""
+    monkeypatch.setattr(service_module, "OTHERS_FLUSH_S", 0.8)
+    sink = FakeSink()
+    async with running(make_service(settings(rabbitmq, names), sink)) as figures:
+        await until(lambda: names.queue in sink.known, "the queue is known")
+        sink.lost.add(names.queue)
+        began = trio.current_time()
+        await until(lambda: figures.flushes == 1, "it is flushed")
+        assert trio.current_time() - began > 0.7
+        await trio.sleep(1.2)
+
+    assert (len(sink.flushed), sink.lost) == (1, set())
+
+
 async def test_queue_that_is_there_is_remembered_and_not_flushed(rabbitmq: RabbitMq, names: Names) -> None:
     """A queue with a past is no gap, whatever Redis remembers."""
     sink = FakeSink()

@@ -14,7 +14,7 @@ from proxy.errors import ChannelClosedError
 
 from .broker import RabbitMq
 from .conftest import Names
-from .eventing import QueueType, publisher, settings
+from .eventing import QueueType, nothing, publisher, settings
 
 
 def test_delays_double_up_to_the_longest(rabbitmq: RabbitMq, names: Names) -> None:
@@ -47,21 +47,28 @@ def test_plan_broadcast_names_queues_of_the_connection(rabbitmq: RabbitMq, names
 
 
 @pytest.mark.parametrize("queue_type", ["classic", "quorum"])
-async def test_declare_says_whether_the_queue_is_new(rabbitmq: RabbitMq, names: Names, queue_type: QueueType) -> None:
-    """Only who made the queue is told so; declaring again changes nothing."""
+async def test_declare_says_that_it_makes_the_queue(rabbitmq: RabbitMq, names: Names, queue_type: QueueType) -> None:
+    """Before it does, and only who makes it is told; declaring again changes nothing."""
     amqp = settings(rabbitmq, names, queue_type=queue_type)
-    async with publisher(rabbitmq, names) as broker:
-        first = await declare(broker.connection, amqp, plan(amqp, ""))
-        again = await declare(broker.connection, amqp, plan(amqp, ""))
+    told: list[bool] = []
+    async with publisher(rabbitmq, names) as broker, publisher(rabbitmq, names) as other:
 
-    assert (True, False) == (first, again)
+        async def before_making() -> None:
+            with pytest.raises(ChannelClosedError):
+                await other.channel.declare_queue(names.queue, passive=True)
+            told.append(True)
+
+        await declare(broker.connection, amqp, plan(amqp, ""), before_making)
+        await declare(broker.connection, amqp, plan(amqp, ""), before_making)
+
+    assert told == [True]
 
 
 async def test_declare_lets_messages_of_quorum_queues_come_back(rabbitmq: RabbitMq, names: Names) -> None:
     """A dead letter that is looked at every day is still there next month."""
     amqp = settings(rabbitmq, names, queue_type="quorum")
     async with publisher(rabbitmq, names) as broker:
-        await declare(broker.connection, amqp, plan(amqp, ""))
+        await declare(broker.connection, amqp, plan(amqp, ""), nothing)
     listed = await trio.to_thread.run_sync(rabbitmq.ctl, "list_queues", "--quiet", "name", "arguments")
 
     ours = [line for line in listed.splitlines() if line.startswith((names.queue, names.dead))]
@@ -73,7 +80,7 @@ async def test_declare_binds_the_queue(rabbitmq: RabbitMq, names: Names) -> None
     """What is published to the exchange by a binding key lies in the queue; what is rejected there is a dead letter."""
     amqp = attrs.evolve(settings(rabbitmq, names), binding_keys=("a.#", "b.*"))
     async with publisher(rabbitmq, names) as broker:
-        await declare(broker.connection, amqp, plan(amqp, ""))
+        await declare(broker.connection, amqp, plan(amqp, ""), nothing)
         for key in ("a", "a.b.c", "b.x", "b.x.y", "c"):
             await broker.publish([key.encode()], routing_key=key)
         while (delivery := await broker.channel.get(names.queue)) is not None:
@@ -102,7 +109,7 @@ async def test_declare_other_arguments_names_them(
         await broker.channel.declare_queue(names.queue, durable=durable, arguments=ours | arguments)
 
         with pytest.raises(TopologyError, match=names.queue) as caught:
-            await declare(broker.connection, amqp, plan(amqp, ""))
+            await declare(broker.connection, amqp, plan(amqp, ""), nothing)
 
         await broker.channel.delete_queue(names.queue)
     assert named in str(caught.value)
@@ -115,7 +122,7 @@ async def test_declare_queue_without_type_is_taken_as_classic(rabbitmq: RabbitMq
         ours = {"x-dead-letter-exchange": "", "x-dead-letter-routing-key": names.dead}
         await broker.channel.declare_queue(names.queue, arguments=ours)
 
-        assert not await declare(broker.connection, amqp, plan(amqp, ""))
+        await declare(broker.connection, amqp, plan(amqp, ""), nothing)
 
 
 async def test_declare_other_exchange_names_its_type(rabbitmq: RabbitMq, names: Names) -> None:
@@ -125,7 +132,7 @@ async def test_declare_other_exchange_names_its_type(rabbitmq: RabbitMq, names: 
         await broker.channel.declare_exchange(names.exchange, kind="fanout")
 
         with pytest.raises(TopologyError, match=f"exchange '{names.exchange}' .* type: 'fanout', wanted is 'topic'"):
-            await declare(broker.connection, amqp, plan(amqp, ""))
+            await declare(broker.connection, amqp, plan(amqp, ""), nothing)
 
 
 async def test_declare_others_own_queue_is_a_topology_error(rabbitmq: RabbitMq, names: Names) -> None:
@@ -135,7 +142,7 @@ async def test_declare_others_own_queue_is_a_topology_error(rabbitmq: RabbitMq, 
         await other.channel.declare_queue(names.queue, durable=True, exclusive=True)
 
         with pytest.raises(TopologyError, match=names.queue):
-            await declare(broker.connection, amqp, plan(amqp, ""))
+            await declare(broker.connection, amqp, plan(amqp, ""), nothing)
 
 
 def test_explained_without_rights_says_which() -> None:

@@ -169,33 +169,34 @@ async def test_flush_by_a_user_who_may_not_ask_for_databases(serve: Serve) -> No
         await _until_gone(redis, "l:2", db=5)
 
 
-async def test_queue_is_remembered_by_all_sidecars(redis: Server, serve: Serve) -> None:
-    """The first who asks hears that it is new."""
+async def test_queue_that_is_lost_is_known_to_all_sidecars_until_one_has_flushed(redis: Server, serve: Serve) -> None:
+    """One that has never been there is not lost when it is made."""
     one, other = await sinks(redis, serve)
 
-    assert not await one.queue_was_known("q")
-    assert await other.queue_was_known("q")
-    assert not await other.queue_was_known("q2")
+    assert await one.queue_is_gone("q")
+    assert not await one.queue_owes("q")
+    assert await one.queue_is_gone("q")
+    assert (await other.queue_owes("q"), await other.queue_owes("q2")) == (True, False)
+    await other.queue_is_flushed("q")
+    assert not await one.queue_owes("q")
 
 
-async def test_queue_is_asked_for_until_redis_is_there(redis: Server, serve: Serve) -> None:
-    """Nobody knows, so whoever asks waits."""
+async def test_queue_that_nobody_can_be_told_of_is_not_noted(redis: Server, serve: Serve) -> None:
+    """Redis is away: to be said again."""
     (sink,) = await sinks(redis, serve, 1)
     redis.kill()
-    with trio.move_on_after(0.3) as waited:
-        await sink.queue_was_known("q")
-    assert waited.cancelled_caught
-    redis.start()
 
-    assert not await within(sink.queue_was_known("q"), "it is told")
+    assert not await sink.queue_is_gone("q")
+    assert await sink.queue_owes("q") is None
 
 
-async def test_queue_that_redis_does_not_tell_of_was_known(redis: Server, serve: Serve) -> None:
-    """Then what may have been missed is flushed."""
+async def test_queue_that_redis_does_not_tell_of_is_not_known(redis: Server, serve: Serve) -> None:
+    """Whoever makes it flushes then."""
     (sink,) = await sinks(redis, serve, 1)
     put(redis, "SET", "respite:queues", "no set")
 
-    assert await sink.queue_was_known("q")
+    assert await sink.queue_is_gone("q")
+    assert await sink.queue_owes("q") is None
 
 
 async def _until_gone(redis: Server, name: str, db: int = 0) -> None:

@@ -152,7 +152,14 @@ class World:
     def check(self) -> None:
         """Wait until everything is published, then compare what Redis has with what was heard."""
         with redis.Redis.from_url(self.server.url) as direct:
-            wait_for(lambda: direct.xlen("respite:outbox") == 0, what="the outbox is empty", timeout_s=SETTLE_S)
+            try:
+                wait_for(lambda: direct.xlen("respite:outbox") == 0, what="the outbox is empty", timeout_s=SETTLE_S)
+            except AssertionError as exc:
+                for proxy in self.proxies:
+                    exc.add_note(json.dumps(proxy.stats()["events"]["changes"]))
+                    exc.add_note(proxy.errors()[-4000:])
+                exc.add_note(str(direct.xinfo_stream("respite:outbox")))
+                raise
             there = {key.decode() for key in direct.scan_iter("doc:*", count=5000)}
         self.listener.drain()
         heard = set(self.listener.heard)
