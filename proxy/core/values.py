@@ -143,11 +143,13 @@ class Values:
     def sealed_set(self, args: Sequence[bytes], raw: Raw, now: float, *, in_effect: bool) -> Raw:
         """Return what is sent instead of a SET of a key and a value, and no more."""
         key, value = bytes(args[1]), bytes(args[2])
-        stored = self.sealer.seal(self._find(key), value, now, envelopes=in_effect and self.writes_envelopes)
-        if stored is value:
+        parts = self.sealer.parts(self._find(key), value, now, envelopes=in_effect and self.writes_envelopes)
+        if parts is None:
             return raw
         self.figures.sealed += 1
-        return b"*3\r\n$3\r\nSET\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n" % (len(key), key, len(stored), stored)
+        head, body = parts
+        size = len(head) + len(body)
+        return b"".join((b"*3\r\n$3\r\nSET\r\n$%d\r\n%b\r\n$%d\r\n%b" % (len(key), key, size, head), body, b"\r\n"))
 
     def bare_keys(self, spec: CommandSpec, args: Sequence[bytes], *, moved: bool = False) -> list[bytes]:
         """Return the keys of a command that must hold plain values when it runs.

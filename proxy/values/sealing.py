@@ -18,7 +18,7 @@ import attrs
 
 from proxy.values.compression import Allowance, Patience, compressor
 from proxy.values.dictionary import Dictionaries
-from proxy.values.envelope import HAS_ZSTD, MAGIC, MAX_RAW_BYTES, Codec, wrap
+from proxy.values.envelope import HAS_ZSTD, MAGIC, MAX_RAW_BYTES, Codec, header_of, wrap
 from proxy.values.formats import is_compressed
 
 if TYPE_CHECKING:
@@ -64,6 +64,8 @@ class SealFigures:
     given_up: int = 0
     """Not tried because others of their class did not get smaller."""
     saved_bytes: int = 0
+    written_bytes: int = 0
+    """Of all values of classes with envelopes, as the app wrote them."""
 
 
 class Sealer:
@@ -81,6 +83,7 @@ class Sealer:
         self.dictionaries = dictionaries
         self.figures = SealFigures()
         self.min_bytes = 10 * 1024
+        self.on_small: Callable[[bytes], None] | None = None  # told of values that are too small to be compressed
         self._kept_share = 0.9  # a body longer than this share of its value is not worth it
         self._codec = Codec.LZ4
         self._compress = compressor(Codec.LZ4)
@@ -101,30 +104,48 @@ class Sealer:
 
         `envelopes`: whether any are written that need not be.
         """
+        parts = self.parts(rules, value, now, envelopes=envelopes)
+        return value if parts is None else b"".join(parts)
+
+    def parts(
+        self, rules: ClassRules | None, value: bytes, now: float, *, envelopes: bool
+    ) -> tuple[bytes, bytes] | None:
+        """Return header and body of the envelope of a value, None when it is stored as it is; as `seal` decides."""
         asks = envelopes and rules is not None and rules.has_envelope
         if value[:4] == MAGIC:
-            return wrap(value, self.clock.next() if asks and rules is not None and rules.version else 0)
+            return header_of(value, self.clock.next() if asks and rules is not None and rules.version else 0), value
         if not asks:
-            return value
+            return None
         assert rules is not None
+        self.figures.written_bytes += len(value)
+        if self.on_small is not None and len(value) < self.min_bytes and rules.compress and not rules.dictionary:
+            self.on_small(value)
         if not rules.version and len(value) < (DICTIONARY_FROM_BYTES if rules.dictionary else self.min_bytes):
-            return value
+            return None
         if is_number_like(value) or len(value) > MAX_RAW_BYTES - ENVELOPE_BYTES - 8:
-            return value
+            return None
         version = self.clock.next() if rules.version else 0
-        sealed = self._compressed(rules, value, version, now)
-        if sealed is not None:
-            return sealed
-        return wrap(value, version) if version else value
+        parts = self._compressed(rules, value, version, now)
+        if parts is None and version:
+            parts = header_of(value, version), value
+        return parts
 
     def seal_as(self, rules: ClassRules, value: bytes, version: int, now: float) -> bytes:
         """Return an envelope with a version that was chosen elsewhere, whatever the value looks like."""
-        if value[:4] == MAGIC:
-            return wrap(value, version)
-        return self._compressed(rules, value, version, now) or wrap(value, version)
+        parts = None if value[:4] == MAGIC else self._compressed(rules, value, version, now)
+        return wrap(value, version) if parts is None else b"".join(parts)
 
-    def _compressed(self, rules: ClassRules, value: bytes, version: int, now: float) -> bytes | None:
-        """Return the envelope with the value compressed, None where that is not possible or does not pay."""
+    def try_out(self, value: bytes) -> tuple[int, float]:
+        """Return how many bytes compressing a value would save, 0 where it would not be, and the seconds."""
+        if is_compressed(value) or is_number_like(value):
+            return 0, 0.0
+        began = self._timer()
+        stored = len(self._compress(value)) + ENVELOPE_BYTES
+        saved = len(value) - stored if stored <= len(value) * self._kept_share else 0
+        return saved, self._timer() - began
+
+    def _compressed(self, rules: ClassRules, value: bytes, version: int, now: float) -> tuple[bytes, bytes] | None:
+        """Return header and body with the value compressed, None where that is not possible or does not pay."""
         size = len(value)
         may_plain = rules.compress and self.min_bytes <= size <= COMPRESSED_TO_BYTES
         may_dictionary = rules.dictionary and DICTIONARY_FROM_BYTES <= size <= DICTIONARY_TO_BYTES
@@ -162,8 +183,8 @@ class Sealer:
         self.figures.compressed += 1
         self.figures.saved_bytes += size - stored
         if dictionary is None:
-            return wrap(value, version, codec=self._codec, body=body)
-        return wrap(value, version, codec=dictionary.codec, body=body, dictionary=dictionary.id)
+            return header_of(value, version, codec=self._codec), body
+        return header_of(value, version, codec=dictionary.codec, dictionary=dictionary.id), body
 
     def _patience(self, class_name: str, dictionary: int) -> Patience:
         found = self._patiences.get((class_name, dictionary))
