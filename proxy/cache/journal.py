@@ -7,6 +7,7 @@ goes through it.
 from __future__ import annotations
 
 from collections import deque
+from itertools import islice
 from typing import Final
 
 EVENTS_MAX: Final = 20_000
@@ -24,6 +25,10 @@ HEALED: Final = "healed"
 FLUSH: Final = "flush of everything"
 LINK_LOST: Final = "flush of what one link fed"
 EVERY_KEY: Final = b""
+ENDS: Final = frozenset([PUSH, WRITE, EXPIRED, EVICTED, HEALED, FLUSH, LINK_LOST])
+"""Why something is in L1 no more."""
+LOOKED_AT: Final = 2000
+"""So many of the last events are gone through for those that ended something: some 0.1 ms."""
 
 
 class Journal:
@@ -46,3 +51,8 @@ class Journal:
         """Return the last events of a key, the oldest first; what befell all keys is among them."""
         found = [(at, what) for at, what, about in self._events if about in (key, EVERY_KEY)]
         return found[-SHOWN_MAX:]
+
+    def ends(self, most: int) -> list[tuple[float, str, bytes]]:
+        """Return what of late ended entries, the newest first: (seconds, what, key), key b"" for all of them."""
+        last = islice(reversed(self._events), LOOKED_AT)
+        return list(islice((event for event in last if event[1] in ENDS), most))

@@ -21,9 +21,10 @@ from proxy.cache.flights import Flights
 from proxy.cache.journal import EVERY_KEY, EXPIRED, FILL, FLUSH, LINK_LOST, PUSH, REFUSED, WRITE
 from proxy.cache.l1 import L1
 from proxy.core.fenced import FencedKeys
+from proxy.core.figures.stats import Stats
+from proxy.core.figures.tally import Tally
 from proxy.core.policy import Policy
 from proxy.core.recompute import Recomputes
-from proxy.core.stats import Stats
 from proxy.core.verify import Verifier, is_resident
 from proxy.wire.reads import GET_READ, CachedRead
 
@@ -46,6 +47,7 @@ class Engine:
         self.journal = l1.journal
         self.verifier = Verifier(self)
         self.recomputes = Recomputes(self)
+        self.tally = Tally(self)
         self.enabled = enabled
         self.max_age_s = max_age_s
         self.max_value_bytes = max_value_bytes
@@ -54,6 +56,7 @@ class Engine:
         self.judge: Callable[[bytes, bytes], bytes] | None = None  # (key, its value's frame) -> what is handed out
         self.is_fenced: Callable[[Entry], bool] = lambda _entry: False  # asked while L1 is hidden
         self.fenced: FencedKeys | None = None  # keys that writes of others may fence: each hit of theirs is looked at
+        self.on_missing: Callable[[bytes], None] | None = None  # told of keys that were read and are not there
         self.proven_at = 0.0  # every push that Redis sent up to then has been applied
         self._random = random.Random().random
         self._pushed: dict[bytes, int] = {}  # keys that a push has dropped -> hash of the reply
@@ -158,6 +161,8 @@ class Engine:
         Returns the deadline found for the key, counted from when the PTTL was sent: a reader who joined after it must
         ask again. 0.0 when value and PTTL contradict each other: every reader who joined must.
         """
+        if pttl_ms == NO_KEY and self.on_missing is not None:
+            self.on_missing(flight.key)
         deadline = flight.sent_at + (pttl_ms / 1000 if pttl_ms >= 0 else self.max_age_s)
         reply = flight.reply
         is_fit = False
@@ -267,6 +272,8 @@ class Engine:
 
     def drop(self, key: bytes) -> None:
         """Drop a key (as a bulk string) everywhere and revoke its leases."""
+        if self.l1.ghosts is not None:
+            self.l1.ghosts.changed(key, self.now)
         for namespace in self.l1.namespaces.values():
             if key in namespace.resident or (namespace.heads and key in namespace.heads):
                 self.stats.dropped += self.l1.drop(key)

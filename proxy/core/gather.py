@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from proxy.cache.entry import Entry, Flight, Namespace
 from proxy.core.downstream import Downstream
+from proxy.core.figures.tally import name_of
 from proxy.core.fill_slots import FillSlot, submit_leased, with_pttl
 from proxy.core.slots import Client, Slot
 from proxy.wire.encode import bulk, command, unbulk
@@ -110,6 +111,8 @@ def gather(reads: Reads, client: Downstream, namespace: Namespace, read: CachedR
     missing = [at for at, part in enumerate(parts) if part is None]
     engine.verifier.count_hits(known)
     stats.misses += len(missing)
+    if missing and stats.misses >= engine.tally.missed_at:
+        engine.tally.miss(unbulk(split_up[missing[-1]][0]), name_of(requests[0]))
     if not missing:
         client.reply(joined(read, [part for part in parts if part is not None]))
         return

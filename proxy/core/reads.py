@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING
 from proxy.cache.entry import Entry, Flight, Namespace
 from proxy.core.downstream import Downstream
 from proxy.core.engine import Engine
+from proxy.core.figures.stats import Stats
+from proxy.core.figures.tally import name_of
 from proxy.core.fill_slots import GET, PTTL, FillSlot, JoinSlot, MgetSlot, PttlSlot, submit_leased, with_pttl
 from proxy.core.gather import gather
 from proxy.core.slots import Link, Slot
-from proxy.core.stats import Stats
 from proxy.core.value_slots import WholeSlot
 from proxy.wire.commands import CommandSpec
 from proxy.wire.encode import bulk, command, unbulk
@@ -82,7 +83,10 @@ class Reads:
         if entry is not None and engine.revive(entry):
             self._hit(client, entry)
             return
-        self.stats.misses += 1
+        stats = self.stats
+        stats.misses += 1
+        if stats.misses >= engine.tally.missed_at:
+            engine.tally.miss(unbulk(key), name_of(request))
         link = client.route()
         if link is None:
             client.reply(client.why_not())
@@ -102,7 +106,7 @@ class Reads:
             client.owe(fill)
             submit_leased(engine, link, namespace, with_pttl(request or GET + key, key), fill)
         else:
-            self.stats.joined += 1
+            stats.joined += 1
             join = JoinSlot(client, request or GET + key, engine)
             client.owe(join)
             if flight.joiners is None:
@@ -195,8 +199,10 @@ class Reads:
             client.owe(slot)
             link.submit(command("MGET", *names), slot)
             return
-        engine.verifier.count_hits(known)
+        engine.verifier.count_hits(known, "MGET")
         self.stats.misses += len(missing)
+        if missing and self.stats.misses >= engine.tally.missed_at:
+            engine.tally.miss(missing[-1], "MGET")
         if not missing:
             client.reply(b"*%d\r\n%b" % (len(frames), b"".join(frame for frame in frames if frame is not None)))
             return

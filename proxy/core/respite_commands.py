@@ -26,7 +26,8 @@ HELP: Final = (
     "HELP",
     "    Print this help.",
     "INFO [<section>]",
-    "    Return figures as INFO does, one a line. Sections: upstream, clients, l1, values, commands, latency, memory.",
+    "    Return figures as INFO does, one a line. Sections are those of RESPITE STATS: upstream, l1, commands, waited,",
+    "    latency, values, events, memory .., and with a line a name: classes, commands_by_name, link_kinds, hot.",
     "INVALIDATE KEY <key> [<key> ...] | MATCH <glob> | TAG <tag>",
     "    Drop keys, what matches a glob, or what carries a tag, in both tiers; return how many keys and fences.",
     "L1 CLEAR",
@@ -152,8 +153,7 @@ class RespiteCommands:
                 return verbatim(_info(services.report("")), protocol)
             case [b"INFO", section]:
                 name = section.decode("utf-8", "replace").lower()
-                report = services.report(name)
-                return verbatim(_info({name: report} if report else {}), protocol)
+                return verbatim(_info(_section(services.report(""), name)), protocol)
             case [b"STATS"]:
                 return verbatim(json.dumps(services.report("")), protocol)
             case [b"CLIENTS"]:
@@ -173,7 +173,7 @@ class RespiteCommands:
 
 def _section(report: dict[str, Any], name: str) -> dict[str, Any]:
     part = report.get(name)
-    return {name: part} if isinstance(part, dict) else {}
+    return {name: part} if isinstance(part, dict | list) else {}
 
 
 def _rows(rows: list[dict[str, Any]]) -> str:
@@ -181,13 +181,21 @@ def _rows(rows: list[dict[str, Any]]) -> str:
     return "".join(line + "\n" for line in lines)
 
 
+def _fields(row: dict[str, Any]) -> str:
+    return ",".join(f"{field}={value}" for field, value in row.items() if field != "name")
+
+
 def _info(report: dict[str, Any]) -> str:
-    """Return figures in INFO's form; lists are left to LINKS and CLIENTS."""
+    """Return figures in INFO's form, rows with a name in that of its commandstats; others are left to LINKS."""
     lines: list[str] = []
     loose = {name: value for name, value in report.items() if not isinstance(value, dict | list)}
     for section, values in {"respite": loose, **report}.items():
         if isinstance(values, dict) and values:
             lines.append(f"# {section.capitalize()}")
             lines += [f"{name}:{value}" for name, value in values.items()]
+            lines.append("")
+        elif isinstance(values, list) and values and "name" in values[0]:
+            lines.append(f"# {section.capitalize()}")
+            lines += [f"{row['name']}:{_fields(row)}" for row in values]
             lines.append("")
     return "\r\n".join(lines)

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING
 
 from proxy.cache.entry import Entry, Flight, Namespace
 from proxy.core.downstream import Downstream
+from proxy.core.figures.tally import name_of
 from proxy.core.fill_slots import PTTL, FillSlot, MgetSlot, PttlSlot, submit_leased, with_pttl
 from proxy.core.gather import joined, split
 from proxy.core.slots import Link, Slot
 from proxy.core.verify import VerifySlot
 from proxy.wire.commands import CommandSpec, Kind
-from proxy.wire.encode import bulk
+from proxy.wire.encode import bulk, unbulk
 from proxy.wire.reads import GET_READ, CachedRead
 from proxy.wire.reply import elements
 from proxy.wire.request import Raw, Request
@@ -85,7 +86,7 @@ def shadow(reads: Reads, client: Downstream, spec: CommandSpec, args: list[bytes
     if spec.kind is Kind.MGET:
         keys = [bulk(name) for name in args[1:]]
         entries = [_live(engine, namespace.entries.get(key)) for key in keys]
-        _count(engine, entries)
+        _count(engine, keys, entries, "MGET")
         flights = [
             engine.open(namespace, key, link)
             if entry is None and link.tracked and _may_fill(engine, namespace, key, key)
@@ -112,7 +113,7 @@ def _shadow_one(engine: Engine, client: Downstream, link: Link, spec: CommandSpe
     key = bulk(args[1])
     found: Entry | None = namespace.entries.get(key) if request is None else namespace.answers.get(request)
     entry = _live(engine, found)
-    _count(engine, [entry])
+    _count(engine, [key], [entry], name_of(request))
     if entry is not None:
         slot: Slot = VerifySlot(client, engine.verifier, entry)
     elif link.tracked and _may_fill(engine, namespace, key, request or key, read):
@@ -134,7 +135,7 @@ def _shadow_gather(engine: Engine, client: Downstream, link: Link, spec: Command
     assert namespace is not None
     parts = split(read, args)
     entries = [_live(engine, namespace.answers.get(request)) for _, request in parts]
-    _count(engine, entries)
+    _count(engine, [key for key, _ in parts], entries, name_of(bytes(raw)))
     known = [entry for entry in entries if entry is not None]
     slot: Slot = ShadowGatherSlot(client, engine, read, known) if len(known) == len(parts) else Slot(client)
     client.owe(slot)
@@ -145,14 +146,20 @@ def _shadow_gather(engine: Engine, client: Downstream, link: Link, spec: Command
             submit_leased(engine, link, namespace, with_pttl(request, key), fill)
 
 
-def _count(engine: Engine, entries: list[Entry | None]) -> None:
-    for entry in entries:
+def _count(engine: Engine, keys: list[bytes], entries: list[Entry | None], command: str) -> None:
+    tally = engine.tally
+    for key, entry in zip(keys, entries, strict=True):
         if entry is None:
             engine.stats.misses += 1
+            if engine.stats.misses >= tally.missed_at:
+                tally.miss(unbulk(key), command)
         else:
             engine.stats.hits += 1
             entry.uses += 1
             entry.used_at = engine.now
+            tally.slow_hits += 1
+            if tally.slow_hits >= tally.slow_at:
+                tally.hit((entry,), command)
 
 
 def _may_fill(engine: Engine, namespace: Namespace, key: bytes, request: bytes, read: CachedRead = GET_READ) -> bool:

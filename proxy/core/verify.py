@@ -55,10 +55,15 @@ class Verifier:
         # Between half and three halves of the interval: a pattern in the traffic must not always hide the same hits.
         wait = 1 if self.looks_at_all else max(1, round(self._every * (0.5 + self._random.random())))
         self.next_at = hits + wait if self._every else NEVER
+        self._engine.stats.look_at = 0  # what the fast path compares is found again at the next hit
 
-    def count_hits(self, entries: Sequence[Entry]) -> None:
-        """Count hits off the fast path, and look at those that are due."""
+    def count_hits(self, entries: Sequence[Entry], command: str = "") -> None:
+        """Count hits off the fast path, and look at those that are due. `command`: that of all, if it is not theirs."""
         stats = self._engine.stats
+        tally = self._engine.tally
+        tally.slow_hits += len(entries)
+        if entries and tally.slow_hits >= tally.slow_at:
+            tally.hit(entries, command)
         for entry in entries:
             stats.hits += 1
             if stats.hits >= self.next_at:

@@ -109,8 +109,8 @@ class ClientConnection(KnowingClient):
             stats.commands += 1
             stats.hits += 1
             self._send_now(entry.reply)
-            if stats.hits >= engine.verifier.next_at:
-                engine.verifier.look(entry)
+            if stats.hits >= stats.look_at:
+                engine.tally.look(entry)
             return
         if data.startswith(GETS):
             data = self.gets(namespace, data)
@@ -157,7 +157,7 @@ class ClientConnection(KnowingClient):
             if self.parked:
                 self.park(self.parked, requests)
             else:
-                self.worker.pipeline.run(self, requests)
+                self._run(requests)
             self._press_if_needed()
         if refused is not None and not self.closed:
             self.worker.stats.protocol_errors += 1
@@ -165,6 +165,20 @@ class ClientConnection(KnowingClient):
             self._assembler = None
             self._tail = b""
             self.close_when_settled()
+
+    def _run(self, requests: list[Request]) -> None:
+        """Run a batch; now and then see what becomes of it."""
+        worker = self.worker
+        tally = worker.engine.tally
+        tally.asked += len(requests)
+        if tally.asked < tally.asked_at:
+            worker.pipeline.run(self, requests)
+            return
+        watch = tally.watch(requests, worker.table)
+        waiting, answered = len(self.queue), len(self._out)
+        worker.pipeline.run(self, requests)
+        self._press_if_needed()  # it looks at the last slot, which is that of the watch from now on
+        self.see_off(watch, waiting, answered)
 
     @staticmethod
     def _assemble(assembler: Assembler, data: bytes, requests: list[Request]) -> ProtocolError | None:

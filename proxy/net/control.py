@@ -15,6 +15,8 @@ import hiredis
 import trio
 
 from proxy.core.engine import Engine
+from proxy.core.figures.links import LinkFigures
+from proxy.core.figures.tally_report import LinkKind
 from proxy.core.session import Identity
 from proxy.core.tracking import Tracking
 from proxy.errors import HandshakeError, RemoteError
@@ -64,6 +66,7 @@ class ControlLink:
         self._mask = READ
         self._ended = trio.Event()
         self._client_id = 0
+        self._figures = LinkFigures()  # of all such links since the start
         self._expected: list[str] = []  # what the replies to come answer: ping, fence, asked ..
         self._heard_at = 0.0
         self._pinged_at = 0.0
@@ -80,6 +83,10 @@ class ControlLink:
     def is_up(self) -> bool:
         """Return whether the link stands."""
         return self._stream is not None
+
+    def counted(self) -> LinkKind:
+        """Return how the link stands, and what was counted of it and of those before it; latency is that of PINGs."""
+        return LinkKind(int(self.is_up), len(self._expected), self._outbox.size, self._figures)
 
     async def run(self) -> None:
         """Keep the link up until cancelled."""
@@ -274,6 +281,8 @@ class ControlLink:
 
     def _send(self, raw: bytes, expect: str) -> None:
         self._expected.append(expect)
+        self._figures.commands += 1
+        self._figures.sent_bytes += len(raw)
         self._outbox.put([raw], len(raw))
         self._pump()
 
@@ -307,6 +316,7 @@ class ControlLink:
             self.lose("the upstream closed the connection")
             return
         self._heard_at = self._engine.now
+        self._figures.received_bytes += len(data)
         self._reader.feed(data)
         try:
             while (frame := self._reader.gets()) is not False:
@@ -336,6 +346,8 @@ class ControlLink:
         expected = self._expected.pop(0)
         if expected == "ping":
             self._tracking.pong()
+            if "ping" not in self._expected:
+                self._figures.latency.add(self._engine.now - self._pinged_at)
         elif expected == "asked":
             self._asked.popleft()(frame)
         elif expected == "subscribe":
@@ -362,6 +374,9 @@ class ControlLink:
         self._reactor.remove(self._stream.fileno())
         self._stream.close()
         self._stream = None
+        self._figures.failed += len(self._expected)
+        self._expected.clear()
+        self._outbox.clear()
         self.state, self.why = "unreachable", why
         if why != "stopping":
             log.warning("invalidation link lost", why=why)

@@ -5,6 +5,7 @@ Owns only that; the single hit is `client`'s, everything else goes through the p
 
 from __future__ import annotations
 
+from random import choice, randrange
 from typing import Final
 
 from proxy.cache.entry import Entry, Namespace
@@ -32,7 +33,8 @@ class KnowingClient(PlacedClient):
         now = engine.now
         find = namespace.entries.get
         out: list[bytes] = []
-        taken = hits = misses = 0
+        missed: list[bytes] = []
+        taken = hits = waiting = answered = 0
         served: Entry | None = None
         for key in data.split(data[:GET_LENGTH])[1:]:
             entry = find(key)
@@ -46,20 +48,27 @@ class KnowingClient(PlacedClient):
                 if out:
                     self.replies(out)
                     out = []
+                if not missed:
+                    waiting, answered = len(self.queue), len(self._out)
                 worker.pipeline.reads.miss(self, namespace, key)  # type: ignore[arg-type]  # of the whole client
-                misses += 1
+                missed.append(key)
             else:
                 break
             taken += GET_LENGTH + len(key)
         stats = worker.stats
-        stats.commands += hits + misses
+        stats.commands += hits + len(missed)
         stats.hits += hits
         if out:
             self.replies(out)
-            if served is not None and stats.hits >= engine.verifier.next_at:
-                engine.verifier.look(served)
-        if misses:
+            if served is not None and stats.hits >= stats.look_at:
+                keys = data[:taken].split(data[:GET_LENGTH])
+                engine.tally.look(find(choice(keys)) or served, waits=bool(missed))
+        if missed:
             self.session.last_words = [b"get"]
+            tally = engine.tally
+            tally.asked += len(missed)
+            if tally.asked >= tally.asked_at:
+                self.see_off(tally.watch_gets(missed), waiting, answered)
         return b"" if taken == len(data) else data[taken:]
 
     def known(self, namespace: Namespace, data: bytes) -> bytes:
@@ -98,7 +107,18 @@ class KnowingClient(PlacedClient):
             stats = self.worker.stats
             stats.commands += len(out)
             stats.hits += len(out)
+            count = len(out)
             self.replies(out)
-            if stats.hits >= engine.verifier.next_at:
-                engine.verifier.look(served)
+            if stats.hits >= stats.look_at:
+                engine.tally.look(one_of(namespace, data[:start], randrange(count)) or served)
         return data[start:] if start else data
+
+
+def one_of(namespace: Namespace, data: bytes, number: int) -> Entry | None:
+    """Return the entry of one of the requests that `known` has answered: the last stands for no other."""
+    start = 0
+    for _ in range(number):
+        start = data.find(b"\r\n*", start) + 2
+    end = data.find(b"\r\n*", start) + 2
+    request = data[start : end if end >= 2 else len(data)]
+    return namespace.answers.get(request) or namespace.entries.get(request[GET_LENGTH:])

@@ -14,8 +14,9 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
+from proxy.core.figures.links import LinkFigures
+from proxy.core.figures.stats import Stats
 from proxy.core.slots import Failure, Slot
-from proxy.core.stats import Stats
 from proxy.log import get_logger
 from proxy.net.dial import Stream
 from proxy.net.outbox import Outbox
@@ -53,6 +54,7 @@ class Link:
         "_stream",
         "connected",
         "fifo",
+        "figures",
         "kind",
         "mode",
         "open",
@@ -77,6 +79,7 @@ class Link:
         self.patient = False  # a blocking command runs: no reply is late
         self.paused = False  # not read: its reply's client is slow, or a value cannot be opened without a dictionary
         self.fifo: deque[Slot] = deque()
+        self.figures = LinkFigures()
         self.waiting_since = 0.0  # when Redis last answered, or when the first of the waiting commands was given
         self.relieved: set[Callable[[], None]] = set()  # clients read no further until the outbox is empty
         self._reactor = reactor
@@ -100,6 +103,11 @@ class Link:
         """Bytes submitted and not yet taken by the socket."""
         return self._outbox.size
 
+    def counted(self) -> LinkFigures:
+        """Return what is counted of the link, up to now."""
+        self.figures.sent_bytes = self._given - self._outbox.size
+        return self.figures
+
     def streams_to(self, client: object) -> bool:
         """Return whether a reply that is arriving is forwarded to a client part by part."""
         return bool(self.fifo) and self.fifo[0].client is client and self.fifo[0].streams
@@ -114,6 +122,7 @@ class Link:
             self.waiting_since = now
         slot.submitted_at = now
         slot.at = self._given
+        self.figures.commands += slot.left
         self.fifo.append(slot)
         self._out.append(raw)
         if not self._dirty:
@@ -227,8 +236,12 @@ class Link:
         elif len(data) < size // 4:
             self._recv_size = max(size // 2, RECV_MIN)
         self.waiting_since = now = self._reactor.engine.now
+        figures = self.figures
+        figures.received_bytes += len(data)
         if self.fifo:  # one sample a chunk, its oldest command: a count for each would be 4 % of a pass-through
-            self._stats.latency.add(now - self.fifo[0].submitted_at)
+            waited_s = now - self.fifo[0].submitted_at
+            self._stats.latency.add(waited_s)
+            figures.latency.add(waited_s)
         try:
             if self.opener is not None:
                 self._receive_sealed(self.opener, data)
@@ -355,6 +368,8 @@ class Link:
             return
         self.open = self.connected = self.tracked = False
         sent = self._given - self._outbox.size
+        self.counted().failed += sum(slot.left for slot in self.fifo)
+        self._stats.ended_links.setdefault(self.kind, LinkFigures()).add(self.figures)
         if self._stream is not None:
             self._reactor.remove(self._stream.fileno())
             self._stream.close()

@@ -72,6 +72,12 @@ class PlacedClient(Sender):
         return self._closing or self._gone
 
     @property
+    def waits_long(self) -> bool:
+        """Return whether what was asked for last waits for a connection, for other replies, or for an event."""
+        pin = self.pin
+        return bool(self.parked) or (pin is not None and (pin.patient or pin.state.stream or pin.state.subscribed))
+
+    @property
     def unproven(self) -> bool:
         """Whether Redis has not yet let this user in."""
         return not self.session.authenticated or (self.group is not None and self.group.is_unauthenticated)

@@ -11,8 +11,10 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Sequence
+from itertools import islice
 from typing import TYPE_CHECKING, Final
 
+from proxy.core.figures.watching import Watch, WatchSlot
 from proxy.core.session import Session
 from proxy.core.slots import MUTED, FilledSlot, Slot
 from proxy.net.dial import Stream
@@ -87,6 +89,11 @@ class Sender(ABC):
     def press(self) -> None:
         """Read on, or no further, as what is outstanding and unsent allows."""
 
+    @property
+    @abstractmethod
+    def waits_long(self) -> bool:
+        """Return whether what was asked for last is not answered as soon as Redis can."""
+
     @abstractmethod
     def streaming_link(self) -> Link | None:
         """Return the link a large reply comes from."""
@@ -128,6 +135,19 @@ class Sender(ABC):
         if not self._dirty:
             self._dirty = True
             self.worker.reactor.dirty_clients.append(self)
+
+    def see_off(self, watch: Watch, waiting: int, answered: int) -> None:
+        """Have a batch watched that has been run; before it so many slots and replies waited for their turn.
+
+        A batch that waits for a connection, or for something to happen, is not: how long that takes says nothing.
+        """
+        if self.closed or self.waits_long:
+            return
+        queue = self.queue
+        if queue:
+            queue.append(WatchSlot(watch, list(islice(queue, waiting, None))))
+        else:
+            watch.end(self._out[answered:])
 
     def stream(self, part: bytes) -> None:
         """Take a part of the reply of the slot at the head of the queue."""

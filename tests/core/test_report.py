@@ -11,8 +11,11 @@ from proxy import __version__
 from proxy.cache.entry import Scope
 from proxy.cache.l1 import L1
 from proxy.core.engine import Engine
-from proxy.core.report import build_report, explain_key, gauges
-from proxy.core.stats import Stats
+from proxy.core.figures.hottest import Hottest
+from proxy.core.figures.links import LinkFigures
+from proxy.core.figures.report import build_report, explain_key, gauges
+from proxy.core.figures.stats import Stats
+from proxy.core.figures.tally_report import LinkKind
 from proxy.core.tracking import Tracking
 from proxy.wire.encode import bulk
 
@@ -27,6 +30,7 @@ class Reported:
         self.engine = Engine(L1(1 << 20), self.stats, enabled=True, max_age_s=60.0, max_value_bytes=1 << 20)
         self.engine.now = 100.0
         self.tracking = Tracking(self.engine, wanted="auto", max_staleness_s=1.0)
+        self.hottest = Hottest(self.engine)
         self.uptime = 50.0
         self.links: list[dict[str, Any]] = []
         counted = ("sealed", "opened", "damaged", "unwrapped", "purged", "dependents")
@@ -58,6 +62,10 @@ class Reported:
     def event_facts(self) -> dict[str, Any]:
         """Nobody listens to a broker."""
         return {"state": "off"}
+
+    def link_kinds(self) -> dict[str, LinkKind]:
+        """Return the kinds of links."""
+        return {"data": LinkKind(up=1, outstanding=2, figures=LinkFigures(3, 0, 40, 50))}
 
     def value_facts(self) -> dict[str, Any]:
         """Return what was done to values."""
@@ -111,7 +119,8 @@ def test_report_of_a_fresh_worker_has_every_figure(worker: Reported) -> None:
         },
         "consistency": {"verified_total", "stale_total", "healed_total", "staleness_p50_us", "staleness_p99_us"},
         "commands": {"total", "per_second", "errors_total"},
-        "latency": {"count", "p50_us", "p90_us", "p99_us"},
+        "waited": {"count", "mean_us", "p50_us", "p90_us", "p99_us"},
+        "latency": {"count", "mean_us", "p50_us", "p90_us", "p99_us"},
         "values": set(worker.values),  # net.value_layer's to say
         "events": {"state"},  # more where a broker is asked
         "memory": {"rss_bytes"},

@@ -159,6 +159,16 @@ def test_respite_info_of_a_section_is_that_section(
     assert _body(_ask(services, f"RESPITE INFO {section}")) == wanted
 
 
+def test_respite_info_has_a_line_for_each_name(services: ScriptedServices) -> None:
+    """Rows that have a name read as those of INFO commandstats; each section can be asked for."""
+    services.answers["classes"] = [{"name": "tickets", "hits_total": 3, "p50_us": 1.5}, {"name": "(none)"}]
+    expected = "# Classes\r\ntickets:hits_total=3,p50_us=1.5\r\n(none):\r\n"
+
+    assert _body(_ask(services, "RESPITE INFO classes")) == expected
+    services.asked.clear()
+    assert _body(_ask(services, "RESPITE INFO")).endswith(expected)
+
+
 def test_respite_explain_takes_the_key_as_it_is(services: ScriptedServices) -> None:
     """The key's case and bytes matter."""
     reply, asked = _talk(services, ("RESPITE", "explain", "Key With Space"))

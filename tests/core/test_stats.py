@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.core.stats import COUNTERS, Histogram, Stats
+from proxy.core.figures.stats import COUNTERS, Histogram, Stats
 
 HOUR_US = 3600 * 1_000_000
 
@@ -31,7 +31,7 @@ def test_stats_every_counter_starts_at_zero_and_has_a_family() -> None:
 
     families = {family.name: family for family in stats.families()}
 
-    assert len(families) == len(COUNTERS) + 2
+    assert len(families) == len(COUNTERS) + 3
     for number, (metric, text) in enumerate(COUNTERS.values()):
         family = families[metric]
         assert (family.kind, family.help, family.samples[0].suffix) == ("counter", text, "_total")

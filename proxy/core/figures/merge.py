@@ -13,7 +13,8 @@ from typing import Any, Final
 
 import attrs
 
-from proxy.core.stats import Histogram, MetricFamily, Sample
+from proxy.core.figures.stats import Histogram, MetricFamily, Sample
+from proxy.core.figures.tally_report import hit_rate
 
 
 @attrs.frozen
@@ -34,6 +35,8 @@ Rule = Callable[[Sequence[Any]], Any]
 _THRESHOLDS: Final = ("window_s", "warm_above", "hot_above", "jitter", "base_s", "min_s", "max_s", "would_be_ms")
 _OF_VALUE: Final = ("stored_bytes", "raw_bytes", "ttl_ms", "version", "dictionary")
 _QUANTILE: Final = re.compile(r"(?:(\w+)_)?p(\d+)_us")
+_TALLIED: Final = ("classes", "commands_by_name", "link_kinds")
+"""Lists of which each row is a sum: they stay when their worker has died, and have a histogram each, LIST/NAME."""
 _CUMULATIVE: Final = ("counter", "histogram")
 
 
@@ -43,19 +46,22 @@ def join_reports(workers: Sequence[Figures], *, uptime_s: float) -> dict[str, An
     if not joined:
         return {}
     joined["uptime_s"] = round(uptime_s, 3)
-    commands, l1 = joined.get("commands", {}), joined.get("l1", {})
+    commands = joined.get("commands", {})
     if "per_second" in commands:
         commands["per_second"] = round(commands.get("total", 0) / uptime_s, 1) if uptime_s > 0 else 0.0
-    if "hit_rate" in l1:
-        reads = l1.get("hits_total", 0) + l1.get("misses_total", 0)
-        l1["hit_rate"] = round(l1.get("hits_total", 0) / reads, 6) if reads else 0.0
     if "saved" in (values := joined.get("values", {})):
         raw_bytes, stored_bytes = values.get("raw_bytes_total", 0), values.get("stored_bytes_total", 0)
         values["saved"] = round(1 - stored_bytes / raw_bytes, 6) if raw_bytes else 0.0
-    histograms = _join_named([worker.histograms for worker in workers])
+    for name, (order, most) in _SHOWN.items():
+        if name in joined:
+            joined[name] = sorted(joined[name], key=order)[:most]
+    histograms = join_named([worker.histograms for worker in workers])
     for name, section in joined.items():
         if isinstance(section, dict):
             _requantile(name, section, histograms)
+        elif name in _TALLIED:
+            for row in section:
+                _requantile(f"{name}/{row['name']}", row, histograms)
     return joined
 
 
@@ -95,10 +101,16 @@ def join_histograms(histograms: Iterable[Histogram]) -> Histogram:
     """Return one histogram with everything that was counted in any."""
     joined = Histogram()
     for histogram in histograms:
-        joined.count += histogram.count
-        joined.sum_s += histogram.sum_s
-        joined.counts = [ours + theirs for ours, theirs in zip(joined.counts, histogram.counts, strict=True)]
+        joined.merge(histogram)
     return joined
+
+
+def known_by(latest: Figures, before: Figures | None) -> Figures:
+    """Return what is known of a worker that was asked again: its metrics from before, when it was not asked for them.
+
+    No later than they were shown last, so that no counter of Prometheus goes back when the worker has died.
+    """
+    return attrs.evolve(latest, families=before.families) if not latest.families and before is not None else latest
 
 
 def retire(worker: Figures, before: Figures | None = None) -> Figures:
@@ -109,7 +121,7 @@ def retire(worker: Figures, before: Figures | None = None) -> Figures:
         worker.index,
         _join("", [(worker.index, _totals(one.report)) for one in both]),
         tuple(join_families([family for family in one.families if family.kind in _CUMULATIVE] for one in both)),
-        _join_named([one.histograms for one in both]),
+        join_named([one.histograms for one in both]),
     )
 
 
@@ -119,6 +131,8 @@ def _totals(report: Mapping[str, Any]) -> dict[str, Any]:
     for name, value in report.items():
         if isinstance(value, Mapping):
             kept[name] = _totals(value)
+        elif name in _TALLIED:
+            kept[name] = [{"name": row["name"], **_totals(row)} for row in value]
         elif (name == "total" or name.endswith("_total")) and _is_number(value):
             kept[name] = value
     return {name: value for name, value in kept.items() if value != {}}
@@ -168,14 +182,19 @@ def _join_rows(path: str, lists: Sequence[tuple[int, Sequence[Any]]]) -> list[An
     return [_join(path, same) for same in named.values()]
 
 
-def _join_named(workers: Sequence[Mapping[str, Histogram]]) -> dict[str, Histogram]:
+def join_named(workers: Sequence[Mapping[str, Histogram]]) -> dict[str, Histogram]:
+    """Return the histograms that any worker has, by name, joined."""
     names = dict.fromkeys(name for histograms in workers for name in histograms)
     return {name: join_histograms(one[name] for one in workers if name in one) for name in names}
 
 
 def _requantile(name: str, section: dict[str, Any], histograms: Mapping[str, Histogram]) -> None:
+    if "hit_rate" in section and "hits_total" in section:
+        section["hit_rate"] = hit_rate(section["hits_total"], section["misses_total"])
     for field in section:
-        if (found := _QUANTILE.fullmatch(field)) and (histogram := histograms.get(found[1] or name)) is not None:
+        if field == "mean_us" and name in histograms:
+            section[field] = round(histograms[name].mean_us, 1)
+        elif (found := _QUANTILE.fullmatch(field)) and (histogram := histograms.get(found[1] or name)) is not None:
             section[field] = histogram.quantile_us(int(found[2]) / 10 ** len(found[2]))
     if "count" in section and name in histograms:
         section["count"] = histograms[name].count
@@ -205,12 +224,21 @@ _RULES: Final[Mapping[str, Rule]] = {
     "values.fences": max,
     "values.sweep.running": any,  # one of them sweeps
     "values.sweep.share": max,
+    "hot.db": max,  # the key of one name may be in several: shown is one
+    "hot.reply_bytes": max,
+    "hot.idle_s": min,
     "write_in_flight": any,
     "fence": max,
     **{f"value.{name}": max for name in _OF_VALUE},  # what Redis holds, whoever asks
     **{f"ttl.{name}": max for name in _THRESHOLDS},  # each worker has the same; decides by the reads it has seen
 }
 """How the fields are joined that are neither amounts, nor true only if all say so, nor words; by their dotted path."""
+
+_SHOWN: Final[Mapping[str, tuple[Callable[[Mapping[str, Any]], float], int]]] = {
+    "hot": (lambda row: -row["per_second"], 20),
+    "recent": (lambda row: row["ago_s"], 50),
+}
+"""The lists that show the first few of all workers' rows: in which order, and how many."""
 
 _GAUGES: Final[Mapping[str, Rule]] = {
     "respite_dictionaries": max,

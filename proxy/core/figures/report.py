@@ -8,9 +8,12 @@ from typing import Any, Final, Protocol
 from proxy import __version__
 from proxy.cache.entry import ReplyEntry
 from proxy.core.engine import Engine
-from proxy.core.stats import MetricFamily, Sample, Stats
+from proxy.core.figures.hottest import Hottest
+from proxy.core.figures.stats import Histogram, MetricFamily, Sample, Stats
+from proxy.core.figures.tally_report import LinkKind, counted_rows, histograms, latency_fields, link_rows
 from proxy.core.tracking import Tracking
-from proxy.wire.encode import bulk
+from proxy.log import short
+from proxy.wire.encode import bulk, unbulk
 
 _GAUGES: Final[Mapping[str, tuple[str, str, str]]] = {
     "respite_clients": ("clients", "connected", "Connected clients."),
@@ -41,6 +44,7 @@ _COUNTERS: Final[Mapping[str, tuple[str, str, str]]] = {
 }
 
 REPLIES_SHOWN: Final = 20
+RECENT_SHOWN: Final = 50
 
 
 class Reported(Protocol):
@@ -49,12 +53,16 @@ class Reported(Protocol):
     stats: Stats
     engine: Engine
     tracking: Tracking
+    hottest: Hottest
 
     def upstream_facts(self) -> dict[str, Any]:
         """Return url, state, server and why."""
 
     def link_facts(self) -> list[dict[str, Any]]:
         """Return one row a link to Redis."""
+
+    def link_kinds(self) -> Mapping[str, LinkKind]:
+        """Return how the links of each kind stand, and what was counted of them."""
 
     def value_facts(self) -> dict[str, Any]:
         """Return what was done to values."""
@@ -127,17 +135,37 @@ def build_report(worker: Reported) -> dict[str, Any]:
             "per_second": round(stats.commands / uptime_s, 1) if uptime_s > 0 else 0.0,
             "errors_total": stats.failed,
         },
+        "waited": {"count": stats.waited.count, **latency_fields(stats.waited)},
         "latency": {
             "count": stats.latency.count,
+            "mean_us": round(stats.latency.mean_us, 1),
             "p50_us": stats.latency.quantile_us(0.50),
             "p90_us": stats.latency.quantile_us(0.90),
             "p99_us": stats.latency.quantile_us(0.99),
         },
         "values": worker.value_facts(),
         "events": worker.event_facts(),
+        "classes": counted_rows(engine.tally.classes),
+        "commands_by_name": counted_rows(engine.tally.commands),
+        "link_kinds": link_rows(worker.link_kinds()),
         "links": links,
+        "hot": worker.hottest.rows(),
+        "recent": _recent(engine),
         "memory": {"rss_bytes": worker.resident_bytes()},
     }
+
+
+def named_histograms(worker: Reported) -> dict[str, Histogram]:
+    """Return the present state of every histogram: "waited", "latency", "staleness", and those of rows by name."""
+    return {**worker.stats.histograms(), **histograms(worker.engine.tally, worker.link_kinds())}
+
+
+def _recent(engine: Engine) -> list[dict[str, Any]]:
+    """Return what of late ended entries of L1, the newest first; `key` is cut short, "" for all of them."""
+    return [
+        {"key": short(unbulk(key)) if key else "", "cause": what, "ago_s": round(max(engine.now - at, 0.0), 3)}
+        for at, what, key in engine.journal.ends(RECENT_SHOWN)
+    ]
 
 
 def explain_key(engine: Engine, key: bytes) -> dict[str, Any]:

@@ -6,10 +6,16 @@ metrics library), and turns them into families when somebody scrapes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Final, Literal
+from bisect import bisect_left
+from collections.abc import Iterable, Mapping
+from functools import cache
+from itertools import accumulate
+from typing import TYPE_CHECKING, Final, Literal
 
 import attrs
+
+if TYPE_CHECKING:
+    from proxy.core.figures.links import LinkFigures
 
 
 @attrs.frozen
@@ -65,10 +71,13 @@ COUNTERS: Final[Mapping[str, tuple[str, str]]] = {
 }
 
 
-class Stats:
-    """Counters since the start, the latency of what went upstream, and how long L1 was seen to be stale."""
+COARSE_US: Final = (32, 1 << 23)
 
-    __slots__ = (*COUNTERS, "latency", "staleness")
+
+class Stats:
+    """Counters since the start, what clients waited, the latency of Redis, and how long L1 was seen to be stale."""
+
+    __slots__ = (*COUNTERS, "ended_links", "latency", "look_at", "staleness", "waited")
 
     commands: int
     hits: int
@@ -101,8 +110,11 @@ class Stats:
     def __init__(self) -> None:
         for name in COUNTERS:
             setattr(self, name, 0)
+        self.look_at = 0  # the number of hits at which one is looked at (core.figures.tally); the hot path compares it
         self.latency = Histogram()
         self.staleness = Histogram()
+        self.waited = Histogram()
+        self.ended_links: dict[str, LinkFigures] = {}  # by kind: what was counted of links that are no more
 
     @property
     def hit_rate(self) -> float:
@@ -110,16 +122,22 @@ class Stats:
         reads = self.hits + self.misses
         return self.hits / reads if reads else 0.0
 
+    def histograms(self) -> dict[str, Histogram]:
+        """Return the present state of every histogram by its name."""
+        return {"latency": self.latency.copy(), "staleness": self.staleness.copy(), "waited": self.waited.copy()}
+
     def families(self) -> list[MetricFamily]:
-        """Return every counter, and the histogram of upstream latency."""
+        """Return every counter and histogram."""
         counters = [
             MetricFamily(metric, "counter", text, (Sample("_total", {}, getattr(self, name)),))
             for name, (metric, text) in COUNTERS.items()
         ]
+        waited_text = "Seconds clients waited for a reply, hits included; sampled above 200 a second."
         help_text = "Seconds a command waited for Redis, sampled once a read of a link; hits of L1 are not in it."
         stale_text = "Seconds from when Redis was seen to hold something newer than L1 until L1 had dropped it."
         return [
             *counters,
+            self.waited.family("respite_latency_seconds", waited_text),
             self.latency.family("respite_upstream_latency_seconds", help_text),
             self.staleness.family("respite_staleness_seconds", stale_text),
         ]
@@ -141,11 +159,45 @@ class Histogram:
         self.sum_s = 0.0
         self.counts = [0] * self.BUCKETS
 
-    def add(self, seconds: float) -> None:
-        """Count one duration in seconds."""
-        self.count += 1
-        self.sum_s += seconds
-        self.counts[self.bucket(int(seconds * 1e6))] += 1
+    def add(self, seconds: float, times: int = 1) -> None:
+        """Count a duration in seconds, once or as one that stands for several."""
+        self.count += times
+        self.sum_s += seconds * times
+        self.counts[self.bucket(int(seconds * 1e6))] += times
+
+    @classmethod
+    def add_to_all(cls, histograms: Iterable[Histogram], seconds: float, times: int) -> None:
+        """Count the same duration in several: where its bucket is takes half of the time."""
+        bucket = cls.bucket(int(seconds * 1e6))
+        for histogram in histograms:
+            histogram.count += times
+            histogram.sum_s += seconds * times
+            histogram.counts[bucket] += times
+
+    def since(self, before: Histogram) -> Histogram:
+        """Return what was counted after an earlier state of the same histogram."""
+        later = Histogram()
+        later.counts = [max(now - then, 0) for now, then in zip(self.counts, before.counts, strict=True)]
+        later.count = sum(later.counts)
+        later.sum_s = max(self.sum_s - before.sum_s, 0.0)
+        return later
+
+    def merge(self, other: Histogram) -> None:
+        """Count what another has counted."""
+        self.count += other.count
+        self.sum_s += other.sum_s
+        self.counts = [ours + theirs for ours, theirs in zip(self.counts, other.counts, strict=True)]
+
+    def copy(self) -> Histogram:
+        """Return the present state, which counts no further."""
+        found = Histogram()
+        found.merge(self)
+        return found
+
+    @property
+    def mean_us(self) -> float:
+        """The mean in microseconds, 0.0 when nothing was counted."""
+        return self.sum_s / self.count * 1e6 if self.count else 0.0
 
     @classmethod
     def bucket(cls, microseconds: int) -> int:
@@ -165,24 +217,44 @@ class Histogram:
 
     def quantile_us(self, share: float) -> float:
         """Return the middle of the bucket that holds a quantile, in microseconds; 0.0 when nothing was counted."""
+        (found,) = self.quantiles_us(share)
+        return found
+
+    def quantiles_us(self, *shares: float) -> list[float]:
+        """Return several at once, for little more than the time of one."""
         if not self.count:
-            return 0.0
-        wanted = share * self.count
-        seen = 0
-        bucket = 0
-        while bucket < self.BUCKETS - 1 and (not self.counts[bucket] or seen + self.counts[bucket] < wanted):
-            seen += self.counts[bucket]
-            bucket += 1
+            return [0.0] * len(shares)
+        counts = list(accumulate(self.counts))
+        # The least there is to find is one: the first bucket with anything in it.
+        buckets = [bisect_left(counts, max(share * self.count, 1)) for share in shares]
+        return [self._middle_us(min(bucket, self.BUCKETS - 1)) for bucket in buckets]
+
+    def _middle_us(self, bucket: int) -> float:
         return ((self.upper_us(bucket - 1) if bucket else 0) + self.upper_us(bucket)) / 2
 
     def family(self, name: str, text: str) -> MetricFamily:
-        """Return the cumulative buckets, one a power of two: fewer series, the same sum and count."""
-        samples: list[Sample] = []
-        seen = 0
-        for bucket, count in enumerate(self.counts):
-            seen += count
-            if bucket % self.STEPS == self.STEPS - 1:
-                samples.append(Sample("_bucket", {"le": repr(self.upper_us(bucket) / 1e6)}, seen))
-        samples.append(Sample("_bucket", {"le": "+Inf"}, self.count))
-        samples += [Sample("_sum", {}, self.sum_s), Sample("_count", {}, self.count)]
-        return MetricFamily(name, "histogram", text, tuple(samples))
+        """Return it as a metric."""
+        return MetricFamily(name, "histogram", text, tuple(self.samples({})))
+
+    def samples(self, labels: Mapping[str, str], *, is_coarse: bool = False) -> list[Sample]:
+        """Return the cumulative buckets, one a power of two: fewer series, the same sum and count.
+
+        `is_coarse`, for where there are many of them: one a power of four, from 32 us to 8 s.
+        """
+        counts = list(accumulate(self.counts))
+        samples = [
+            Sample("_bucket", {**labels, "le": le}, counts[bucket]) for bucket, le in _bounds(is_coarse=is_coarse)
+        ]
+        samples.append(Sample("_bucket", {**labels, "le": "+Inf"}, self.count))
+        return [*samples, Sample("_sum", labels, self.sum_s), Sample("_count", labels, self.count)]
+
+
+@cache
+def _bounds(*, is_coarse: bool) -> tuple[tuple[int, str], ...]:
+    """Return (bucket, its upper bound in seconds) of those that are shown."""
+    step = 2 * Histogram.STEPS if is_coarse else Histogram.STEPS
+    buckets = range(step - 1, Histogram.BUCKETS, step)
+    shown = [
+        bucket for bucket in buckets if not is_coarse or COARSE_US[0] <= Histogram.upper_us(bucket) <= COARSE_US[1]
+    ]
+    return tuple((bucket, repr(Histogram.upper_us(bucket) / 1e6)) for bucket in shown)
