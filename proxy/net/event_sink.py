@@ -23,7 +23,17 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
-from proxy.core.coordinator import DB_MAX, Batch, FencePart, KeyPart, Part, error_of, is_away, is_no_database
+from proxy.core.coordinator import (
+    DB_MAX,
+    Batch,
+    FencePart,
+    KeyPart,
+    Part,
+    error_of,
+    failure_of,
+    is_away,
+    is_no_database,
+)
 from proxy.events.event import Event
 from proxy.events.sink import Applied, Gap, Outcome
 from proxy.log import get_logger
@@ -35,6 +45,7 @@ from proxy.values.changes import announce_keys
 from proxy.values.clock import AHEAD_MAX_MS, VERSION_BITS, HybridClock
 from proxy.values.scripts import drop_older
 from proxy.values.sequences import GRACE_MS
+from proxy.values.telling import ChannelsTold, tell_channels
 from proxy.wire.encode import bulk, command
 from proxy.wire.reply import elements, text
 
@@ -103,6 +114,7 @@ class EventSink:
                     self._learn(part.db if isinstance(part, KeyPart) else 0, error)
             outcomes += batch.outcomes()
             self.breathe()
+        await self._tell_channels(events, outcomes)
         self._tell(events, outcomes)
         return outcomes
 
@@ -171,6 +183,22 @@ class EventSink:
         seconds, us = (int(text(word)) for word in elements(reply))
         return (seconds * 1000 + us // 1000 + AHEAD_MAX_MS + 1 << VERSION_BITS) - 1
 
+    async def _tell_channels(self, events: Sequence[Event], outcomes: list[Outcome]) -> None:
+        """Tell the push channels that rules name besides, on all proxies; an event fails where Redis went away."""
+        for at, (event, outcome) in enumerate(zip(events, outcomes, strict=True)):
+            if event.then_publish and isinstance(outcome, Applied) and not outcome.is_old:
+                channels = tuple(name.encode() for name in event.then_publish)
+                db = self._db if event.db is None else event.db
+                told = ChannelsTold(channels, event.keys, event.patterns, event.tags, event.version or 0, db)
+                reply = await self._ask(0, tell_channels(told))
+                if reply[:1] in (b"-", b"!"):
+                    self._learn(0, reply)
+                    failed = failure_of(reply)
+                    if failed.is_away:
+                        outcomes[at] = failed  # it comes again
+                    else:
+                        log.warning("channels of then_publish could not be told", why=failed.reason)
+
     def _learn(self, db: int, error: bytes) -> None:
         """Remember what an error says of a database: each that is asked for takes a link that is tried for a minute."""
         if is_away(error):
@@ -212,7 +240,7 @@ class EventSink:
             if reply[:1] != b":":
                 part.reply = reply
 
-        raw = drop_older(list(zip(part.keys, part.versions, strict=True)))
+        raw = drop_older(part.db, list(zip(part.keys, part.versions, strict=True)))
         self._invalidator.send(part.db, raw, replies.expect(then))
 
     def _fence(self, part: FencePart, replies: Replies) -> None:

@@ -1,6 +1,7 @@
 """Invalidations: drop keys, globs and tags in both tiers, whoever asks.
 
-    keys         marked as being written --> UNLINK --> L1 hears of it by push, everywhere
+    keys         marked as being written --> UNLINK --> L1 hears of it by push, everywhere; subscribers, too,
+                                                        who are told of keys that were not there as well
     globs, tags  a fence, set in Redis  --> announced to all, in force for our own L1 --> the sweeper removes the bodies
 
 Owns the order, and the links it travels on: those of the proxy's own user, whatever the client may do. `then` is called
@@ -25,6 +26,8 @@ from proxy.values.changes import announce_keys, set_fences
 from proxy.values.clock import HybridClock
 from proxy.values.dependencies import Dependents
 from proxy.values.fences import Fence
+from proxy.values.scripts import drop_older
+from proxy.values.telling import tell_events
 from proxy.wire.encode import bulk, command
 from proxy.wire.reply import text
 
@@ -44,6 +47,7 @@ class _Task:
     """One invalidation under way."""
 
     then: Then
+    is_event: bool = False
     left: int = 1
     keys: int = 0
     entries: int = 0
@@ -88,9 +92,15 @@ class Invalidator:
 
     def invalidate(self, what: Dependents, db: int, then: Then) -> None:
         """Drop all of it, then tell."""
-        task = _Task(then)
+        self._invalidate(_Task(then), what, db)
+
+    def invalidate_as_event(self, what: Dependents, db: int, then: Then) -> None:
+        """Drop all of it, then tell; subscribers hear of it as of an event. Dearer: Redis runs a script for it."""
+        self._invalidate(_Task(then, is_event=True), what, db)
+
+    def _invalidate(self, task: _Task, what: Dependents, db: int) -> None:
         if any(len(text) > TEXT_MAX_BYTES for text in (*what.globs, *what.tags)):
-            then(Invalidated(error=f"ERR respite: a glob or a tag has at most {TEXT_MAX_BYTES} bytes"))
+            task.then(Invalidated(error=f"ERR respite: a glob or a tag has at most {TEXT_MAX_BYTES} bytes"))
             return
         for at in range(0, len(what.keys), KEYS_MAX):
             self._unlink(task, what.keys[at : at + KEYS_MAX], db)
@@ -108,15 +118,26 @@ class Invalidator:
         def then(reply: bytes) -> None:
             engine.end_write(names)
             if reply[:1] == b":":
-                task.keys += int(reply[1:])
+                gone = int(reply[1:])
+                task.keys += gone
+                if gone < len(keys):
+                    self._tell(tell_events(db, keys), db)
+            elif reply[:1] == b"$":
+                task.keys += text(reply).count(b"g")
             else:
                 task.error = task.error or text(reply).decode("utf-8", "replace")
             task.done()
 
-        self._send(task, db, command("UNLINK", *keys), then)
+        raw = drop_older(db, [(key, None) for key in keys]) if task.is_event else command("UNLINK", *keys)
+        self._send(task, db, raw, then)
+        if self.announces_keys:
+            self._tell(announce_keys(db, keys), db)
+
+    def _tell(self, raw: bytes, db: int) -> None:
+        """Tell others, without a word about whether they have been told."""
         link = self.link(db)
-        if self.announces_keys and link is not None:
-            link.submit(announce_keys(db, keys), Slot(None))
+        if link is not None:
+            link.submit(raw, Slot(None))
 
     def _fence(self, task: _Task, what: Dependents, db: int) -> None:
         def then(reply: bytes) -> None:

@@ -12,6 +12,7 @@ from typing import Final
 
 from proxy.values.clock import AHEAD_MAX_MS
 from proxy.values.envelope import MAGIC
+from proxy.values.telling import IS_HEARD, PUBLISH, event_part
 from proxy.wire.encode import command
 
 CLOCK_KEY: Final = b"respite:clock"
@@ -120,20 +121,24 @@ return gone
 _SWEEP: Final = (
     _HEAD
     + """
-local gone = 0
+local quiet = {}
 for at, key in ipairs(KEYS) do
   local high, low = version_of(head_of(key))
   local to_high, to_low = tonumber(ARGV[2 * at]), tonumber(ARGV[2 * at + 1])
   if not high or high < to_high or (high == to_high and low <= to_low) then
-    gone = gone + redis.call('UNLINK', key)
+    if redis.call('UNLINK', key) == 1 then quiet[#quiet + 1] = ARGV[2 * #KEYS + 1 + at] end
   end
 end
-return gone
+if #quiet > 0 then """
+    + PUBLISH
+    + """'{"quiet":[' .. table.concat(quiet, ',') .. ']}') end
+return #quiet
 """
 )
 
 _DROP_OLDER: Final = (
     _HEAD
+    + IS_HEARD
     + """
 local now_ms = nil
 local function is_to_come(high, low)
@@ -143,7 +148,7 @@ local function is_to_come(high, low)
   end
   return high * 65536 + math.floor(low / 65536) > now_ms
 end
-local found = {}
+local found, told = {}, {}
 for at, key in ipairs(KEYS) do
   local to_high, to_low = tonumber(ARGV[2 * at]), tonumber(ARGV[2 * at + 1])
   local high, low
@@ -152,8 +157,12 @@ for at, key in ipairs(KEYS) do
     found[at] = 'n'
   else
     found[at] = redis.call('UNLINK', key) == 1 and 'g' or '-'
+    if is_heard then told[#told + 1] = ARGV[2 * #KEYS + 2 + at] .. (found[at] == 'g' and '1]' or '0]') end
   end
 end
+if #told > 0 then """
+    + PUBLISH
+    + """'{"events":[' .. table.concat(told, ',') .. '],"db":' .. ARGV[2 * #KEYS + 2] .. '}') end
 return table.concat(found)
 """
 )
@@ -214,12 +223,17 @@ def purge(versions: Sequence[tuple[bytes, int]]) -> bytes:
 
 
 def sweep(versions: Sequence[tuple[bytes, int]]) -> bytes:
-    """Unlink those of the keys whose value has this version, an older one or none: how many."""
-    return _remove(_SWEEP, versions)
+    """Unlink those of the keys whose value has this version, an older one or none: how many.
+
+    Who watches for changes is told not to tell of them: the fences that they are behind have been told.
+    """
+    return _remove(_SWEEP, versions, *(f'"{key.hex()}"' for key, _ in versions))
 
 
-def drop_older(versions: Sequence[tuple[bytes, int | None]]) -> bytes:
+def drop_older(db: int, versions: Sequence[tuple[bytes, int | None]]) -> bytes:
     """Unlink those of the keys whose value has this version, an older one or none; all, where the version is None.
+
+    Who watches for changes is told of those whose value is not newer, whether they were there or not.
 
     A string, one byte a key: `g` it is gone, `n` its value is newer and stays, `-` there was none. A value whose
     version is ahead of the server's time goes as well: it got it from a clock that was dragged ahead (RESPITE SETV), so
@@ -230,12 +244,13 @@ def drop_older(versions: Sequence[tuple[bytes, int | None]]) -> bytes:
         for _, version in versions
         for half in ((1 << 32, 0) if version is None else (version >> 32, version & 0xFFFFFFFF))
     ]
-    return command("EVAL", _DROP_OLDER, len(versions), *(key for key, _ in versions), MAGIC, *words)
+    parts = [event_part(key, version) for key, version in versions]
+    return command("EVAL", _DROP_OLDER, len(versions), *(key for key, _ in versions), MAGIC, *words, db, *parts)
 
 
-def _remove(script: str, versions: Sequence[tuple[bytes, int]]) -> bytes:
+def _remove(script: str, versions: Sequence[tuple[bytes, int]], *more: str) -> bytes:
     words = [half for _, version in versions for half in (version >> 32, version & 0xFFFFFFFF)]
-    return command("EVAL", script, len(versions), *(key for key, _ in versions), MAGIC, *words)
+    return command("EVAL", script, len(versions), *(key for key, _ in versions), MAGIC, *words, *more)
 
 
 def facts(key: bytes) -> bytes:

@@ -34,7 +34,7 @@ def client(server: Server) -> Iterator[RawClient]:
 
 def drop(client: RawClient, *versions: tuple[bytes, int | None]) -> bytes:
     """Drop; a byte a key."""
-    reply = ask(client, drop_older(versions))
+    reply = ask(client, drop_older(0, versions))
     assert reply[:1] == b"$", reply
     return text(reply)
 

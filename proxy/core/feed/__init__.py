@@ -1,0 +1,1 @@
+"""The change feed: who listens to what, and what each of them is still to be told. Nothing here waits."""

@@ -1,0 +1,87 @@
+"""Which prefixes are watched, and that the index finds the channels that a plain search would find."""
+
+from __future__ import annotations
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from proxy.core.feed.channels import Channel, read_channel
+from proxy.core.feed.index import PREFIXES_MAX, ChannelIndex, do_cover, merge_prefixes
+from proxy.values.globs import compile_glob
+from proxy.values.overlapping import do_overlap
+from proxy.values.rules import Rules
+
+TEXTS = st.text("ab:*?", min_size=1, max_size=6)
+PREFIXES = st.lists(st.binary(max_size=4), max_size=60)
+
+
+def channel_of(name: str) -> Channel:
+    """Make a channel."""
+    kind, raw, glob = read_channel(name)
+    return Channel(name, kind, raw, b"", 0, glob)
+
+
+@settings(max_examples=50, deadline=None)
+@given(PREFIXES, st.integers(1, 8))
+def test_merged_prefixes_are_few_and_take_what_the_given_ones_take(prefixes: list[bytes], most: int) -> None:
+    """Redis refuses prefixes that overlap: none is the beginning of another."""
+    merged = merge_prefixes(prefixes, most)
+
+    assert len(merged) <= most
+    assert do_cover(merged, prefixes)
+    assert not [1 for one in merged for other in merged if one is not other and one.startswith(other)]
+
+
+def test_prefixes_that_have_most_in_common_become_one() -> None:
+    """What is watched besides is as little as can be."""
+    prefixes = [b"ticket:%d" % number for number in range(100)] + [b"user:1", b"x"]
+
+    assert (b"ticket:", b"user:1", b"x") == merge_prefixes(prefixes, 3)
+    assert (b"ticket:1", b"ticket:2") == merge_prefixes([b"ticket:1", b"ticket:2", b"ticket:10"], 3)
+    assert len(merge_prefixes([b"%d" % number for number in range(1000)])) <= PREFIXES_MAX
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(TEXTS, max_size=12, unique=True), st.lists(TEXTS, max_size=4), TEXTS)
+def test_index_finds_what_a_plain_search_finds(names: list[str], gone: list[str], text: str) -> None:
+    """Of a key, and of what a fence takes; also when channels have gone again."""
+    index = ChannelIndex(Rules(()))
+    channels = {name: channel_of(name) for name in names}
+    for channel in channels.values():
+        index.add(channel)
+    for name in gone:
+        if name in channels:
+            index.of_key(text.encode())
+            index.remove(channels.pop(name))
+    key, fence = text.encode(), compile_glob(text.encode())
+
+    globs = {name: compile_glob(name.encode()) for name in channels}
+    assert {name for name, glob in globs.items() if glob.matches(key)} == {one.name for one in index.of_key(key)}
+    assert {name for name, glob in globs.items() if do_overlap(glob.parts, fence.parts)} == {
+        one.name for one in index.of_glob(key)
+    }
+    assert set(channels) == {one.name for one in index.channels()}
+
+
+def test_two_names_of_one_key_are_two_channels() -> None:
+    r"""`a` and `\a` mean the same key; each hears under the name it was asked by."""
+    index = ChannelIndex(Rules(()))
+    plain, escaped = channel_of("a"), channel_of(r"\a")
+    index.add(plain)
+    index.add(escaped)
+    both = index.of_key(b"a")
+    index.remove(plain)
+
+    assert ((plain, escaped), (escaped,)) == (both, index.of_key(b"a"))
+
+
+def test_index_finds_globs_of_many_literals_as_well() -> None:
+    """Where there are many of one shape, they are looked up instead of searched for; in long keys the other way."""
+    index = ChannelIndex(Rules(()))
+    for number in range(100):
+        index.add(channel_of(f"a:*:{number:02}:*"))
+
+    assert ["a:*:42:*"] == [one.name for one in index.of_key(b"a:x:42:y")]
+    assert ["a:*:42:*"] == [one.name for one in index.of_key(b"a:" + b"x" * 2000 + b":42:y")]
+    assert ["a:*:07:*", "a:*:42:*"] == sorted(one.name for one in index.of_key(b"a:x:42::07:"))
+    assert () == index.of_key(b"a:42:") == index.of_key(b"a:") == index.of_key(b"b:x:42:y")
