@@ -11,6 +11,7 @@ probe still gets in while somebody holds connections open. Whatever one peer doe
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from email.utils import formatdate
@@ -22,7 +23,11 @@ import h11
 import trio
 
 from proxy import __version__
-from proxy.admin.routes import AdminSource, Request, Response, refusal, respond
+from proxy.admin.answers import Kind, Request, Response, Streaming, refusal
+from proxy.admin.pushing import Push
+from proxy.admin.routes import AdminSource, MonitorSource, Site, may_take_long, respond
+from proxy.admin.sse import serve_events
+from proxy.admin.websocket import serve_websocket
 from proxy.config.endpoint import is_loopback, parse_admin_url
 from proxy.errors import ListenError
 from proxy.log import get_logger
@@ -30,6 +35,7 @@ from proxy.log import get_logger
 _LOG: Final = get_logger("proxy.admin")
 # Requests are a few hundred bytes; a page of memory is plenty.
 _READ_BYTES: Final = 4096
+_BODILESS: Final = (204, 304)  # have no body, and so no length of one
 _NOT_UNDERSTOOD: Final = "send an HTTP/1.1 request, such as `curl http://HOST:PORT/stats.json`"
 
 
@@ -51,21 +57,27 @@ async def serve_admin(
     token: str,
     source: AdminSource,
     *,
+    monitor: MonitorSource | None = None,
+    push: Push | None = None,
     limits: Limits | None = None,
     task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve the admin port at `url` until cancelled; reports, as its started value, the URL it listens on.
 
-    With a `token`, everything but /healthz wants it; without one only loopback may be bound. Port 0 takes a free port.
-    Cancellation closes every connection at once, whatever state its peer is in.
+    With a `token`, everything wants it but /healthz and the dashboard's files; without one only loopback may be bound.
+    Port 0 takes a free port. `monitor` None: there is no history; `push` None: nobody is told of changes. It is run
+    here. Cancellation closes every connection at once, whatever state its peer is in.
 
     Raises ListenError, before it has started, when the URL is wrong, cannot be bound, or needs a token.
     """
     listeners = await _listen(url, token)
-    server = _Server(token, source, limits or Limits())
+    server = _Server(Site(source, token, monitor, push), limits or Limits())
     host, port = listeners[0].socket.getsockname()[:2]
     task_status.started(f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}")
-    await trio.serve_listeners(server.handle, listeners)
+    async with trio.open_nursery() as nursery:
+        if push is not None:
+            nursery.start_soon(push.run)
+        nursery.start_soon(trio.serve_listeners, server.handle, listeners)
 
 
 async def _listen(url: str, token: str) -> list[trio.SocketListener]:
@@ -90,28 +102,36 @@ async def _listen(url: str, token: str) -> list[trio.SocketListener]:
 class _Server:
     """What all connections share. `waiting` holds those without a whole request, longest first."""
 
-    token: str = attrs.field(repr=False)
-    source: AdminSource
+    site: Site
     limits: Limits
     connected: int = 0
     waiting: dict[trio.CancelScope, None] = attrs.field(factory=dict)
 
     async def handle(self, stream: trio.SocketStream) -> None:
         """Serve one connection to its end; raises nothing but Cancelled, and closes the stream."""
-        self.connected += 1
         try:
             async with stream:
                 connection = _Connection.over(stream, self)
-                if self.connected > self.limits.max_connections and not self._make_room():
-                    await connection.refuse(503, "too many connections to the admin port", "try again in a moment")
-                    return
-                await connection.serve()
+                with self.place():
+                    if self.connected > self.limits.max_connections and not self._make_room():
+                        await connection.refuse(503, "too many connections to the admin port", "try again in a moment")
+                        return
+                    streaming = await connection.serve()
+                if streaming is not None and self.site.push is not None:
+                    await connection.give_to(streaming, self.site.push)
         except trio.BrokenResourceError:
             _LOG.debug("admin peer left")
         except Exception:
             _LOG.exception("admin connection failed")
+
+    @contextmanager
+    def place(self, count: int = 1) -> Iterator[None]:
+        """Take a place among `max_connections` for the block; -1 gives it up for so long."""
+        self.connected += count
+        try:
+            yield
         finally:
-            self.connected -= 1
+            self.connected -= count
 
     @contextmanager
     def wait(self) -> Iterator[trio.CancelScope]:
@@ -149,17 +169,22 @@ class _Connection:
         http = h11.Connection(h11.SERVER, max_incomplete_event_size=server.limits.header_bytes)
         return cls(stream, server, http, server.limits.request_s)
 
-    async def serve(self) -> None:
-        """Answer requests until the peer or a limit ends the connection. A cancelled answer is cut where it was."""
+    async def serve(self) -> Streaming | None:
+        """Answer requests until the peer or a limit ends the connection, or one is answered by a stream.
+
+        A cancelled answer is cut where it was.
+        """
         while True:
             try:
                 request = await self._next_request()
             except h11.RemoteProtocolError as exc:
                 await self.refuse(exc.error_status_hint, str(exc), _NOT_UNDERSTOOD)
-                return
+                return None
             if request is None:
-                return
+                return None
             response = await self._answer(request)
+            if isinstance(response, Streaming):
+                return response
             try:
                 await self._send(response)
             finally:
@@ -167,7 +192,7 @@ class _Connection:
                     response.after()
             if self.http.our_state is not h11.DONE or self.http.their_state is not h11.DONE:
                 await self._linger()
-                return
+                return None
             self.http.start_next_cycle()
             self.wait_s = self.server.limits.idle_s
 
@@ -177,14 +202,50 @@ class _Connection:
             await self._send(refusal(status, error, help_text), is_last=True)
             await self._linger()
 
-    async def _answer(self, request: Request) -> Response:
+    async def give_to(self, streaming: Streaming, push: Push) -> None:
+        """Hand the connection over to a stream, with what its peer has sent already; returns when that has ended."""
+        match streaming.kind:
+            case Kind.WEBSOCKET:
+                await serve_websocket(self.stream, streaming, push, self.http.trailing_data[0])
+            case Kind.EVENTS:
+                await serve_events(self.stream, streaming, push)
+
+    async def _answer(self, request: Request) -> Response | Streaming:
         try:
-            return await respond(request, self.server.token, self.server.source)
+            if may_take_long(request):
+                return await self._answer_in_time(request)
+            return await respond(request, self.server.site)
+        except trio.BrokenResourceError:
+            raise
         except Exception:
             # The query is left out: it may hold a key.
             path = request.target.partition("?")[0]
             _LOG.exception("admin request failed", method=request.method, path=path)
             return refusal(500, f"{path} failed", "the proxy's log has the details; please report it")
+
+    async def _answer_in_time(self, request: Request) -> Response | Streaming:
+        """Answer what may take long, in no place of the many; a peer that leaves is not waited for.
+
+        Raises BrokenResourceError when it has left.
+        """
+        with self.server.place(-1):
+            answer: Response | Streaming | None = None
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._leave, nursery.cancel_scope)
+                answer = await respond(request, self.server.site)
+                nursery.cancel_scope.cancel()
+            if answer is None:
+                raise trio.BrokenResourceError("the peer has left")
+            return answer
+
+    async def _leave(self, scope: trio.CancelScope) -> None:
+        """Cancel a scope when the peer leaves. One that asks for more meanwhile is there."""
+        try:
+            said = await self.stream.socket.recv(1, socket.MSG_PEEK)
+        except OSError:
+            said = b""
+        if not said:
+            scope.cancel()
 
     async def _next_request(self) -> Request | None:
         """Read one request with its body; None when the peer has gone, is too slow, or its place was needed."""
@@ -223,8 +284,8 @@ class _Connection:
             ("Date", formatdate(usegmt=True)),
             ("Server", f"respite/{__version__}"),
             ("Content-Type", response.content_type),
-            ("Content-Length", str(len(response.body))),
-            ("Cache-Control", "no-store"),
+            *(() if response.status in _BODILESS else (("Content-Length", str(len(response.body))),)),
+            ("Cache-Control", response.cache_control),
             ("X-Content-Type-Options", "nosniff"),
             *response.headers,
         ]
@@ -235,7 +296,7 @@ class _Connection:
             h11.Response(status_code=response.status, headers=headers, reason=reason),
             h11.EndOfMessage(),
         ]
-        if not self.is_head:
+        if not self.is_head and response.body:
             events.insert(1, h11.Data(data=response.body))
         await self._write(b"".join(self.http.send(event) or b"" for event in events))
 

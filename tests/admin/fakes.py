@@ -11,7 +11,9 @@ import attrs
 import trio
 
 from proxy.admin.http import Limits, serve_admin
-from proxy.core.stats import MetricFamily, Sample
+from proxy.admin.pushing import Push
+from proxy.core.figures.snapshot import Snapshot
+from proxy.core.figures.stats import MetricFamily, Sample
 from proxy.errors import RemoteError
 from proxy.events.event import Event
 
@@ -100,6 +102,10 @@ class FakeSource:
     async def families(self) -> Iterable[MetricFamily]:
         """Return `metrics`."""
         return self.metrics
+
+    async def snapshot(self) -> Snapshot:
+        """Return `answers` at this moment, with no histograms."""
+        return Snapshot(trio.current_time(), self.answers)
 
     async def explain(self, key: bytes) -> dict[str, Any]:
         """Note the key and echo it."""
@@ -207,14 +213,19 @@ async def read_all(stream: trio.SocketStream) -> bytes:
 
 @asynccontextmanager
 async def running(
-    source: FakeSource | None = None, *, token: str = "", limits: Limits | None = None, url: str = "http://127.0.0.1:0"
+    source: FakeSource | None = None,
+    *,
+    token: str = "",
+    push: Push | None = None,
+    limits: Limits | None = None,
+    url: str = "http://127.0.0.1:0",
 ) -> AsyncIterator[Port]:
     """Serve `source` on a free port for the time of the block, then cancel it."""
     served = source or FakeSource()
     async with trio.open_nursery() as nursery:
 
         async def start(task_status: trio.TaskStatus[str]) -> None:
-            await serve_admin(url, token, served, limits=limits, task_status=task_status)
+            await serve_admin(url, token, served, push=push, limits=limits, task_status=task_status)
 
         yield Port(await nursery.start(start), served)
         nursery.cancel_scope.cancel()

@@ -11,7 +11,7 @@ import trio
 import trio.testing
 
 from proxy.admin.http import Limits, serve_admin
-from proxy.core.stats import MetricFamily, Sample
+from proxy.core.figures.stats import MetricFamily, Sample
 from proxy.errors import ListenError
 from proxy.events.event import Event
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from prometheus_client.parser import text_string_to_metric_families
 
 from proxy.admin.metrics import render_metrics
-from proxy.core.stats import MetricFamily, Sample, Stats
+from proxy.core.figures.stats import MetricFamily, Sample, Stats
 
 
 def _read_back(text: bytes) -> dict[str, tuple[str, str, list[tuple[str, dict[str, str], float]]]]:

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from proxy.admin.routes import ROUTES, Request, Response, respond
+from proxy.admin.answers import Request, Response
+from proxy.admin.routes import ROUTES, Site, respond
 from proxy.errors import RemoteError
 from proxy.events.event import Event
 
@@ -20,7 +21,7 @@ async def _ask(
     line: str, source: FakeSource | None = None, token: str = "", headers: dict[str, str] | None = None
 ) -> Response:
     method, _, target = line.partition(" ")
-    return await respond(Request(method, target, headers or {}), token, source or FakeSource())
+    return await respond(Request(method, target, headers or {}), Site(source or FakeSource(), token))
 
 
 def _json(response: Response) -> Any:
@@ -30,7 +31,7 @@ def _json(response: Response) -> Any:
 
 async def test_respond_index_lists_every_path() -> None:
     """The page for somebody who opens the port in a browser names all there is."""
-    response = await _ask("GET /")
+    response = await _ask("GET /help")
 
     assert response.status == 200
     assert response.content_type.startswith("text/plain")
@@ -178,7 +179,7 @@ async def test_respond_absolute_target_is_read_as_its_path(target: str, status: 
     [None, "", "Bearer", "Bearer ", "Bearer wrong", f"Basic {_TOKEN}", _TOKEN, f"Bearer {_TOKEN}x", "Bearer \xe9\xff"],
 )
 @pytest.mark.parametrize(
-    "line", ["GET /", "GET /stats.json", "POST /drain", "GET /nope", "PUT /metrics", "GET /readyz"]
+    "line", ["GET /help", "GET /stats.json", "POST /drain", "GET /nope", "PUT /metrics", "GET /readyz"]
 )
 async def test_respond_without_the_token_is_refused(line: str, given: str | None) -> None:
     """Where a token is set nobody without it learns anything, not even which paths exist."""
@@ -231,7 +232,7 @@ async def test_respond_foreign_origin_without_a_token_is_refused(origin: str) ->
 
 
 async def _post(body: bytes, source: FakeSource) -> Response:
-    return await respond(Request("POST", "/invalidate", {}, body), "", source)
+    return await respond(Request("POST", "/invalidate", {}, body), Site(source))
 
 
 @pytest.mark.parametrize(
