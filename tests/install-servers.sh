@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Sees to it that what the tests drive is on this machine: Debian's redis-server and rabbitmq-server, and Node with the
-# two Redis clients of e2e/package.json. (The Valkey 9 of the matrix comes with the Python environment.) Costs nothing
-# when all is there.
+# Sees to it that what the tests drive is on this machine: Debian's redis-server and rabbitmq-server, Node with the two
+# Redis clients of e2e/package.json, and Chromium for the dashboard. (The Valkey 9 of the matrix comes with the Python
+# environment.) Costs nothing when all is there.
 set -euo pipefail
 cd "$(dirname "$0")"
 
@@ -19,6 +19,12 @@ fi
 # and as nobody but the tests has asked for it, the next boot shall not start it either.
 if [[ " ${missing[*]-} " == *" rabbitmq-server "* ]]; then
   update-rc.d rabbitmq-server disable >&2 || echo "rabbitmq-server may start at the next boot" >&2
+fi
+
+# Not every distribution has a Chromium that can be installed like this: without one the tests of the dashboard are
+# skipped, and say so. The fonts are for what it draws.
+if ! command -v chromium chromium-browser google-chrome >/dev/null; then
+  ./install-debian.sh chromium fonts-dejavu-core || echo "going on without Chromium: the dashboard is not tested" >&2
 fi
 
 # npm writes the hidden lock file last: it is newer than ours exactly when an installation of ours was finished.

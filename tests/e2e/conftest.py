@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import trustme
 
+from .chromium import NAMES, Browser, find_chromium
 from .servers import OPTIONAL_KINDS, REQUIRED_KINDS, Kind, MissingServerError, Server, TlsFiles, find_kind
 from .targets import Target, is_direct_only, running_pair, running_respite
 
@@ -82,6 +83,16 @@ def target(kind: Kind) -> Iterator[Target]:
             return
         with running_respite({"upstream": {"url": server.url}}) as respite:
             yield Target(server, respite)
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """Run a headless Chromium; without one the test is skipped, with the reason."""
+    path = find_chromium()
+    if path is None:
+        pytest.skip(f"no {NAMES[0]} on the PATH: install Debian's chromium, or run `make test` as root, which does")
+    with Browser(path) as browser:
+        yield browser
 
 
 @pytest.fixture(scope="session")
