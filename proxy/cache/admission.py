@@ -27,14 +27,29 @@ _RETURNED: Final = 0.03
 class Admission:
     """Decide on misses. `mode` may be set at any time."""
 
-    __slots__ = ("_evicted", "_memory", "_never_hit", "_refused", "_returned", "_strict", "mode", "refusals")
+    __slots__ = (
+        *("_evicted", "_memory", "_never_hit", "_refused", "_returned", "_strict"),
+        *("_evicted_before", "_unused_before", "mode", "refusals", "returns"),
+    )
 
     def __init__(self, memory: Memory) -> None:
         self.mode: Mode = "auto"
         self.refusals = 0
+        self.returns = 0  # keys that were refused and came back: a hit lost each
+        self._evicted_before = self._unused_before = 0  # in the rounds that have ended
         self._memory = memory
         self._strict = False
         self._evicted = self._never_hit = self._refused = self._returned = 0
+
+    @property
+    def evictions(self) -> int:
+        """Entries that were evicted."""
+        return self._evicted_before + self._evicted
+
+    @property
+    def evictions_unused(self) -> int:
+        """Entries that were evicted and had never been hit."""
+        return self._unused_before + self._never_hit
 
     @property
     def is_strict(self) -> bool:
@@ -49,6 +64,7 @@ class Admission:
         if how is not None:
             if how == REFUSED:
                 self._returned += 1
+                self.returns += 1
             return True
         self._memory.remember(key, 1, REFUSED)
         self.refusals += 1
@@ -67,4 +83,6 @@ class Admission:
             if not self._strict and self._never_hit > _NEVER_HIT * self._evicted:
                 self._strict = True
                 self._refused = self._returned = 0
+            self._evicted_before += self._evicted
+            self._unused_before += self._never_hit
             self._evicted = self._never_hit = 0

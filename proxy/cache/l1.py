@@ -25,6 +25,7 @@ from typing import Final
 
 from proxy.cache.admission import Admission, Mode
 from proxy.cache.entry import ENTRY_OVERHEAD_BYTES, Entry, Namespace, ReplyEntry, Scope
+from proxy.cache.ghost import Ghosts
 from proxy.cache.journal import EVICTED, Journal
 from proxy.cache.memory import DROPPED, FLAT, STEEP, USES_MAX, Memory
 from proxy.cache.tables import Table
@@ -70,6 +71,7 @@ class L1:
         self.namespaces: dict[Scope, Namespace] = {}
         self.memory = Memory()
         self.admission = Admission(self.memory)
+        self.ghosts: Ghosts | None = None  # set to count what more room would bring
         self._count = 0
         self._tables_bytes = 0
         self._dicts_bytes = 0
@@ -164,6 +166,8 @@ class L1:
         """Forget what an entry replaces and evict until it fits; False if it never will."""
         if size > self._limit:
             return False
+        if self.ghosts is not None and old is None and not hash(entry.key) & self.ghosts.mask:
+            self.ghosts.came(entry.key, id, now)
         most = max(self._limit, self.bytes)
         if old is not None:
             entry.uses = old.uses
@@ -236,6 +240,8 @@ class L1:
     def clear(self) -> int:
         """Drop everything; return how many entries went."""
         dropped = self._count
+        if self.ghosts is not None:
+            self.ghosts.clear()
         for namespace in self.namespaces.values():
             namespace.clear()
         self._count = self._dicts_bytes = self._tables_bytes = self.bytes = 0
@@ -313,6 +319,11 @@ class L1:
             self._count_tables()
         looked_at = next(self._hand) or next(self._hand)
         looked_at.sort(key=worth)
+        if self.ghosts is not None:
+            self.ghosts.fit(self._limit, self._count)
+            for entry in looked_at[:BATCH]:
+                if not hash(entry.key) & self.ghosts.mask:
+                    self.ghosts.went(entry, now)
         for entry in looked_at[:BATCH]:
             self.evictions += 1
             self.admission.evicted(entry.uses)

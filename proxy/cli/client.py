@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import http.client
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, Self
 from urllib.parse import quote
 
@@ -47,6 +47,14 @@ class AdminClient:
     def stats(self) -> dict[str, Any]:
         """Return /stats.json. Raises AdminError."""
         return self._ask("GET", "/stats.json")
+
+    def report(self) -> dict[str, Any]:
+        """Return /report.json. Raises AdminError."""
+        return self._ask("GET", "/report.json")
+
+    def history(self, figures: Sequence[str], *, seconds: int, step: int) -> dict[str, Any]:
+        """Return /history.json of some figures. Raises AdminError."""
+        return self._ask("GET", f"/history.json?figure={','.join(figures)}&seconds={seconds}&step={step}")
 
     def explain(self, key: bytes) -> dict[str, Any]:
         """Return /explain.json for a key of any bytes. Raises AdminError."""

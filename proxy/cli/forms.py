@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import itertools
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -28,6 +29,16 @@ def count(value: object) -> str:
         if abs(value) >= limit:
             return f"{value / limit:.2f} {unit}"
     return f"{value:,.0f}"
+
+
+def brief(value: object) -> str:
+    """Show a whole number in five cells at most, where there is little room."""
+    if not isinstance(value, int | float) or abs(value) < 10_000:
+        return count(value) if not isinstance(value, int | float) else f"{value:.0f}"
+    for limit, unit in ((1e12, "T"), (1e9, "G"), (1e6, "M")):
+        if abs(value) >= limit * 0.9995:
+            return f"{value / limit:.1f}{unit}" if abs(value) < 99.5 * limit else f"{value / limit:.0f}{unit}"
+    return f"{value / 1e3:.0f}k"
 
 
 def rate(value: object) -> str:
@@ -89,10 +100,22 @@ def bar(value: object, width: int) -> Text:
     return Text.assemble(("━" * filled, "cyan"), ("━" * (width - filled), DIM))
 
 
-def spark(values: list[float]) -> Text:
-    """Draw a course: each value against the largest."""
-    top = max(values, default=0.0)
-    return Text("".join(_SPARKS[round(value / top * 7) if top else 0] for value in values), style="cyan")
+def spark(values: Sequence[float | None], width: int) -> Text:
+    """Draw a course in at most `width` cells, each against the largest; what is not known is a gap.
+
+    Where there are more values than cells, a cell is the mean of those that fall into it.
+    """
+    if len(values) > width:
+        edges = [at * len(values) // width for at in range(width + 1)]
+        values = [_mean(values[begin:end]) for begin, end in itertools.pairwise(edges)]
+    top = max((value for value in values if value is not None), default=0.0)
+    cells = (" " if value is None else _SPARKS[round(value / top * 7) if top > 0 else 0] for value in values)
+    return Text("".join(cells), style="cyan")
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None
 
 
 def plain(value: object) -> str:

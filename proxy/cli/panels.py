@@ -8,8 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from rich import box
-from rich.console import Group, RenderableType
+from rich.console import Group
 from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
@@ -33,7 +32,6 @@ from proxy.cli.forms import (
     rate,
     share,
     size,
-    spark,
 )
 
 
@@ -59,20 +57,21 @@ def draw_l1(stats: Mapping[str, Any]) -> Panel:
     return panel(Text.assemble("L1 · ", state), table)
 
 
-def draw_commands(stats: Mapping[str, Any], rates: list[float]) -> Panel:
-    """Draw the sections commands, latency and consistency; `rates` are the commands a second, oldest first."""
+def draw_commands(stats: Mapping[str, Any]) -> Panel:
+    """Draw the sections commands, waited, latency and consistency."""
     commands, latency = get(stats, "commands") or {}, get(stats, "latency") or {}
     table = grid()
-    table.add_row("now", Text(f"{rate(get(commands, 'per_second'))} /s", style="bold"))
+    table.add_row("on average", f"{rate(get(commands, 'per_second'))} /s")
     table.add_row("total", count(get(commands, "total")))
     table.add_row("errors", alarm(get(commands, "errors_total")))
-    for name in ("p50", "p90", "p99"):
+    for name in ("p50", "p99"):
+        table.add_row(f"clients {name}", micros(get(stats, "waited", f"{name}_us")))
         table.add_row(f"upstream {name}", micros(get(latency, f"{name}_us")))
     table.add_row("resident", size(get(stats, "memory", "rss_bytes")))
     consistency = get(stats, "consistency") or {}
     table.add_row("hits verified", count(get(consistency, "verified_total")))
     table.add_row("of them stale", alarm(get(consistency, "stale_total")))
-    return panel(Text("Commands"), Group(table, spark(rates)))
+    return panel(Text("Since the start"), table)
 
 
 def draw_values(stats: Mapping[str, Any]) -> Panel:
@@ -172,29 +171,3 @@ def draw_clients(stats: Mapping[str, Any]) -> Panel:
     style = GOOD if serving == len(workers) else BAD
     about = (f"{serving} of {len(workers)} workers serve", style)
     return panel(Text.assemble("Clients · ", about, f", {restarts} restarts"), table)
-
-
-def draw_links(stats: Mapping[str, Any], max_links: int) -> RenderableType:
-    """Draw the section links, the fullest first."""
-    links = [link for link in get(stats, "links") or [] if isinstance(link, Mapping)]
-    # The fullest first: what is stuck is seen without scrolling.
-    links.sort(key=lambda link: -(get(link, "outstanding") or 0))
-    table = Table(box=box.SIMPLE_HEAD, expand=True, show_edge=False, header_style=DIM, border_style=DIM)
-    for name in ("link", "kind", "state", "user"):
-        table.add_column(name)
-    for name in ("db", "resp", "owed", "to send"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for link in links[:max_links]:
-        state = plain(get(link, "state"))
-        table.add_row(
-            *(Text(plain(get(link, name))) for name in ("id", "kind")),
-            Text(state, style=STATE_STYLES.get(state, BAD)),
-            *(Text(plain(get(link, name))) for name in ("user", "db", "protocol")),
-            count(get(link, "outstanding")),
-            size(get(link, "outbox_bytes")),
-        )
-    if not links:
-        return Text(" no links to the upstream", style=DIM)
-    if (more := len(links) - max_links) <= 0:
-        return table
-    return Group(table, Text(f" and {more} more; `respite stats --json` lists all", style=DIM))

@@ -1,14 +1,14 @@
 """What the CLI draws: the figures of `respite stats`, the facts of `respite explain`.
 
-Made for 80 columns and up. A figure that a proxy of another version does not send is shown as `-`: drawing never fails
-for what an answer lacks. What stands in each panel is `panels`', how a figure looks `forms`'.
+Made for 80 columns by 24 lines and up: what matters most stands first, and more of it is shown where there is more
+room. A figure that a proxy of another version does not send is shown as `-`: drawing never fails for what an answer
+lacks. What stands where is `overview`'s, `tables`' and `panels`'; how a figure looks `forms`'.
 """
 
 from __future__ import annotations
 
 import sys
-from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Final, Self
 
 import attrs
@@ -17,14 +17,17 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from proxy.cli.forms import BAD, DIM, duration, get, plain, size, version
-from proxy.cli.panels import draw_clients, draw_commands, draw_events, draw_l1, draw_links, draw_upstream, draw_values
+from proxy.cli.forms import BAD, duration, get, plain, size, version
+from proxy.cli.overview import View, draw_head, draw_overview, draw_status
+from proxy.cli.panels import draw_clients, draw_commands, draw_events, draw_l1, draw_upstream, draw_values
+from proxy.cli.tables import draw_counted, draw_links, draw_tuning
 
 _SHOWN_LINKS: Final = 12
-# Of the terminal's lines: what stands above the links, their head, the note below them, and one for an error.
-_LINES_BESIDE_LINKS: Final = 23
-_LINES_OF_VALUES: Final = 8
-_LINES_OF_EVENTS: Final = 8
+_SHOWN_ROWS: Final = 10
+_TALL: Final = 40  # lines from which the tables and the overview are shown in full
+_SMALL_ROWS: Final = 5
+_SMALL_FIGURES: Final = 8
+_LINKS_BESIDE: Final = 3  # lines of the table of links besides its rows: head, rule, and how many more there are
 
 
 def make_console() -> Console:
@@ -42,7 +45,6 @@ class Screen:
     has_shown: bool = False
     _console: Console = attrs.field(factory=make_console)
     _live: Live = attrs.field(init=False)
-    _rates: deque[float] = attrs.field(factory=lambda: deque(maxlen=33))
     _last: RenderableType = ""
 
     def __attrs_post_init__(self) -> None:
@@ -58,14 +60,11 @@ class Screen:
             self._live.stop()
             self._console.print(self._last)  # the other screen is gone: leave the last figures to be read
 
-    def show(self, stats: Mapping[str, Any]) -> None:
+    def show(self, view: View) -> None:
         """Draw new figures."""
-        self._rates.append(float(get(stats, "commands", "per_second") or 0.0))
         self.has_shown = True
-        beside = _LINES_BESIDE_LINKS + (_LINES_OF_VALUES if get(stats, "values", "enabled") else 0)
-        beside += _LINES_OF_EVENTS if _has_events(stats) else 0
-        links = max(1, self._console.height - beside) if self._console.is_terminal else _SHOWN_LINKS
-        self._last = draw_stats(stats, self.url, rates=self._rates, max_links=links)
+        height = self._console.height if self._console.is_terminal else None
+        self._last = draw_stats(view, self.url, self._console, height)
         self._draw(self._last)
 
     def show_lost(self, reason: str) -> None:
@@ -79,27 +78,45 @@ class Screen:
             self._console.print(frame)
 
 
-def draw_stats(
-    stats: Mapping[str, Any], url: str, *, rates: Iterable[float] = (), max_links: int = _SHOWN_LINKS
-) -> RenderableType:
-    """Draw /stats.json; `rates` are the commands a second of the last redraws, oldest first."""
-    head = Table.grid(expand=True, padding=(0, 1))
-    head.add_column()
-    head.add_column(justify="right", no_wrap=True)
-    title = Text.assemble(("Respite", "bold"), f" {plain(get(stats, 'version'))}")
-    head.add_row(title, Text(f"{url}  up {duration(get(stats, 'uptime_s'))}", style=DIM))
+def draw_stats(view: View, url: str, console: Console, height: int | None = None) -> RenderableType:
+    """Draw all of a view, as wide as the console; of what does not fit into `height` lines, what matters most."""
+    if height is None:
+        return Group(*_blocks(view, url, console.width, is_small=False), draw_links(view.stats, _SHOWN_LINKS))
+    left = height
+    chosen: list[RenderableType] = []
+    for block in _blocks(view, url, console.width, is_small=height < _TALL):
+        lines = len(console.render_lines(block, pad=False))
+        if lines <= left:
+            chosen.append(block)
+            left -= lines
+    if left > _LINKS_BESIDE:
+        chosen.append(draw_links(view.stats, left - _LINKS_BESIDE))
+    return Group(*chosen)
 
+
+def _blocks(view: View, url: str, width: int, *, is_small: bool) -> Iterator[RenderableType]:
+    """Yield what can be drawn, in the order in which it is, which is that of its weight."""
+    stats = view.stats
+    yield draw_head(view, url)
+    yield draw_overview(view, width, **({"most": _SMALL_FIGURES} if is_small else {}))
+    yield draw_status(view, width)
+    counted = draw_counted(stats, _SMALL_ROWS if is_small else _SHOWN_ROWS)
+    if counted is not None:
+        yield counted
+    tuning = draw_tuning(stats)
+    if tuning is not None:
+        yield tuning
     body = Table.grid(expand=True)
     body.add_column(ratio=1)
     body.add_column(ratio=1)
-    body.add_row(draw_l1(stats), draw_commands(stats, list(rates)))
-    values = [draw_values(stats)] if get(stats, "values", "enabled") else []
-    events = [draw_events(stats)] if _has_events(stats) else []
-    return Group(head, body, *values, *events, draw_upstream(stats), draw_clients(stats), draw_links(stats, max_links))
-
-
-def _has_events(stats: Mapping[str, Any]) -> bool:
-    return get(stats, "events", "state") not in (None, "off")
+    body.add_row(draw_l1(stats), draw_commands(stats))
+    yield body
+    if get(stats, "values", "enabled"):
+        yield draw_values(stats)
+    if get(stats, "events", "state") not in (None, "off"):
+        yield draw_events(stats)
+    yield draw_upstream(stats)
+    yield draw_clients(stats)
 
 
 def draw_facts(facts: Mapping[str, Any]) -> RenderableType:

@@ -98,3 +98,23 @@ def test_always_learns_for_a_later_auto_but_refuses_nothing() -> None:
     assert admission.admits(b"k")
     admission.mode = "auto"
     assert not admission.admits(b"j")
+
+
+def test_admission_counts_what_was_evicted_and_never_hit_over_all_rounds() -> None:
+    """The figures that tuning looks at go on when `auto` begins to count anew, and do not depend on the mode."""
+    admission = Admission(Memory())
+    admission.mode = "always"
+    for number in range(3000):
+        admission.evicted(1 if number % 3 else 2)
+
+    assert (admission.evictions, admission.evictions_unused) == (3000, 2000)
+
+
+def test_admission_counts_keys_that_were_kept_out_and_came_back() -> None:
+    """Each is a hit lost."""
+    admission = Admission(Memory())
+    admission.mode = "second_read"
+    for key in (b"a", b"b", b"a", b"c", b"c"):
+        admission.admits(key)
+
+    assert (admission.refusals, admission.returns) == (3, 2)

@@ -10,6 +10,7 @@ import pytest
 import trio
 
 from proxy.admin.http import serve_admin
+from proxy.admin.routes import MonitorSource
 
 from ..admin.fakes import FakeSource
 
@@ -31,14 +32,14 @@ def serve() -> Iterator[Serve]:
     """Give a function that serves a source, with a token or not, and returns the URL; all end with the test."""
     stops: list[Callable[[], None]] = []
 
-    def start(source: FakeSource, token: str = "") -> str:
+    def start(source: FakeSource, token: str = "", monitor: MonitorSource | None = None) -> str:
         started: queue.Queue[tuple[str, trio.lowlevel.TrioToken, trio.CancelScope]] = queue.Queue()
 
         async def main() -> None:
             async with trio.open_nursery() as nursery:
 
                 async def run(task_status: trio.TaskStatus[str]) -> None:
-                    await serve_admin("http://127.0.0.1:0", token, source, task_status=task_status)
+                    await serve_admin("http://127.0.0.1:0", token, source, monitor=monitor, task_status=task_status)
 
                 url = await nursery.start(run)
                 started.put((url, trio.lowlevel.current_trio_token(), nursery.cancel_scope))

@@ -120,6 +120,19 @@ def test_drain_begins_the_end(serve: Serve) -> None:
     assert json.loads(type_in("drain", "--json", "--admin", url).stdout) == {"draining": True}
 
 
+def test_drain_when_idle_waits_no_longer_than_it_is_told(serve: Serve) -> None:
+    """Clients that stay are drained when the time is over; a time that is none is wrong usage."""
+    drained = threading.Event()
+    url = serve(FakeSource(on_drain=drained.set))  # 42 clients, for ever
+
+    result = type_in("drain", "--when-idle", "300ms", "--admin", url)
+
+    assert result.exit_code == 0
+    assert drained.wait(_DEADLINE_S)
+    wrong = type_in("drain", "--when-idle", "soon", "--admin", url)
+    assert (wrong.exit_code, "a time is a number and one of" in wrong.stderr) == (2, True)
+
+
 @pytest.mark.parametrize(
     "words",
     [

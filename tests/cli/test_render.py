@@ -1,4 +1,4 @@
-"""What is drawn: numbers as people say them, panels that fit, and answers that lack something."""
+"""What is drawn: panels that fit, and answers that lack something."""
 
 from __future__ import annotations
 
@@ -10,19 +10,30 @@ from typing import Any
 import pytest
 from rich.console import Console, RenderableType
 
-from proxy.cli.forms import bar, count, duration, micros, rate, share, size, spark, version
+from proxy.cli.overview import View
 from proxy.cli.render import draw_facts, draw_stats
 
 from ..admin.fakes import STATS
+from .views import full_view
 
 _URL = "http://127.0.0.1:6390"
 
 
 def _text(drawing: RenderableType, width: int = 80) -> str:
-    console = Console(file=io.StringIO(), width=width, color_system=None, highlight=False)
+    console = _console(width)
     console.print(drawing)
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue()
+
+
+def _console(width: int) -> Console:
+    return Console(file=io.StringIO(), width=width, color_system=None, highlight=False)
+
+
+def _drawn(view: View | Mapping[str, Any], width: int = 80, height: int | None = None) -> str:
+    """Return what `respite stats` draws, of a whole view or of /stats.json alone."""
+    whole = view if isinstance(view, View) else View(view)
+    return _text(draw_stats(whole, _URL, _console(width), height), width)
 
 
 def _with(**changes: Mapping[str, Any]) -> dict[str, Any]:
@@ -32,77 +43,9 @@ def _with(**changes: Mapping[str, Any]) -> dict[str, Any]:
     return stats
 
 
-@pytest.mark.parametrize(
-    ("value", "text"),
-    [
-        (0, "0"),
-        (999_999, "999,999"),
-        (1_234_567, "1.23 M"),
-        (2.5e9, "2.50 G"),
-        (3e12, "3.00 T"),
-        (None, "-"),
-        ("x", "-"),
-    ],
-)
-def test_count_is_full_up_to_six_digits(value: object, text: str) -> None:
-    """Counts are read in full while they can be."""
-    assert count(value) == text
-
-
-@pytest.mark.parametrize(("value", "text"), [(0, "0"), (0.5, "0.5"), (12.4, "12"), (12345.6, "12,346"), (None, "-")])
-def test_rate_shows_a_trickle(value: object, text: str) -> None:
-    """Half a command a second is not none."""
-    assert rate(value) == text
-
-
-@pytest.mark.parametrize(
-    ("value", "text"),
-    [
-        (0, "0 B"),
-        (1023, "1023 B"),
-        (1024, "1.0 KiB"),
-        (64 << 20, "64.0 MiB"),
-        (3 << 30, "3.0 GiB"),
-        (2 << 40, "2.0 TiB"),
-    ],
-)
-def test_size_is_in_units_of_the_configuration(value: int, text: str) -> None:
-    """Sizes look as they are configured."""
-    assert size(value) == text
-
-
-@pytest.mark.parametrize(("value", "text"), [(0, "0 µs"), (999, "999 µs"), (1250, "1.2 ms"), (3.2e6, "3.2 s")])
-def test_micros_is_in_the_unit_people_say(value: float, text: str) -> None:
-    """Latencies have three digits at most."""
-    assert micros(value) == text
-
-
-@pytest.mark.parametrize(("value", "text"), [(59.9, "59s"), (61, "1m 1s"), (8040, "2h 14m"), (90000, "1d 1h")])
-def test_duration_has_its_two_largest_units(value: float, text: str) -> None:
-    """Uptimes are short."""
-    assert duration(value) == text
-
-
-@pytest.mark.parametrize("show", [count, rate, size, micros, duration, share])
-def test_number_that_is_missing_is_a_dash(show: Any) -> None:
-    """What a proxy does not send is shown as missing, not as zero."""
-    assert show(None) == "-"
-
-
-def test_bar_is_always_as_wide_as_asked() -> None:
-    """A share out of range, or none, fills or empties the bar and never breaks the frame."""
-    assert {len(bar(value, 12)) for value in (-1, 0, 0.5, 1, 7, None)} == {12}
-
-
-def test_spark_is_drawn_against_the_largest() -> None:
-    """The largest value is a full block, nothing is the lowest."""
-    assert spark([0.0, 5.0, 10.0]).plain == "▁▅█"
-    assert spark([0.0, 0.0]).plain == "▁▁"
-
-
 def test_draw_stats_shows_every_figure_within_80_columns() -> None:
     """All that the issue asks for is on the screen, and no line is wider than it."""
-    text = _text(draw_stats(STATS, _URL))
+    text = _drawn(STATS)
 
     for words in (
         "87.4 %",  # hit rate
@@ -132,7 +75,7 @@ def test_draw_stats_of_several_workers_says_how_many_serve() -> None:
     """A worker that is being replaced is seen at a glance."""
     workers = [{"state": "serving", "restarts": 2}, {"state": "starting", "restarts": 1}]
 
-    assert "Clients · 1 of 2 workers serve, 3 restarts" in _text(draw_stats(STATS | {"workers": workers}, _URL))
+    assert "Clients · 1 of 2 workers serve, 3 restarts" in _drawn(STATS | {"workers": workers})
 
 
 @pytest.mark.parametrize(
@@ -149,7 +92,7 @@ def test_draw_stats_of_several_workers_says_how_many_serve() -> None:
 )
 def test_draw_stats_says_what_is_not_well(changes: dict[str, Any], words: str) -> None:
     """A state that matters is written out, not only coloured."""
-    assert words in _text(draw_stats(_with(**changes), _URL))
+    assert words in _drawn(_with(**changes))
 
 
 @pytest.mark.parametrize(
@@ -157,19 +100,106 @@ def test_draw_stats_says_what_is_not_well(changes: dict[str, Any], words: str) -
 )
 def test_draw_stats_of_an_answer_that_lacks_things_is_drawn(stats: dict[str, Any]) -> None:
     """A proxy of another version is shown as far as it goes."""
-    assert "Respite" in _text(draw_stats(stats, _URL))
+    assert "Respite" in _drawn(stats)
 
 
 def test_draw_stats_with_many_links_shows_the_fullest_and_counts_the_rest() -> None:
-    """What is stuck is on the screen, whatever its number."""
+    """What is stuck is on the screen, whatever its number; the links fill what room is left."""
     links = [STATS["links"][1] | {"id": n, "outstanding": n} for n in range(300)]
 
-    text = _text(draw_stats(STATS | {"links": links}, _URL, max_links=5))
+    lines = _drawn(STATS | {"links": links}, height=48).splitlines()
+    shown = [line for line in lines if " data " in line]
 
-    assert "299" in text
-    assert "295" in text
-    assert " 294 " not in text
-    assert "and 295 more" in text
+    assert len(lines) == 48
+    assert [line.split()[0] for line in shown] == [str(299 - at) for at in range(len(shown))]
+    assert f"and {300 - len(shown)} more" in lines[-1]
+
+
+def test_draw_stats_fits_the_smallest_terminal_with_what_matters_most() -> None:
+    """80 by 24: is it well and why not, the figures, where they are going, who is there, what is busy."""
+    lines = _drawn(full_view(), 80, 24).splitlines()
+
+    assert len(lines) <= 24
+    assert max(map(len, lines)) <= 80
+    text = "\n".join(lines)
+    for words in (
+        "● degraded",
+        "! broker down: connection refused",
+        "! hit rate low: 81.2 %",
+        "↘ falls 3 points an hour",
+        "↗ grows, full in 12 minutes",
+        "↗ number of clients rises 20 % an hour",
+        "45,678",
+        "3.1 ms",
+        "0.12 %",
+        "subscribers 7",
+        "broker reconnecting",
+        "tuning apply",
+        "class-0",
+        "HGETALL",
+    ):
+        assert words in text, words
+    assert text.count("broker down") == 1  # the alert says what the reason says
+
+
+@pytest.mark.parametrize(("width", "height"), [(80, 24), (100, 30), (120, 50), (200, 100), (80, 12), (80, 8)])
+def test_draw_stats_is_never_taller_or_wider_than_the_terminal(width: int, height: int) -> None:
+    """Whatever there is to show, the frame fits."""
+    lines = _drawn(full_view(), width, height).splitlines()
+
+    assert len(lines) <= height
+    assert max(map(len, lines)) <= width
+
+
+def test_draw_stats_shows_more_where_there_is_more_room() -> None:
+    """What does not fit into a small terminal comes with a larger one; nothing that was there goes."""
+    small, large = (_drawn(full_view(), 80, height) for height in (24, 90))
+
+    for words in ("Tuning · apply", "L1 · serving", "Values", "Events · reconnecting", "Upstream · up", "invalidation"):
+        assert words not in small
+        assert words in large
+    assert "5 of 14" in small
+    assert "10 of 14" in large
+
+
+def test_draw_stats_draws_tuning_with_its_last_steps() -> None:
+    """What is not as configured, what is suggested, what came of the last steps, what more room would bring."""
+    text = _drawn(full_view(), 160)
+
+    for words in (
+        "Tuning · apply · 4 steps, 2 kept, 1 undone",
+        "l1.max_bytes trying: 64MiB → 80MiB  with 80MiB, 1.2%",
+        "ttl.hot suggested: 5m → 375s  as a test",
+        "0s ago kept l1.max_bytes 63MiB → 64MiB  hit rate +3.00 points, expected hit rate +2.00 points",
+        "1.25x +1.2%, 1.5x +2.1%, 2x +3.0%",
+    ):
+        assert words in text, words
+    assert "l1.admit" not in text
+    assert "60MiB" not in text  # the fourth step from the end
+    assert "Tuning" not in _drawn(full_view(tuning={"mode": "off"}), 160)
+    assert "nothing to change so far" in _drawn(full_view(tuning={"mode": "suggest"}))
+
+
+def test_draw_stats_without_a_report_has_the_figures_since_the_start() -> None:
+    """A proxy of another version has no report, and is shown as far as it goes."""
+    text = _drawn(STATS, 80, 24)
+
+    assert "─ Now ─" in text
+    assert "87.4 %" in text
+    assert "●" not in text
+
+
+@pytest.mark.parametrize(
+    "report",
+    [
+        {"overall": None},
+        {"overall": {"health": "odd", "reasons": "x", "alerts": [7], "trends": {"a": 1}, "figures": {"hit_rate": "x"}}},
+        {"overall": {"figures": {"hit_rate": None}, "trends": [{}], "alerts": [{"state": "on"}]}},
+    ],
+)
+def test_draw_stats_of_an_odd_report_does_not_fail(report: dict[str, Any]) -> None:
+    """What is not as expected is a dash, or left out."""
+    assert "Respite" in _drawn(View(STATS, report, {"hit_rate": [None, None]}), 80, 24)
 
 
 @pytest.mark.parametrize("name", ["[red]x[/red]", "x\x1b[2Jy"])
@@ -181,9 +211,9 @@ def test_draw_stats_name_of_a_peer_is_text(name: str) -> None:
     stats["version"] = name
     stats["links"] = [dict.fromkeys(("id", "kind", "db", "user", "protocol", "state"), name)]
 
-    text = _text(draw_stats(stats, _URL), width=200)
+    text = _drawn(stats, width=200)
 
-    assert text.count(name.replace("\x1b", r"\x1b")) == 14
+    assert text.count(name.replace("\x1b", r"\x1b")) == 18
     assert "\x1b" not in text
 
 
@@ -236,13 +266,13 @@ _VALUES = {
 
 def test_draw_stats_shows_values_where_classes_ask_for_them() -> None:
     """What the value layer saves and what it is busy with has a panel, but only if there is such a layer."""
-    drawn = _text(draw_stats(_with(values=_VALUES), _URL))
+    drawn = _drawn(_with(values=_VALUES))
 
     assert max(map(len, drawn.splitlines())) == 80
     for words in ("memory saved  50.0 %", "1.0 GiB", "512.0 MiB", "40.0 %", "10 of 1,000", "dictionaries  2"):
         assert words in drawn
-    assert "memory saved" not in _text(draw_stats(_with(values=_VALUES | {"enabled": False}), _URL))
-    assert "memory saved" not in _text(draw_stats(STATS, _URL))
+    assert "memory saved" not in _drawn(_with(values=_VALUES | {"enabled": False}))
+    assert "memory saved" not in _drawn(STATS)
 
 
 @pytest.mark.parametrize(
@@ -250,7 +280,7 @@ def test_draw_stats_shows_values_where_classes_ask_for_them() -> None:
 )
 def test_draw_stats_of_values_of_another_version_does_not_fail(lacking: dict[str, Any]) -> None:
     """What is not sent, or is something else, is a dash."""
-    assert "memory saved" in _text(draw_stats(_with(values={"enabled": True} | lacking), _URL))
+    assert "memory saved" in _drawn(_with(values={"enabled": True} | lacking))
 
 
 _EVENTS = {
@@ -268,35 +298,20 @@ _EVENTS = {
 
 def test_draw_stats_shows_events_where_there_is_a_broker() -> None:
     """What the broker brings, and what became of it, has a panel, but only if a broker is configured."""
-    drawn = _text(draw_stats(_with(events=_EVENTS), _URL))
+    drawn = _drawn(_with(events=_EVENTS))
 
     assert max(map(len, drawn.splitlines())) == 80
     for words in ("Events · up", "amqp://mq:5672//", "1,200", "0.1 %", "17 in the queue, 4 here", "1m 15s", "4.2 ms"):
         assert words in drawn
-    assert "Events" not in _text(draw_stats(_with(events={"state": "off"}), _URL))
-    assert "Events" not in _text(draw_stats(STATS, _URL))
+    assert "Events" not in _drawn(_with(events={"state": "off"}))
+    assert "Events" not in _drawn(STATS)
 
 
 def test_draw_stats_says_why_no_events_come() -> None:
     """A broker that refuses is news, with its words."""
     events = {"state": "misconfigured", "why": "queue 'q' is there with other arguments"}
 
-    assert "queue 'q' is there with other arguments" in _text(draw_stats(_with(events=events), _URL))
-
-
-@pytest.mark.parametrize(
-    ("value", "text"),
-    [
-        (0, "0"),
-        (None, "-"),
-        (1732272000000 << 16, "113526177792000000, of 2024-11-22 10:40:00.000 UTC"),
-        (1 << 200, str(1 << 200)),
-        (-1, "-1"),
-    ],
-)
-def test_version_shows_the_moment_it_stands_for(value: object, text: str) -> None:
-    """Nobody reads a moment from 48 of 64 bits."""
-    assert version(value) == text
+    assert "queue 'q' is there with other arguments" in _drawn(_with(events=events))
 
 
 def test_draw_facts_says_units_of_large_numbers() -> None:
