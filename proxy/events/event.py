@@ -21,6 +21,7 @@ NUMBER_END: Final = 1 << 53
 """`db` and `seq` are below: larger numbers are not the same to every reader of JSON, nor to Lua."""
 
 _LONGEST_MISSPELT: Final = 16
+_TRACE_MOST: Final = 128  # characters; the form of today has 55, and one of tomorrow may have more
 
 
 class EventError(ValueError):
@@ -53,6 +54,8 @@ class Event:
     """When it was published, in milliseconds since 1970, where that is known."""
     then_publish: tuple[str, ...] = ()
     """Push channels to be told besides the keys' own."""
+    trace: str = ""
+    """The traceparent that came with it, as it was written, "" for none. Source: W3C Trace Context."""
 
 
 def parse_event(body: bytes) -> Event:
@@ -101,6 +104,13 @@ def event_of(event: object, *, message_id: str = "", publisher: str = "", at_ms:
         _number(event, "seq"),
         at_ms if said_at_ms is None else said_at_ms,
     )
+
+
+def with_trace(event: Event, traceparent: object) -> Event:
+    """Return an event as part of the trace that a header names; what is none, or absurdly long, is let be."""
+    if not isinstance(traceparent, str) or not 0 < len(traceparent) <= _TRACE_MOST:
+        return event
+    return attrs.evolve(event, trace=traceparent)
 
 
 @lru_cache(maxsize=1024)

@@ -20,7 +20,7 @@ import attrs
 from proxy.config.event_templates import EventTemplate
 from proxy.config.model import EventRule
 from proxy.events.cloudevents import CloudEvent, cloud_event_of
-from proxy.events.event import EVENT_FIELDS, Event, EventError, event_of
+from proxy.events.event import EVENT_FIELDS, Event, EventError, event_of, with_trace
 from proxy.events.message import Message
 from proxy.events.payload import read_json, unpack
 from proxy.events.templates import NAMES_MAX, Source, Unreadable, expand
@@ -91,11 +91,12 @@ class Mapper:
             around = _Around(message.routing_key, message.headers, message.message_id, "", message.published_at_ms)
             event, taken_for = self._taken(body, around)
         else:
-            event, taken_for = self._taken(cloud.data, _around(cloud, message))
+            around = _around(cloud, message)
+            event, taken_for = self._taken(cloud.data, around)
             taken_for = f"CloudEvent, {taken_for}"
         if len(event.keys) + len(event.patterns) + len(event.tags) > NAMES_MAX:
             raise EventError(f"it names more than {NAMES_MAX} keys, patterns and tags; send it in parts")
-        return event, taken_for
+        return with_trace(event, around.headers.get("traceparent")), taken_for
 
     def _taken(self, body: object | Unreadable, around: _Around) -> tuple[Event, str]:
         fields = body if isinstance(body, dict) else {}
