@@ -104,12 +104,19 @@ class Rig:
             end(server.process)
         shutil.rmtree(self._home, ignore_errors=True)
 
-    def redis(self, name: str, *, max_clients: int = 1000) -> Server:
-        """Start a redis-server that persists nothing."""
+    def redis(self, name: str, *, max_clients: int = 1000, keeps: bool = False) -> Server:
+        """Start a redis-server; it persists nothing, unless it `keeps` its data over `restart`."""
         port = free_port()
         options = {"port": port, "bind": "127.0.0.1", "dir": self._home, "maxclients": max_clients, "tcp-backlog": 4096}
         flags = [part for key, value in options.items() for part in (f"--{key}", str(value))]
-        return self._start(name, port, ["redis-server", *flags, "--save", "", "--appendonly", "no"])
+        return self._start(name, port, ["redis-server", *flags, "--save", "", "--appendonly", "yes" if keeps else "no"])
+
+    def restart(self, server: Server) -> Server:
+        """Kill a server as a crash would, start it again on its port, and return once it answers."""
+        server.process.kill()
+        server.process.wait()
+        self._running.remove(server)
+        return self._start(server.name, server.port, list(map(str, server.process.args)))  # type: ignore[arg-type]
 
     def twemproxy(self, upstream: Server) -> Server:
         """Start nutcracker with its defaults: one upstream connection, mbufs of 16 KiB."""

@@ -7,26 +7,27 @@ reload SIGHUP, `respite reload`, POST /reload: the file is read again; a wrong o
 
 from __future__ import annotations
 
+import os
 import secrets
 import signal
 import sys
 import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator
-from contextlib import contextmanager
-from typing import Any, Final
+from contextlib import closing, contextmanager
+from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
 from proxy import __version__
-from proxy.admin.http import serve_admin
 from proxy.amqp.change_families import change_families
 from proxy.amqp.families import families
 from proxy.amqp.relay import Relay
 from proxy.amqp.service import EventService
 from proxy.config.model import Endpoint, Settings
 from proxy.config.reload import Changes, compare, merge_live
+from proxy.core.figures.snapshot import Snapshot
+from proxy.core.figures.stats import Histogram, MetricFamily
 from proxy.core.respite_values import value_facts
-from proxy.core.stats import Histogram, MetricFamily
 from proxy.embedded import Embedded
 from proxy.errors import ConfigError, EmbeddedError, ListenError, RemoteError
 from proxy.events.event import Event
@@ -37,8 +38,14 @@ from proxy.events.sink import Failed, Sink
 from proxy.log import configure, get_logger
 from proxy.net.event_sink import make_event_sink
 from proxy.net.invalidator import ask
+from proxy.net.pulse import Pulse
+from proxy.net.service_manager import ServiceManager
 from proxy.net.worker import Worker
+from proxy.outlook import Outlook
 from proxy.values.scripts import facts
+
+if TYPE_CHECKING:
+    from proxy.otel.telemetry import Telemetry
 
 DRAIN_S: Final = 30.0  # how long what runs may take to finish after SIGTERM
 log = get_logger("app")
@@ -46,11 +53,14 @@ log = get_logger("app")
 
 def run(settings: Settings, reload: Callable[[], Settings]) -> int:
     """Run the proxy until it is told to stop; return the exit code. `reload` reads the configuration again."""
+    manager = ServiceManager.of(os.environ)
 
     async def main(upstream: Endpoint) -> int:
         worker = Worker(settings, upstream)
         try:
-            return await _main(App(worker, settings, reload, make_event_sink(worker)))
+            app = App(worker, settings, reload, make_event_sink(worker))
+            app.manager = manager
+            return await _main(app)
         finally:
             for listener in worker.listeners:  # those that were bound and never ran, too
                 listener.close()
@@ -97,6 +107,9 @@ class App:
         """`sink` makes events true in both tiers; `consumes`: whether this process, of several, takes the broker's."""
         self.worker = worker
         self.settings = settings
+        self.telemetry = telemetry_of(settings)
+        if self.telemetry is not None:
+            sink = self.telemetry.traced(sink)
         self._sink = sink
         self._events: EventService | None = None
         if settings.amqp.urls:
@@ -108,6 +121,8 @@ class App:
             self._relay = show_changes(worker, settings, relays=consumes)
         self.started = False  # the start line has been printed
         self.stopping = trio.Event()
+        self.manager = ServiceManager()  # by default nobody is told
+        self.outlook: Outlook | None = None  # of several workers, the parent has it
         self._reload = reload
 
     async def ready(self) -> tuple[bool, str]:
@@ -120,12 +135,16 @@ class App:
     async def stats(self) -> dict[str, Any]:
         """Return the body of /stats.json."""
         self.worker.reactor.enter()
-        return self.worker.report("")
+        return {**self.worker.report(""), **(self.outlook.report() if self.outlook is not None else {})}
 
     async def families(self) -> Iterable[MetricFamily]:
         """Return all metrics."""
         self.worker.reactor.enter()
-        return self.worker.families()
+        return [*self.worker.families(), *(self.outlook.families() if self.outlook is not None else ())]
+
+    async def snapshot(self) -> Snapshot:
+        """Return everything at this moment."""
+        return Snapshot(trio.current_time(), await self.stats(), self.worker.stats.histograms())
 
     async def explain(self, key: bytes) -> dict[str, Any]:
         """Return what is known about a key, and what the database of the upstream URL holds of it."""
@@ -166,6 +185,10 @@ class App:
 
     async def reload(self) -> dict[str, Any]:
         """Read the configuration again and apply what can be applied; a wrong one changes nothing."""
+        with self.manager.reloading():
+            return self._read_again()
+
+    def _read_again(self) -> dict[str, Any]:
         try:
             settings = self._reload()
         except ConfigError as exc:
@@ -175,6 +198,12 @@ class App:
         changes = self.take(settings)
         log.info("reloaded", applied=list(changes.live), needs_restart=list(changes.restart))
         return {"applied": list(changes.live), "needs_restart": list(changes.restart), "problems": []}
+
+    async def watch(self) -> None:
+        """Feed the watchdog of whoever started us, as long as the reactor turns."""
+        if self.manager.watchdog_s:
+            with closing(Pulse(self.worker.reactor)) as pulse:
+                await self.manager.watch(pulse.beat)
 
     async def reload_for(self, then: Callable[[dict[str, Any]], None]) -> None:
         """Reload, and hand a client of ours what came of it."""
@@ -192,10 +221,21 @@ class App:
         self.worker.reactor.flush()
         if self._events is not None:
             self._events.mapper = Mapper(settings.events)
+        if self.outlook is not None:
+            self.outlook.take(settings)
         if "log.level" in changes.live:
             configure(settings.log.level, settings.log.format)
         self.settings = settings
         return changes
+
+
+def telemetry_of(settings: Settings) -> Telemetry | None:
+    """Return what tells a collector of figures and traces, if one is configured."""
+    if not settings.otel.endpoint:
+        return None
+    from proxy.otel.telemetry import Telemetry  # noqa: PLC0415 - brings OpenTelemetry along
+
+    return Telemetry(settings.otel)
 
 
 def make_event_service(worker: Worker, settings: Settings, sink: Sink) -> EventService:
@@ -233,17 +273,24 @@ async def _main(app: App) -> int:
         await nursery.start(_signals, app, nursery.cancel_scope)
         app.worker.on_reload = lambda then: nursery.start_soon(app.reload_for, then)
         urls = await nursery.start(app.worker.run)
-        listen = app.settings.listen
-        admin = "none"
-        if listen.admin:
-            admin = await nursery.start(serve_admin, listen.admin, listen.admin_token, app) or listen.admin
+        app.outlook = outlook = Outlook(app, app.settings, app.worker.endpoint, app.worker.reactor)
+        admin = await nursery.start(outlook.run)
         consuming = await nursery.start(app.consume)
         endpoint = app.worker.endpoint
         app.started = True
-        print(start_line(urls, admin, endpoint), flush=True)
+        line = start_line(urls, admin, endpoint)
+        print(line, flush=True)
+        app.manager.ready(line)
+        nursery.start_soon(app.watch)
+        if app.telemetry is not None:
+            nursery.start_soon(app.telemetry.run, app)
         await app.stopping.wait()
+        app.manager.stopping()
+        outlook.stop()
         consuming.cancel()
         await app.worker.drain(DRAIN_S)
+        if app.telemetry is not None:
+            await app.telemetry.close(app)
         nursery.cancel_scope.cancel()
     return 0
 
@@ -272,15 +319,17 @@ def _sigterm_as_interrupt() -> Iterator[None]:
 async def _signals(
     app: App, scope: trio.CancelScope, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
 ) -> None:
-    """Turn signals into what they mean. The second one to stop ends everything at once."""
+    """Turn signals into what they mean. The second one to stop ends everything at once; a drain asked for is none."""
+    is_told = False
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
         task_status.started()
         async for number in signals:
             if number == signal.SIGHUP:
                 await app.reload()
-            elif app.stopping.is_set() or not app.started:
+            elif is_told or not app.started:
                 scope.cancel()
                 return
             else:
+                is_told = True
                 log.info("stopping", signal=signal.Signals(number).name)
                 app.stopping.set()

@@ -1,7 +1,7 @@
 """The layers of `proxy/`: imports point one way, and the outside world is touched in the outer layers only.
 
     errors, log <- {config, wire} <- {values, tls} <- {cache, events} <- core
-        <- {net, amqp, admin, embedded} <- app <- supervisor <- cli
+        <- {net, amqp, admin, otel, embedded} <- outlook <- app <- supervisor <- cli
 
 Everything up to and with core is plain synchronous Python that is handed `now`: no socket, no clock, no event loop.
 """
@@ -32,11 +32,13 @@ RANKS = {
     "net": 6,
     "amqp": 6,
     "admin": 6,
+    "otel": 6,
     "embedded": 6,
-    "app": 7,
-    "supervisor": 8,
-    "cli": 9,
-    "__main__": 10,
+    "outlook": 7,
+    "app": 8,
+    "supervisor": 9,
+    "cli": 10,
+    "__main__": 11,
 }
 OUTSIDE_WORLD = {
     *("asyncio", "http", "multiprocessing", "select", "selectors", "signal", "socket", "socketserver", "ssl"),
@@ -45,7 +47,7 @@ OUTSIDE_WORLD = {
 DYNAMIC = "importlib.import_module"
 EVERYTHING = frozenset(OUTSIDE_WORLD)
 MAY_TOUCH = {
-    **dict.fromkeys(("net", "amqp", "admin", "app", "supervisor"), EVERYTHING),
+    **dict.fromkeys(("net", "amqp", "admin", "otel", "outlook", "app", "supervisor"), EVERYTHING),
     # Reads certificates.
     "tls": frozenset({"ssl"}),
     # Runs a server as a child: starts it, waits until it answers, stops it.

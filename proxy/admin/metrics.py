@@ -14,7 +14,7 @@ import attrs
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import Metric
 
-from proxy.core.stats import MetricFamily
+from proxy.core.figures.stats import MetricFamily
 
 # What `generate_latest` writes in every version of the library we allow; its own constant names another one since 0.22.
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
-from proxy.core.stats import MetricFamily, Sample
+from proxy.core.figures.stats import MetricFamily, Sample
 
 _COUNTERS: Final = {
     "announced_total": ("respite_changes_announced", "Writes whose notice entered the outbox with them."),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from proxy.core.stats import Histogram, MetricFamily, Sample
+from proxy.core.figures.stats import Histogram, MetricFamily, Sample
 from proxy.events.figures import EventFigures
 
 _COUNTERS: Final = {

@@ -7,27 +7,25 @@ commands that need it, so that `respite check` in a script starts in a blink.
 
 from __future__ import annotations
 
-import json
 import os
-import time
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import click
 
 from proxy import __version__
 from proxy.cli.client import AdminClient
+from proxy.cli.completion import completion
 from proxy.cli.dlq import dlq
+from proxy.cli.drain import drain
 from proxy.cli.events import events
 from proxy.cli.options import FAILED, WRONG, config_option, json_option, print_json, with_admin
+from proxy.cli.stats import stats
 from proxy.cli.values import invalidate, unwrap
 from proxy.config.load import find_config, load_settings
 from proxy.config.model import Settings
 from proxy.errors import ConfigError, RespiteError
 from proxy.values.advice import warnings
-
-# Fast enough to watch a change happen, slow enough to read.
-_REDRAW_S: Final = 1.0
 
 
 class _Respite(click.Group):
@@ -153,28 +151,6 @@ def check(ctx: click.Context, *, config_path: Path | None, as_json: bool) -> Non
 
 
 @cli.command()
-@click.option("--watch", is_flag=True, help="Redraw every second until Ctrl-C; with --json, print a line a second.")
-@json_option
-@with_admin
-def stats(client: AdminClient, *, watch: bool, as_json: bool) -> None:
-    """Show how the proxy is doing.
-
-    Hit rate, latency, errors, memory, clients, the upstream and the links to it.
-    """
-    if watch:
-        try:
-            _watch_json(client) if as_json else _watch(client)
-        except KeyboardInterrupt:  # how a watch ends
-            return
-    elif as_json:
-        print_json(client.stats())
-    else:
-        from proxy.cli import render  # noqa: PLC0415 - brings rich along
-
-        render.make_console().print(render.draw_stats(client.stats(), client.url))
-
-
-@cli.command()
 @click.argument("key")
 @json_option
 @with_admin
@@ -213,51 +189,18 @@ def reload(ctx: click.Context, *, client: AdminClient, as_json: bool) -> None:
     ctx.exit(WRONG if problems else 0)
 
 
-@cli.command()
-@json_option
-@with_admin
-def drain(client: AdminClient, *, as_json: bool) -> None:
-    """Have the proxy finish what runs, then exit.
-
-    It takes no more clients from now on. Returns at once.
-    """
-    answer = client.drain()
-    if as_json:
-        print_json(answer)
-    else:
-        click.echo(f"{client.url} is draining; it exits when its clients are done")
-
-
+cli.add_command(stats)
 cli.add_command(invalidate)
 cli.add_command(unwrap)
 cli.add_command(events)
 cli.add_command(dlq)
+cli.add_command(drain)
+cli.add_command(completion)
 
 
 def main() -> None:
     """Run the command line and leave with its exit code."""
     cli(prog_name="respite")
-
-
-def _watch_json(client: AdminClient) -> None:
-    while True:
-        click.echo(json.dumps(client.stats()))
-        time.sleep(_REDRAW_S)
-
-
-def _watch(client: AdminClient) -> None:
-    from proxy.cli import render  # noqa: PLC0415 - brings rich along
-
-    with render.Screen(client.url) as screen:
-        while True:
-            try:
-                screen.show(client.stats())
-            except RespiteError as exc:
-                # A restart is the very moment somebody watches; the first failure of all is a wrong address.
-                if not screen.has_shown:
-                    raise
-                screen.show_lost(str(exc))
-            time.sleep(_REDRAW_S)
 
 
 def _problem_list(error: ConfigError) -> str:

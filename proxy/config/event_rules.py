@@ -79,7 +79,7 @@ EVENTS: Final = Tables(
             "then_publish",
             event_kinds.channel(),
             "",
-            "Set to a channel that is told of the event, once there are push channels, besides those of its keys.",
+            "Set to a push channel that is told of the event besides those of its keys.",
         ),
     ),
     agreements=(

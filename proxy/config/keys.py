@@ -11,11 +11,15 @@ from __future__ import annotations
 from typing import Final
 
 from proxy.config import kinds
+from proxy.config.alerts import ALERTS, METRICS
 from proxy.config.classes import CLASSES
 from proxy.config.event_rules import EVENTS
 from proxy.config.key import Key, Tables
 from proxy.config.kinds import Kind
+from proxy.config.push import PUSH
 from proxy.config.sides import SIDES
+from proxy.config.telemetry import OTEL
+from proxy.config.tuning import TUNING
 
 _KIB = 1 << 10
 _GIB = 1 << 30
@@ -191,6 +195,7 @@ KEYS: Final[tuple[Key, ...]] = (
         "lz4",
         "Set to \"zstd\" to save more memory for more time; needs pip install 'respite-proxy[zstd]' on every host.",
     ),
+    *PUSH,
     _key(
         "log.level",
         kinds.choice("debug", "info", "warning", "error"),
@@ -218,14 +223,14 @@ KEYS: Final[tuple[Key, ...]] = (
         "Add for events that name no keys themselves; the first rule whose routing_key takes one says what it means.",
         field="events",
     ),
-)
-
-# Known to the documentation, not built yet: refused with words of their own, never ignored and never "unknown".
-LATER: Final[frozenset[str]] = frozenset(
-    {
-        "push",
-        "metrics",
+    *METRICS,
+    _key(
         "alert",
-        "tuning",
-    }
+        ALERTS,
+        [],
+        "Add to be told of more, or of what is told anyway in another way; the alerts of README.md are always there.",
+        field="alerts",
+    ),
+    *TUNING,
+    *OTEL,
 )

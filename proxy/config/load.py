@@ -18,22 +18,26 @@ from pathlib import Path
 from typing import Any, Final
 
 from proxy.config.key import Tables
-from proxy.config.keys import KEYS, LATER
+from proxy.config.keys import KEYS
 from proxy.config.model import (
     L1,
     Amqp,
     Compression,
     Listen,
     Log,
+    Metrics,
+    Otel,
+    Push,
     Retry,
     Rollout,
     Settings,
     TlsClient,
     TlsServer,
     Ttl,
+    Tuning,
     Upstream,
 )
-from proxy.config.problems import Written, no_such_key, not_yet, shorten, wrong_value
+from proxy.config.problems import Written, no_such_key, shorten, wrong_value
 from proxy.config.rules import RULES
 from proxy.config.tables import read_tables
 from proxy.errors import ConfigError, Problem
@@ -145,8 +149,8 @@ def _flatten(document: Mapping[str, Any], problems: list[Problem], prefix: str =
 
 
 def _stranger(path: str, value: object) -> Problem:
-    """Describe a key that no table of ours knows: one that comes later, or one that nobody ever heard of."""
-    return not_yet(path, value) if path in LATER else no_such_key(path, value, _known_paths())
+    """Describe a key that no table of ours knows."""
+    return no_such_key(path, value, _known_paths())
 
 
 def _known_paths() -> list[str]:
@@ -172,7 +176,12 @@ def _build(values: Mapping[str, Any]) -> Settings:
         rollout=Rollout(**below("rollout")),
         ttl=Ttl(**below("ttl")),
         compression=Compression(**below("compression")),
+        push=Push(**below("push")),
         log=Log(**below("log")),
         classes=values["classes"],
         events=values["events"],
+        metrics=Metrics(**below("metrics")),
+        alerts=values["alerts"],
+        tuning=Tuning(**below("tuning")),
+        otel=Otel(**below("otel")),
     )

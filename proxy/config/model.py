@@ -10,27 +10,36 @@ from typing import Literal
 
 import attrs
 
+from proxy.config.alert_conditions import Condition, Notify
 from proxy.config.endpoint import AmqpEndpoint, Endpoint, parse_endpoint
 from proxy.config.event_templates import EventTemplate
 
 __all__ = [
     "L1",
+    "AlertRule",
     "Amqp",
     "AmqpEndpoint",
     "ClassSettings",
     "Compression",
+    "Condition",
     "Endpoint",
     "EventRule",
     "EventTemplate",
     "Listen",
     "Log",
+    "Metrics",
+    "Notify",
+    "Otel",
     "ProxyUser",
+    "Push",
+    "PushToken",
     "Retry",
     "Rollout",
     "Settings",
     "TlsClient",
     "TlsServer",
     "Ttl",
+    "Tuning",
     "Upstream",
     "parse_endpoint",
 ]
@@ -249,6 +258,83 @@ class EventRule:
 
 
 @attrs.frozen
+class Metrics:
+    """Figures over time: for how long they are kept, and who hears of alerts whose rule does not say so.
+
+    `queue_full_at` is the most events that the queue holds, 0 where it has no bound or nobody knows.
+    """
+
+    history_s: float
+    queue_full_at: int
+    notify: tuple[Notify, ...]
+
+
+@attrs.frozen
+class AlertRule:
+    """One [[alert]] as it was written; what it leaves open, a default of the same name or `config.alerts` says.
+
+    `clear` is where it ends, as written; None is a margin beyond the bound. `notify` None is that of [metrics].
+    """
+
+    name: str
+    when: Condition | None = None
+    for_s: float | None = None
+    clear: str | None = None
+    notify: tuple[Notify, ...] | None = None
+    enabled: bool = True
+
+
+@attrs.frozen
+class PushToken:
+    """Somebody who may listen, and do nothing else, to channels that one of the globs `channels` takes."""
+
+    token: str = attrs.field(repr=False)
+    channels: tuple[str, ...]
+
+
+@attrs.frozen
+class Push:
+    """Telling clients what has changed. `max_subscribers` 0 turns it off; `origins` are foreign pages that may listen.
+
+    Clients that poll are told to come back between `poll_min_s` and `poll_max_s`; `buffer_bytes` of messages are kept
+    for those who lag or come back.
+    """
+
+    max_subscribers: int
+    heartbeat_s: float
+    poll_min_s: float
+    poll_max_s: float
+    buffer_bytes: int
+    tokens: tuple[PushToken, ...]
+    origins: tuple[str, ...]
+
+
+@attrs.frozen
+class Tuning:
+    """Whether settings are changed by what is measured, and how far.
+
+    `mode` "suggest" only says what it would do. L1 gets at most `max_l1_bytes`, or l1.max_bytes where that is more.
+    What is compressed begins between `min_compress_bytes` and `max_compress_bytes`. ttl.window, ttl.hot and ttl.cold
+    become at most `max_ttl_factor` times, at least that part of, what they are set to.
+    """
+
+    mode: Literal["off", "suggest", "apply"]
+    max_l1_bytes: int
+    min_compress_bytes: int
+    max_compress_bytes: int
+    max_ttl_factor: float
+
+
+@attrs.frozen
+class Otel:
+    """Where figures go by OpenTelemetry's protocol, "" for nowhere, and how often; `traces` is a share from 0 to 1."""
+
+    endpoint: str
+    interval_s: float
+    traces: float
+
+
+@attrs.frozen
 class Settings:
     """The whole configuration. Of `classes`, the first that takes a key has it; so have `events` a routing key."""
 
@@ -259,6 +345,11 @@ class Settings:
     rollout: Rollout
     ttl: Ttl
     compression: Compression
+    push: Push
     log: Log
     classes: tuple[ClassSettings, ...]
     events: tuple[EventRule, ...]
+    metrics: Metrics
+    alerts: tuple[AlertRule, ...]
+    tuning: Tuning
+    otel: Otel

@@ -6,14 +6,14 @@ with what is wrong, or "". The loader skips a rule when one of its keys is wrong
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from typing import Final
 
 import attrs
 
 from proxy.config.endpoint import Endpoint, is_loopback, parse_admin_url
-from proxy.config.model import Settings
+from proxy.config.model import Notify, Settings
 from proxy.config.topics import takes_all_of
 from proxy.config.units import format_bytes, format_seconds
 
@@ -167,6 +167,21 @@ def _first_retry_after_the_last(settings: Settings) -> str:
     return f"at most amqp.retry.max ({format_seconds(retry.max_s)})" if retry.first_s > retry.max_s else ""
 
 
+def _alerts_without_broker(settings: Settings) -> str:
+    return _without_broker(settings, [one for rule in settings.alerts for one in rule.notify or ()])
+
+
+def _notices_without_broker(settings: Settings) -> str:
+    return _without_broker(settings, settings.metrics.notify)
+
+
+def _without_broker(settings: Settings, notify: Sequence[Notify]) -> str:
+    keys = [one.target for one in notify if one.kind == "amqp"]
+    if not keys or settings.amqp.urls:
+        return ""
+    return f"{keys[0]!r} is a routing key, and amqp.url names no broker to publish it at"
+
+
 def _event_out_of_reach(settings: Settings) -> str:
     for number, rule in enumerate(settings.events):
         for above in settings.events[:number]:
@@ -190,10 +205,33 @@ def _hot_before_warm(settings: Settings) -> str:
     return f"at most ttl.hot_above ({hot})" if settings.ttl.warm_above > hot else ""
 
 
+def _poll_least_above_most(settings: Settings) -> str:
+    push = settings.push
+    return f"at most push.poll_max ({format_seconds(push.poll_max_s)})" if push.poll_min_s > push.poll_max_s else ""
+
+
+def _push_token_is_the_admin_token(settings: Settings) -> str:
+    admin = settings.listen.admin_token
+    is_taken = admin and any(one.token == admin for one in settings.push.tokens)
+    return "one of them is listen.admin_token, which may do everything" if is_taken else ""
+
+
+def _compress_bounds_crossed(settings: Settings) -> str:
+    most = settings.tuning.max_compress_bytes
+    is_crossed = settings.tuning.min_compress_bytes > most
+    return f"at most tuning.max_compress_bytes ({format_bytes(most)})" if is_crossed else ""
+
+
 def _zstd_not_installed(settings: Settings) -> str:
     if settings.compression.codec != "zstd" or find_spec("zstandard") is not None:
         return ""
     return "'zstd' needs a package that is not installed: pip install 'respite-proxy[zstd]'"
+
+
+def _otel_not_installed(settings: Settings) -> str:
+    if not settings.otel.endpoint or find_spec("opentelemetry") is not None:
+        return ""
+    return "it needs packages that are not installed: pip install 'respite-proxy[otel]'"
 
 
 _LISTEN_TLS = ("listen.tls.cert", "listen.tls.key", "listen.tls.ca", "listen.tls.require_client_cert")
@@ -222,7 +260,13 @@ RULES: Final[tuple[Rule, ...]] = (
     Rule(("amqp.publish_changes", "amqp.url"), _changes_without_broker),
     Rule(("amqp.retry.first", "amqp.retry.max"), _first_retry_after_the_last),
     Rule(("event",), _event_out_of_reach),
+    Rule(("metrics.notify", "amqp.url"), _notices_without_broker),
+    Rule(("alert", "amqp.url"), _alerts_without_broker),
     Rule(("l1.max_value_bytes", "l1.max_bytes", "listen.workers"), _value_larger_than_l1),
     Rule(("ttl.warm_above", "ttl.hot_above"), _hot_before_warm),
+    Rule(("push.poll_min", "push.poll_max"), _poll_least_above_most),
+    Rule(("push.tokens", "listen.admin_token"), _push_token_is_the_admin_token),
     Rule(("compression.codec",), _zstd_not_installed),
+    Rule(("tuning.min_compress_bytes", "tuning.max_compress_bytes"), _compress_bounds_crossed),
+    Rule(("otel.endpoint",), _otel_not_installed),
 )

@@ -16,13 +16,13 @@ from typing import Final
 
 from proxy.core.downstream import Downstream, Services
 from proxy.core.engine import Engine
+from proxy.core.figures.stats import Stats
 from proxy.core.notices import Notices
 from proxy.core.pinned_commands import PinnedCommands
 from proxy.core.reads import Reads
 from proxy.core.session_commands import SessionCommands
 from proxy.core.shadow import shadow
 from proxy.core.slots import EffectSlot, Slot, WriteAllSlot, WriteSlot
-from proxy.core.stats import Stats
 from proxy.core.value_commands import ValueCommands, Way
 from proxy.core.value_slots import WholeSlot
 from proxy.core.values import ALL, NONE, READ, SEAL, Values

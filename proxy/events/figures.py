@@ -15,7 +15,7 @@ State = Literal["off", "connecting", "up", "misconfigured"]
 
 
 class Durations(Protocol):
-    """A histogram of durations in seconds; `core.stats.Histogram` is one."""
+    """A histogram of durations in seconds; `core.figures.stats.Histogram` is one."""
 
     count: int
 

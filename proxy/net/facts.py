@@ -1,6 +1,6 @@
 """What a worker tells of itself to the report: its upstream, its links, its memory.
 
-Only looks; `core.report` makes figures of it.
+Only looks; `core.figures.report` makes figures of it.
 """
 
 from __future__ import annotations
@@ -9,7 +9,10 @@ import time
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
-from proxy.core.stats import MetricFamily
+from proxy.core.figures.hottest import Hottest
+from proxy.core.figures.report import build_report, gauges, named_histograms
+from proxy.core.figures.stats import Histogram, MetricFamily
+from proxy.core.figures.tally_report import LinkKind, link_fields, tally_families
 from proxy.net.process import resident_bytes
 
 if TYPE_CHECKING:
@@ -17,16 +20,27 @@ if TYPE_CHECKING:
 
 
 class Facts:
-    """`core.report.Reported` of a worker."""
+    """`core.figures.report.Reported` of a worker."""
 
     def __init__(self, worker: Worker) -> None:
         self._worker = worker
         self.stats = worker.stats
         self.engine = worker.engine
         self.tracking = worker.tracking
+        self.hottest = Hottest(worker.engine)
         # Who hears the broker's events says what became of them; here, nobody does.
         self.event_facts: Callable[[], dict[str, Any]] = lambda: {"state": "off"}
         self.event_families: Callable[[], Iterable[MetricFamily]] = lambda: ()
+
+    def families(self) -> list[MetricFamily]:
+        """Return what is counted, measured, and told of the broker."""
+        measured = gauges(build_report(self))
+        counted = tally_families(self.engine.tally, self.link_kinds())
+        return [*self.stats.families(), *measured, *counted, *self.event_families()]
+
+    def histograms(self) -> dict[str, Histogram]:
+        """Return the present state of every histogram, by its name."""
+        return named_histograms(self)
 
     def upstream_facts(self) -> dict[str, Any]:
         """Return url, state, server and why it is not up."""
@@ -53,6 +67,7 @@ class Facts:
                 "tracked": link.tracked,
                 "outstanding": len(link.fifo),
                 "outbox_bytes": link.unsent_bytes,
+                **link_fields(link.counted()),
             }
             for scope, group in self._worker.links.groups.items()
             for number, link in enumerate(group.links)
@@ -68,10 +83,42 @@ class Facts:
                 "tracked": False,
                 "outstanding": len(link.fifo),
                 "outbox_bytes": link.unsent_bytes,
+                **link_fields(link.counted()),
             }
             for link in self._worker.pool.links
         ]
+        control = self._worker.control
+        kind = control.counted()
+        rows.append(
+            {
+                "id": "invalidation",
+                "kind": "invalidation",
+                "db": 0,
+                "user": "",
+                "protocol": 3 if control.is_resp3 else 2,
+                "state": "up" if control.is_up else "down",
+                "tracked": self.tracking.may_cache,
+                "outstanding": kind.outstanding,
+                "outbox_bytes": kind.outbox_bytes,
+                **link_fields(kind.figures),
+            }
+        )
         return rows
+
+    def link_kinds(self) -> dict[str, LinkKind]:
+        """Return how the links of each kind stand, and what was counted of them, those that ended included."""
+        kinds = {"data": LinkKind(), "pinned": LinkKind()}
+        for kind, ended in self.stats.ended_links.items():
+            kinds[kind].figures.add(ended)
+        groups = self._worker.links.groups.values()
+        for link in (*(link for group in groups for link in group.links), *self._worker.pool.links):
+            found = kinds[link.kind]
+            found.up += link.connected
+            found.outstanding += len(link.fifo)
+            found.outbox_bytes += link.unsent_bytes
+            found.figures.add(link.counted())
+        kinds["invalidation"] = self._worker.control.counted()
+        return kinds
 
     def value_facts(self) -> dict[str, Any]:
         """Return what was done to values."""

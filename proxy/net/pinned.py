@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Final, Protocol
 import attrs
 import trio
 
+from proxy.core.figures.stats import Stats
 from proxy.core.pinning import MESSAGES, Pinning, push_kind
 from proxy.core.session import Identity, Session
 from proxy.core.slots import Client, Slot
-from proxy.core.stats import Stats
 from proxy.errors import PINNED_EXHAUSTED, UPSTREAM_UNAVAILABLE, HandshakeError, RemoteError
 from proxy.net.dial import Upstream, open_stream
 from proxy.net.link import Link

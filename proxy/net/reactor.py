@@ -139,6 +139,7 @@ class Reactor:
         self._owners: dict[int, Owner] = {}
         self._poller = poller or make_poller()
         engine.now = clock()
+        engine.tally.clock = self.time
 
     def add(self, fd: int, owner: Owner, mask: int = READ) -> None:
         """Watch a socket for its owner."""
@@ -161,6 +162,10 @@ class Reactor:
         if now >= self.tracking.serve_until:
             self.engine.suspend()
         return now
+
+    def time(self) -> float:
+        """Return the time now, not that of this wake-up."""
+        return self.clock()
 
     def hurry(self, seconds: float) -> None:
         """Let other trio tasks run without a pause for so long: they have as much to do as the sockets here."""

@@ -66,6 +66,9 @@ class Timers:
                 client.kill("it stopped reading a large reply")
         worker.engine.end_lingering()
         worker.touch_hot_keys()
+        worker.facts.hottest.turn()
+        worker.engine.tally.tick()
+        worker.tuning.tick()
         worker.engine.recomputes.tick(now)
         while self._unmarked and all(slot.reply is not None for slot in self._unmarked[0]):
             self._unmarked.pop(0)

@@ -16,9 +16,9 @@ import trio
 
 from proxy.cache.entry import Namespace, Scope
 from proxy.core.engine import Engine
+from proxy.core.figures.stats import Stats
 from proxy.core.session import Identity
 from proxy.core.slots import CallSlot, Slot
-from proxy.core.stats import Stats
 from proxy.core.tracking import Tracking
 from proxy.errors import UPSTREAM_UNAVAILABLE, HandshakeError, RemoteError
 from proxy.log import get_logger

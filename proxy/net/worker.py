@@ -19,13 +19,14 @@ from proxy.cache.l1 import L1
 from proxy.config.model import Endpoint, Settings
 from proxy.core.downstream import Host
 from proxy.core.engine import Engine
+from proxy.core.figures.report import build_report, explain_key
+from proxy.core.figures.stats import MetricFamily, Stats
 from proxy.core.pipeline import Pipeline
 from proxy.core.policy import Policy
-from proxy.core.report import build_report, explain_key, gauges
 from proxy.core.session import Identity, Session, Sessions
 from proxy.core.slots import Slot
-from proxy.core.stats import MetricFamily, Stats
 from proxy.core.tracking import Tracking
+from proxy.core.tuning import Tuning, make_tuners
 from proxy.core.warming import Warmer
 from proxy.errors import TOO_MANY_CLIENTS
 from proxy.log import get_logger
@@ -108,13 +109,14 @@ class Worker:
         self.links.on_refused = self._refused
         self.value_layer = ValueLayer(self)
         self.values = self.value_layer.values
-        self.invalidate = self.value_layer.invalidator.invalidate
+        self.invalidate = self.value_layer.invalidator.invalidate_as_event
         self.facts = Facts(self)
+        self.tuning = Tuning(self.engine, self.values, make_tuners(), self.apply)
         self.apply(settings)
 
     def apply(self, settings: Settings) -> None:
         """Take the settings that may change while running."""
-        self.settings = settings
+        settings = self.settings = self.tuning.take(settings)
         listen = settings.listen
         self.limits = Limits(listen.max_bulk_bytes, listen.max_request_bytes)
         self.output_limit = listen.output_buffer_limit_bytes
@@ -144,6 +146,7 @@ class Worker:
         if (policy.classes, policy.scope) != (self._policy.classes, self._policy.scope):
             self._policy = policy
             self.engine.policy = policy if policy.is_needed else None
+            self.engine.tally.name_classes(policy.rules)
             self.engine.flush()
             self.control.lose("the classes were changed")
         self.value_layer.apply(self.settings, self._policy.rules)
@@ -364,7 +367,7 @@ class Worker:
 
     def report(self, section: str) -> dict[str, Any]:
         """Return the figures of `stats.json`, or one section of them (empty when there is no such)."""
-        report = build_report(self.facts)
+        report = {**build_report(self.facts), "tuning": self.tuning.report()}
         if not section:
             return report
         part = report.get(section, {})
@@ -372,7 +375,7 @@ class Worker:
 
     def explain(self, key: bytes) -> dict[str, Any]:
         """Return what is known about a key."""
-        return {**explain_key(self.engine, key), **self.value_layer.explain(key)}
+        return {**explain_key(self.engine, key), **self.value_layer.explain(key), "tuning": self.tuning.explain(key)}
 
     def clear_l1(self) -> int:
         """Drop everything in L1; return how many entries went."""
@@ -382,7 +385,7 @@ class Worker:
 
     def families(self) -> list[MetricFamily]:
         """Return all metrics."""
-        return [*self.stats.families(), *gauges(build_report(self.facts)), *self.facts.event_families()]
+        return [*self.facts.families(), *self.tuning.families()]
 
 
 def _address(stream: Stream, *, peer: bool) -> str:

@@ -88,6 +88,8 @@ async def _work(channel: Channel, duties: Duties, nursery: trio.Nursery) -> None
     consuming.cancel()
     log.info("stopping", worker=job.index)
     await worker.drain(DRAIN_S)
+    if app.telemetry is not None:  # its figures are the parent's to send
+        await app.telemetry.close()
 
 
 def _build(job: Job) -> Worker:

@@ -24,7 +24,7 @@ import attrs
 import trio
 
 from proxy.app import DRAIN_S
-from proxy.core.merge import Figures, retire
+from proxy.core.figures.merge import Figures, retire
 from proxy.errors import ListenError, RemoteError
 from proxy.log import get_logger
 from proxy.net.backoff import Backoff

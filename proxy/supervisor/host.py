@@ -13,16 +13,20 @@ import trio
 
 from proxy.config.model import Settings
 from proxy.config.reload import compare, merge_live
-from proxy.core.merge import Figures, join_facts, join_families, join_reports, retire
+from proxy.core.figures.merge import Figures, join_facts, join_families, join_named, join_reports, known_by, retire
+from proxy.core.figures.snapshot import Snapshot
+from proxy.core.figures.stats import MetricFamily, Sample
 from proxy.core.session import Filters
-from proxy.core.stats import MetricFamily, Sample
 from proxy.errors import ConfigError, RemoteError
 from proxy.events.event import Event
 from proxy.log import configure, get_logger
 from proxy.net.process import resident_bytes
+from proxy.net.service_manager import ServiceManager
+from proxy.outlook import Outlook
 from proxy.supervisor.channel import Handler, NoAnswerError
 from proxy.supervisor.fleet import Child, Fleet, Seat
 from proxy.supervisor.shares import share_of
+from proxy.supervisor.watching import feel_all
 
 _PARENT: Final = -1  # the index of the parent's own figures: it is no worker
 log = get_logger("supervisor")
@@ -31,9 +35,12 @@ log = get_logger("supervisor")
 class Host:
     """The whole host, as the admin port and the workers see it."""
 
-    def __init__(self, settings: Settings, read: Callable[[], Settings]) -> None:
+    def __init__(self, settings: Settings, read: Callable[[], Settings], manager: ServiceManager | None = None) -> None:
+        """`read` reads the configuration again; `manager` is whoever started us and wants to hear."""
         self.settings = settings
+        self.manager = manager or ServiceManager()
         self.fleet: Fleet
+        self.outlook: Outlook | None = None
         self.has_started = False  # the start line has been printed
         self.stopping = trio.Event()
         self._read = read
@@ -70,20 +77,29 @@ class Host:
 
     async def stats(self) -> dict[str, Any]:
         """Return the body of /stats.json: one proxy's, and a row for each worker."""
-        fresh, others = await self._figures()
+        return dict((await self.snapshot()).report)
+
+    async def snapshot(self) -> Snapshot:
+        """Return everything at this moment, joined."""
+        fresh, others = await self._figures("report")
+        now = trio.current_time()
         reports = {one.index: one.report for one in fresh}
-        return {
-            **join_reports([*fresh, *others], uptime_s=trio.current_time() - self._started_at),
+        report = {
+            **join_reports([*fresh, *others], uptime_s=now - self._started_at),
             "workers": [_row(seat, reports.get(seat.index, {})) for seat in self.fleet.seats],
+            **(self.outlook.report() if self.outlook is not None else {}),
         }
+        histograms = join_named([one.histograms for one in [*fresh, *others]])
+        return Snapshot(now, report, {name: one for name, one in histograms.items() if "/" not in name})
 
     async def families(self) -> Iterable[MetricFamily]:
         """Return all metrics, joined, and those about the workers."""
-        fresh, others = await self._figures()
+        fresh, others = await self._figures("figures")
         restarts = sum(seat.restarts for seat in self.fleet.seats)
         serving = sum(child.urls is not None for child in self.fleet.children())
         return [
             *join_families(one.families for one in [*fresh, *others]),
+            *(self.outlook.families() if self.outlook is not None else ()),
             MetricFamily("respite_workers", "gauge", "Worker processes that serve.", (Sample("", {}, float(serving)),)),
             MetricFamily(
                 "respite_worker_restarts",
@@ -117,6 +133,10 @@ class Host:
 
     async def reload(self) -> dict[str, Any]:
         """Read the configuration again and have every worker apply it; a wrong one changes nothing."""
+        with self.manager.reloading():
+            return await self._read_again()
+
+    async def _read_again(self) -> dict[str, Any]:
         async with self._reloading:
             try:
                 settings = self._read()
@@ -128,6 +148,8 @@ class Host:
             self.settings = merge_live(self.settings, settings)
             if "log.level" in changes.live:
                 configure(self.settings.log.level, self.settings.log.format)
+            if self.outlook is not None:
+                self.outlook.take(self.settings)
             count = len(self.fleet.seats)
             _, refused = await self._ask_each(
                 "apply", lambda index: (share_of(self.settings, index, count),), starting=True
@@ -138,6 +160,10 @@ class Host:
                 "needs_restart": list(changes.restart),
                 "problems": [f"worker {index} has not applied it: {why}" for index, why in refused.items()],
             }
+
+    async def watch(self) -> None:
+        """Feed the watchdog of whoever started us, as long as every worker turns or is replaced."""
+        await self.manager.watch(lambda: feel_all(self.fleet, self.manager.patience_s))
 
     def drain(self) -> None:
         """Stop taking clients, finish what runs, exit."""
@@ -168,9 +194,9 @@ class Host:
 
     # -- within ------------------------------------------------------------------------------------------------------
 
-    async def _figures(self) -> tuple[list[Figures], list[Figures]]:
+    async def _figures(self, question: str) -> tuple[list[Figures], list[Figures]]:
         """Ask all for their figures; return them, and what counts besides: of the dead, of the silent, and our own."""
-        answers = await self._ask("figures")
+        answers = await self._ask(question)
         fresh: list[Figures] = []
         others = [Figures(_PARENT, {"memory": {"rss_bytes": resident_bytes()}}, (_own_memory(),))]
         for seat in self.fleet.seats:
@@ -205,7 +231,7 @@ class Host:
                 refused[index] = str(exc)
             else:
                 if isinstance(answers[index], Figures):
-                    child.figures = answers[index]
+                    child.figures = known_by(answers[index], child.figures)
 
         async with trio.open_nursery() as nursery:
             for seat in self.fleet.seats:

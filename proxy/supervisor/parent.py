@@ -6,15 +6,17 @@ stop   first SIGTERM or SIGINT: addresses close, workers finish with their clien
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import AsyncIterator, Callable
 
 import trio
 
-from proxy.admin.http import serve_admin
-from proxy.app import launch, start_line
+from proxy.app import launch, start_line, telemetry_of
 from proxy.config.model import Endpoint, Settings
 from proxy.log import get_logger
+from proxy.net.service_manager import ServiceManager
+from proxy.outlook import Outlook
 from proxy.supervisor.addresses import Addresses
 from proxy.supervisor.child import Job
 from proxy.supervisor.fleet import Fleet
@@ -26,15 +28,15 @@ log = get_logger("supervisor")
 
 def run(settings: Settings, reload: Callable[[], Settings]) -> int:
     """Run `listen.workers` processes until told to stop; return the exit code. `reload` reads the configuration."""
+    manager = ServiceManager.of(os.environ)
 
     async def main(upstream: Endpoint) -> int:
-        return await _main(settings, reload, upstream)
+        return await _main(Host(settings, reload, manager), settings, upstream)
 
     return launch(settings, main)
 
 
-async def _main(settings: Settings, reload: Callable[[], Settings], upstream: Endpoint) -> int:
-    host = Host(settings, reload)
+async def _main(host: Host, settings: Settings, upstream: Endpoint) -> int:
     addresses = Addresses()
     count = settings.listen.workers
 
@@ -49,14 +51,24 @@ async def _main(settings: Settings, reload: Callable[[], Settings], upstream: En
                 nursery.start_soon(_obey, signals, host, nursery.cancel_scope)
                 addresses.open(settings.listen.urls)
                 urls = await nursery.start(fleet.run)
-                admin = settings.listen.admin
-                if admin:
-                    admin = await nursery.start(serve_admin, admin, settings.listen.admin_token, host)
+                host.outlook = outlook = Outlook(host, settings, upstream)
+                admin = await nursery.start(outlook.run)
                 host.has_started = True
-                print(start_line(urls, admin or "none", upstream), flush=True)
+                line = start_line(urls, admin, upstream)
+                print(line, flush=True)
+                host.manager.ready(line)
+                nursery.start_soon(host.watch)
+                telemetry = telemetry_of(settings)
+                if telemetry is not None:
+                    nursery.start_soon(telemetry.run, host)
                 await host.stopping.wait()
+                host.manager.stopping()
+                outlook.stop()
                 addresses.close()
-                await fleet.drain()
+                async with trio.open_nursery() as ending:
+                    ending.start_soon(fleet.drain)
+                    if telemetry is not None:  # of the workers' last seconds nothing is told
+                        ending.start_soon(telemetry.close, host)
                 nursery.cancel_scope.cancel()
         finally:
             addresses.close()
@@ -64,13 +76,15 @@ async def _main(settings: Settings, reload: Callable[[], Settings], upstream: En
 
 
 async def _obey(signals: AsyncIterator[int], host: Host, scope: trio.CancelScope) -> None:
-    """Turn signals into what they mean. The second one to stop ends everything at once."""
+    """Turn signals into what they mean. The second one to stop ends everything at once; a drain asked for is none."""
+    is_told = False
     async with trio.open_nursery() as nursery:
         async for number in signals:
             if number == signal.SIGHUP:
                 nursery.start_soon(host.reload)  # workers may take their time: the next signal may be to stop
-            elif host.stopping.is_set() or not host.has_started:
+            elif is_told or not host.has_started:
                 scope.cancel()
             else:
+                is_told = True
                 log.info("stopping", signal=signal.Signals(number).name)
                 host.stopping.set()

@@ -18,7 +18,7 @@ from proxy.amqp.connection import Connection, connect
 from proxy.amqp.service import EventService
 from proxy.config.endpoint import parse_amqp_url
 from proxy.config.model import Amqp, Retry, TlsClient
-from proxy.core.stats import Histogram
+from proxy.core.figures.stats import Histogram
 from proxy.errors import AmqpError
 from proxy.events.event import Event
 from proxy.events.figures import EventFigures

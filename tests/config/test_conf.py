@@ -11,6 +11,7 @@ from typing import Any
 import attrs
 import pytest
 
+from proxy.config.alerts import ALERTS
 from proxy.config.classes import CLASSES
 from proxy.config.event_rules import EVENTS
 from proxy.config.key import Tables
@@ -29,6 +30,7 @@ SAMPLE = (CONF / "respite.toml").read_text(encoding="utf-8")
 PLAIN = [key for key in KEYS if not isinstance(key.kind, Tables)]
 README = (CONF / "README.md").read_text(encoding="utf-8")
 _EVENTS_BEGIN = "# Any number of rules for events"
+_ALERTS_BEGIN = "# Any number of alerts"
 EXAMPLES = re.findall(r"```toml\n(.+?)```", README, re.DOTALL)
 
 
@@ -52,7 +54,12 @@ def _sample_class() -> list[str]:
 
 def _sample_event() -> list[str]:
     """Return the event rule that shows every key."""
-    return _commented(SAMPLE[SAMPLE.index(_EVENTS_BEGIN) :], "event")
+    return _commented(SAMPLE[SAMPLE.index(_EVENTS_BEGIN) : SAMPLE.index(f"\n{_ALERTS_BEGIN}")], "event")
+
+
+def _sample_alert() -> list[str]:
+    """Return the alert that shows every key."""
+    return _commented(SAMPLE[SAMPLE.index(_ALERTS_BEGIN) :], "alert")
 
 
 def _chosen_ttls(text: str) -> list[tuple[str, list[str], ClassSettings]]:
@@ -128,6 +135,15 @@ def test_sample_file_shows_an_event_rule_with_every_key() -> None:
     assert {key.path: f"# {key.help}" for key in EVENTS.keys} == _comments(lines)
 
 
+def test_sample_file_shows_an_alert_with_every_key() -> None:
+    """The alert that is commented out has each key once, below the help of the table."""
+    lines = _sample_alert()
+    (shown,) = tomllib.loads("\n".join(lines))["alert"]
+
+    assert [key.path for key in ALERTS.keys] == list(shown)
+    assert {key.path: f"# {key.help}" for key in ALERTS.keys} == _comments(lines)
+
+
 def test_sample_file_says_above_each_array_when_to_add_to_it() -> None:
     """An array of tables is a key, too, and has its line."""
     for key in KEYS:
@@ -135,16 +151,17 @@ def test_sample_file_says_above_each_array_when_to_add_to_it() -> None:
             assert f"\n# {key.help}\n# [[{key.path}]]\n" in SAMPLE, key.path
 
 
-def test_sample_file_with_its_class_and_event_rule_is_valid(tmp_path: Path) -> None:
-    """Taking the # away gives a class and a rule, and nothing else changes."""
+def test_sample_file_with_its_class_event_rule_and_alert_is_valid(tmp_path: Path) -> None:
+    """Taking the # away gives a class, a rule and an alert, and nothing else changes."""
     path = tmp_path / "respite.toml"
-    path.write_text(SAMPLE + "\n".join(_sample_class() + _sample_event()), encoding="utf-8")
+    path.write_text(SAMPLE + "\n".join(_sample_class() + _sample_event() + _sample_alert()), encoding="utf-8")
 
     settings = load_settings(path, env={}, overrides={})
 
     assert [one.name for one in settings.classes] == ["tickets"]
     assert [one.routing_key for one in settings.events] == ["ticket.*"]
-    assert default_settings() == attrs.evolve(settings, classes=(), events=())
+    assert [one.name for one in settings.alerts] == ["hit rate low"]
+    assert default_settings() == attrs.evolve(settings, classes=(), events=(), alerts=())
 
 
 @pytest.mark.parametrize("page", ["sample", "readme"])

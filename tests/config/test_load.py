@@ -144,7 +144,7 @@ def test_load_full_file_sets_every_field(load: Load, pem: Path, monkeypatch: pyt
 def test_keys_table_fills_every_field_of_the_model_once() -> None:
     """Table and model belong together: a field without a key, or a key without a field, is a mistake."""
     settings = default_settings()
-    arrays = ["classes", "events"]
+    arrays = ["classes", "events", "alerts"]
     fields = list(arrays)
     for section in attrs.fields(Settings):
         if section.name in arrays:

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from proxy.config.keys import LATER
 from proxy.config.load import load_settings
 from proxy.errors import ConfigError
 
@@ -75,15 +74,6 @@ def test_load_unknown_key_names_the_nearest_known_one(fail: Fail, text: str, pat
 def test_load_unknown_flag_is_a_problem(fail: Fail) -> None:
     """A flag for a key that does not exist is not dropped."""
     assert list(fail("", {}, {"listen.nope": 1})) == ["listen.nope"]
-
-
-@pytest.mark.parametrize("path", sorted(LATER))
-def test_load_key_of_a_later_version_is_refused_as_such(fail: Fail, path: str) -> None:
-    """What the documentation knows and this version lacks is neither ignored nor called unknown."""
-    problems = fail(f"{path} = 1")
-
-    assert [path] == list(problems)
-    assert "does not have it yet" in problems[path].allowed
 
 
 @pytest.mark.parametrize(

@@ -32,6 +32,8 @@ def test_compare_same_settings_names_nothing() -> None:
         *(("ttl.jitter", 0), ("compression.min_bytes", 100), ("compression.min_saving", 0.5)),
         ("class", [{"name": "a", "match": ["a*"]}]),
         ("event", [{"routing_key": "a", "keys": ["{body.id}"]}]),
+        *(("metrics.history", "2h"), ("metrics.queue_full_at", 5), ("metrics.notify", ["log", "http://h/x"])),
+        ("alert", [{"name": "a", "when": "clients > 5"}]),
         ("log.level", "debug"),
     ],
 )

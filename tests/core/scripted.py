@@ -15,13 +15,13 @@ from proxy.cache.l1 import L1
 from proxy.core.client_commands import ClientCommands
 from proxy.core.downstream import Host
 from proxy.core.engine import Engine
+from proxy.core.figures.stats import Stats
 from proxy.core.invalidation import Invalidated
 from proxy.core.lifetimes import Lifetimes
 from proxy.core.pinning import Pinning
 from proxy.core.session import Identity, Session, Sessions
 from proxy.core.session_commands import SessionCommands
 from proxy.core.slots import Client, Slot
-from proxy.core.stats import Stats
 from proxy.core.values import Values
 from proxy.values.clock import HybridClock
 from proxy.values.dependencies import Dependents

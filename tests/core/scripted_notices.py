@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from proxy.core.figures.stats import Stats
 from proxy.core.notices import NoticeCounts, Notices
 from proxy.core.pipeline import Pipeline
-from proxy.core.stats import Stats
 from proxy.wire.commands import CommandSpec
 from proxy.wire.encode import bulk, command
 from proxy.wire.request import Request

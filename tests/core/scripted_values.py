@@ -12,6 +12,7 @@ import hiredis
 from proxy.cache.l1 import L1
 from proxy.config.model import ClassSettings, Compression
 from proxy.core.engine import Engine
+from proxy.core.figures.stats import Stats
 from proxy.core.invalidation import Invalidated
 from proxy.core.lifetimes import Lifetimes
 from proxy.core.pinned_commands import PinnedCommands
@@ -19,7 +20,6 @@ from proxy.core.pinning import Pinning
 from proxy.core.session import Identity, Session
 from proxy.core.session_commands import SessionCommands
 from proxy.core.slots import Failure, Slot
-from proxy.core.stats import Stats
 from proxy.core.value_commands import ValueCommands, Way
 from proxy.core.values import Values
 from proxy.errors import UPSTREAM_UNAVAILABLE

@@ -12,7 +12,7 @@ from proxy.cache.entry import Namespace, Scope
 from proxy.cache.journal import FILL, REFUSED
 from proxy.cache.l1 import L1
 from proxy.core.engine import NO_EXPIRY, NO_KEY, Engine
-from proxy.core.stats import Stats
+from proxy.core.figures.stats import Stats
 from proxy.wire.encode import command
 from proxy.wire.reads import READS
 

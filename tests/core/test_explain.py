@@ -10,8 +10,8 @@ import pytest
 from proxy.cache.entry import Scope
 from proxy.cache.l1 import L1
 from proxy.core.engine import Engine
-from proxy.core.report import REPLIES_SHOWN, explain_key
-from proxy.core.stats import Stats
+from proxy.core.figures.report import REPLIES_SHOWN, explain_key
+from proxy.core.figures.stats import Stats
 from proxy.wire.encode import bulk, command
 from proxy.wire.reads import READS
 

@@ -7,9 +7,9 @@ import pytest
 from proxy.cache.entry import Flight, Namespace, Scope
 from proxy.cache.l1 import L1
 from proxy.core.engine import Engine
+from proxy.core.figures.stats import Stats
 from proxy.core.fill_slots import FillSlot, JoinSlot, MgetSlot, PttlSlot
 from proxy.core.slots import STREAM_BYTES, Failure, Mode
-from proxy.core.stats import Stats
 from proxy.errors import UPSTREAM_UNAVAILABLE
 from proxy.wire.encode import array, bulk
 

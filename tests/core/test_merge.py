@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from proxy.core.merge import Figures, join_facts, join_families, join_histograms, join_reports, retire
-from proxy.core.report import build_report
-from proxy.core.stats import Histogram, MetricFamily, Sample, Stats
+from proxy.core.figures.merge import Figures, join_facts, join_families, join_histograms, join_reports, retire
+from proxy.core.figures.report import build_report
+from proxy.core.figures.stats import Histogram, MetricFamily, Sample, Stats
 
 from .test_report import Reported
 

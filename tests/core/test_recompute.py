@@ -13,9 +13,9 @@ from proxy.cache.entry import Flight, Scope
 from proxy.cache.l1 import L1
 from proxy.config.model import ClassSettings, Settings
 from proxy.core.engine import Engine
+from proxy.core.figures.stats import Stats
 from proxy.core.policy import Policy
 from proxy.core.recompute import PREFIX, Recompute
-from proxy.core.stats import Stats
 from proxy.wire.encode import bulk, command
 from proxy.wire.reads import GET_READ
 

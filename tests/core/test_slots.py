@@ -9,6 +9,7 @@ import pytest
 from proxy.cache.entry import Scope
 from proxy.cache.l1 import L1
 from proxy.core.engine import Engine
+from proxy.core.figures.stats import Stats
 from proxy.core.slots import (
     STREAM_BYTES,
     CallSlot,
@@ -21,7 +22,6 @@ from proxy.core.slots import (
     WriteSlot,
     failure_line,
 )
-from proxy.core.stats import Stats
 from proxy.errors import UPSTREAM_LOST, UPSTREAM_TIMED_OUT, UPSTREAM_UNAVAILABLE
 from proxy.wire.encode import bulk
 

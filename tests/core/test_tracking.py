@@ -9,7 +9,7 @@ import pytest
 from proxy.cache.entry import Scope
 from proxy.cache.l1 import L1
 from proxy.core.engine import NO_EXPIRY, Engine
-from proxy.core.stats import Stats
+from proxy.core.figures.stats import Stats
 from proxy.core.tracking import FOREVER, Tracking
 
 STALENESS_S = 2.0

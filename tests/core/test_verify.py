@@ -12,8 +12,8 @@ from proxy.cache.journal import HEALED
 from proxy.cache.l1 import L1
 from proxy.core import verify as verify_module
 from proxy.core.engine import Engine
+from proxy.core.figures.stats import Stats
 from proxy.core.slots import STREAM_BYTES, Failure, Slot
-from proxy.core.stats import Stats
 from proxy.core.verify import NEVER, Verifier, VerifySlot, is_resident
 from proxy.wire.encode import bulk, command
 

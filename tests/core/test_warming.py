@@ -7,7 +7,7 @@ import pytest
 from proxy.cache.entry import Namespace, Scope
 from proxy.cache.l1 import L1
 from proxy.core.engine import Engine
-from proxy.core.stats import Stats
+from proxy.core.figures.stats import Stats
 from proxy.core.warming import SLICE, Warmer
 from proxy.wire.encode import bulk
 

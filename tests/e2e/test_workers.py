@@ -83,6 +83,11 @@ def test_workers_figures_add_up(server: Server, redis7: Kind) -> None:
         # The proxy asks Redis a little for itself, between these two.
         assert 0 < stats["latency"]["count"] <= metric(respite, "respite_upstream_latency_seconds_count")
         assert {link["worker"] for link in stats["links"]} == {0, 1}
+        gets = next(row for row in stats["commands_by_name"] if row["name"] == "GET")
+        assert gets["hits_total"] + gets["misses_total"] == gets["commands_total"] == CLIENTS * 5
+        assert gets["hit_rate"] == l1["hit_rate"]
+        assert (stats["waited"]["count"], next(iter(stats["classes"]))["name"]) == (CLIENTS * 7, "(none)")
+        assert metric(respite, "respite_latency_seconds_count") == CLIENTS * 7
         assert (metric(respite, "respite_workers"), metric(respite, "respite_worker_restarts_total")) == (2, 0)
 
 

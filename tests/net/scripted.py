@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 from proxy.cache.l1 import L1
 from proxy.core.engine import Engine
+from proxy.core.figures.stats import Stats
 from proxy.core.slots import Slot
-from proxy.core.stats import Stats
 from proxy.core.tracking import Tracking
 from proxy.net.link import Link
 from proxy.net.reactor import READ, Reactor

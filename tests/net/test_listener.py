@@ -11,7 +11,7 @@ import pytest
 from proxy.cache.l1 import L1
 from proxy.config.model import Endpoint, parse_endpoint
 from proxy.core.engine import Engine
-from proxy.core.stats import Stats
+from proxy.core.figures.stats import Stats
 from proxy.core.tracking import Tracking
 from proxy.errors import ListenError
 from proxy.net.listener import Listener, bind, reserve

@@ -12,7 +12,7 @@ import trio
 
 from proxy.cache.l1 import L1
 from proxy.core.engine import Engine
-from proxy.core.stats import Stats
+from proxy.core.figures.stats import Stats
 from proxy.core.tracking import Tracking
 from proxy.net import reactor as reactor_module
 from proxy.net import timers as timers_module

@@ -19,6 +19,7 @@ def test_shares_add_up_to_the_whole(count: int) -> None:
         (settings.listen.max_clients, [share.listen.max_clients for share in shares]),
         (settings.upstream.pinned_connections, [share.upstream.pinned_connections for share in shares]),
         (settings.l1.max_bytes, [share.l1.max_bytes for share in shares]),
+        (settings.tuning.max_l1_bytes, [share.tuning.max_l1_bytes for share in shares]),
     ):
         assert sum(parts) == whole
         assert max(parts) - min(parts) <= 1
@@ -50,6 +51,7 @@ def test_share_changes_nothing_else() -> None:
             listen=attrs.evolve(share.listen, max_clients=settings.listen.max_clients),
             upstream=attrs.evolve(share.upstream, pinned_connections=settings.upstream.pinned_connections),
             l1=attrs.evolve(share.l1, max_bytes=settings.l1.max_bytes),
+            tuning=settings.tuning,
         )
         == settings
     )
