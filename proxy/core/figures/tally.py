@@ -5,8 +5,8 @@
     a miss                   --every Nth--> miss()      class and command
     a batch of requests      --every Nth--> watch() --> Watch, ended when the last of its replies is sent
 
-Owns these sums. They are counted in full at up to 200 a second and sampled above (core.figures.sampling), with weights: so
-they add up to what there was, and a class or command that is seldom asked for may be off by one sample.
+Owns these sums. They are counted in full at up to 200 a second and sampled above (core.figures.sampling), with weights:
+so they add up to what there was, and a class or command that is seldom asked for may be off by one sample.
 """
 
 from __future__ import annotations
