@@ -69,6 +69,7 @@ soak:  ## the long checks: five minutes of consistency on each server and mode, 
 	@tests/install-servers.sh
 	RESPITE_ALL_SERVERS=1 $(BIN)/python -m pytest tests/soak $(ARGS)
 	RESPITE_ALL_SERVERS=1 $(BIN)/python -m pytest tests/e2e -k "redis6 or redis8 or valkey8" $(ARGS)
+	RESPITE_ALL_SERVERS=1 $(BIN)/python -m pytest tests -m long $(ARGS)
 
 docker:  ## build the image respite
 	docker build --file docker/Dockerfile --tag respite .

@@ -18,6 +18,14 @@ def pytest_configure() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Leave the long ones to `make soak`: `make test` is to be done in minutes."""
+    if not os.environ.get("RESPITE_ALL_SERVERS"):
+        for item in items:
+            if item.get_closest_marker("long") is not None:
+                item.add_marker(pytest.mark.skip(reason="for make soak, or RESPITE_ALL_SERVERS=1"))
+
+
 @pytest.fixture(autouse=True)
 def take_turns(request: pytest.FixtureRequest) -> Iterator[None]:
     """Run beside the tests of other processes (`pytest -n`), but for a test that is marked `alone`."""

@@ -119,7 +119,7 @@ def run_steps(pair: Pair, seed: int) -> None:
             client.close()
 
 
-@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("seed", [1, pytest.param(2, marks=pytest.mark.long)])
 def test_random_work_through_respite_is_answered_as_directly(any_pair: Pair, seed: int) -> None:
     """Thousands of random steps bring equal bytes, many of them from L1."""
     run_steps(any_pair, seed)
@@ -133,9 +133,10 @@ MODES: dict[str, dict[str, dict[str, object]]] = {
     "disabled": {"l1": {"enabled": False}},
     "pass-through": {"rollout": {"mode": "off"}},
 }
+PLAIN = ("disabled", "pass-through")  # without L1
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", ["broadcast", "tiny", *(pytest.param(one, marks=pytest.mark.long) for one in PLAIN)])
 def test_random_work_in_every_mode_is_answered_as_directly(kind: Kind, mode: str) -> None:
     """The same holds however L1 is set up, with or without it."""
     with running_pair(kind, settings=MODES[mode]) as pair:

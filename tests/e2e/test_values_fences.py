@@ -65,6 +65,7 @@ def test_fence_while_keys_are_written_and_read_at_full_speed_leaves_no_stale_rea
     assert all(stats["values"]["purged_total"] for stats in found.stats)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("rule", ["purge", "walk", "watch", "announcements", "dependents"])
 def test_checker_with_a_rule_taken_out_finds_stale_reads(redis7: Kind, rule: str) -> None:
     """Without the purge ahead of a read, the walk through L1, the look at each hit, the other proxy, dependencies."""

