@@ -29,7 +29,7 @@ from proxy.core.figures.snapshot import Snapshot
 from proxy.core.figures.stats import Histogram, MetricFamily
 from proxy.core.respite_values import value_facts
 from proxy.embedded import Embedded
-from proxy.errors import ConfigError, EmbeddedError, ListenError, RemoteError
+from proxy.errors import ConfigError, EmbeddedError, ListenError, RemoteError, TelemetryError
 from proxy.events.event import Event
 from proxy.events.figures import EventFigures
 from proxy.events.mapping import Mapper
@@ -85,6 +85,9 @@ def launch(settings: Settings, main: Callable[[Endpoint], Awaitable[int]]) -> in
         except (EmbeddedError, ListenError, RemoteError) as exc:
             print(f"respite: {exc}", file=sys.stderr)
             return 1
+        except TelemetryError as exc:
+            print(f"respite: {exc}", file=sys.stderr)
+            return 2
         except BaseExceptionGroup as group:
             known, others = group.split(ListenError)
             if known is None or others is not None:
@@ -195,6 +198,10 @@ class App:
             problems = [str(problem) for problem in exc.problems]
             log.warning("reload refused, the old settings stay", problems=problems)
             return {"applied": [], "needs_restart": [], "problems": problems}
+        except Exception as exc:  # a mistake of ours: no file may end a proxy that serves
+            log.exception("reload failed, the old settings stay")
+            problem = f"the file cannot be read: {type(exc).__name__}; the log has more, please report it"
+            return {"applied": [], "needs_restart": [], "problems": [problem]}
         changes = self.take(settings)
         log.info("reloaded", applied=list(changes.live), needs_restart=list(changes.restart))
         return {"applied": list(changes.live), "needs_restart": list(changes.restart), "problems": []}
@@ -230,12 +237,16 @@ class App:
 
 
 def telemetry_of(settings: Settings) -> Telemetry | None:
-    """Return what tells a collector of figures and traces, if one is configured."""
+    """Return what tells a collector of figures and traces, if one is configured. Raises TelemetryError."""
     if not settings.otel.endpoint:
         return None
-    from proxy.otel.telemetry import Telemetry  # noqa: PLC0415 - brings OpenTelemetry along
+    try:  # the standard's variables are read by the SDK, some of them when it is imported
+        from proxy.otel.telemetry import Telemetry  # noqa: PLC0415 - brings OpenTelemetry along
 
-    return Telemetry(settings.otel)
+        return Telemetry(settings.otel)
+    except Exception as exc:
+        why = " ".join(str(exc).split()) or type(exc).__name__
+        raise TelemetryError(f"OpenTelemetry cannot be set up, look at the variables OTEL_..: {why}") from exc
 
 
 def make_event_service(worker: Worker, settings: Settings, sink: Sink) -> EventService:
@@ -308,12 +319,15 @@ def start_line(urls: list[str], admin: str, upstream: Endpoint) -> str:
 
 @contextmanager
 def _sigterm_as_interrupt() -> Iterator[None]:
-    """Treat SIGTERM as Ctrl-C where nobody listens for signals yet, or any more: neither leaves anything behind."""
+    """Treat SIGTERM as Ctrl-C where nobody listens for signals yet, or any more: neither leaves anything behind.
+
+    Once all is done, one that comes late (from who asked for a drain before) does not make an end of another kind of it.
+    """
     before = signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN if before is signal.SIG_DFL else before)
 
 
 async def _signals(

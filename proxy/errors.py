@@ -47,6 +47,10 @@ class ListenError(RespiteError):
     """A listening address cannot be bound or its TLS material cannot be read."""
 
 
+class TelemetryError(RespiteError):
+    """What the environment says for OpenTelemetry cannot be used: as wrong as a wrong configuration."""
+
+
 class RemoteError(RespiteError):
     """A peer broke, refused or left; the link to it is finished."""
 

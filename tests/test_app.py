@@ -10,8 +10,16 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, cast
 
+import attrs
 import pytest
+
+from proxy.app import App
+from proxy.config.load import default_settings
+from proxy.config.model import Settings, parse_endpoint
+from proxy.net.worker import Worker
+from proxy.supervisor.host import Host
 
 from .e2e.contract import UNAVAILABLE, is_alive, wait_until_alive
 from .e2e.raw import RawClient, encode
@@ -204,6 +212,21 @@ def test_sighup_with_a_wrong_file_keeps_the_old_settings(server: Server, text: s
         with respite.connect() as second:
             assert b"max number of clients" in second.until_closed()
         assert is_alive(client)
+
+
+async def test_reload_that_breaks_is_refused() -> None:
+    """A mistake of ours in reading a file ends no proxy that serves."""
+
+    def read() -> Settings:
+        raise RuntimeError("a bug")
+
+    settings = default_settings()
+    settings = attrs.evolve(settings, listen=attrs.evolve(settings.listen, urls=()))
+    app = App(Worker(settings, parse_endpoint("redis://127.0.0.1:1")), settings, read, cast("Any", None))
+    host = Host(settings, read)
+
+    assert "RuntimeError" in (await app.reload())["problems"][0]
+    assert "RuntimeError" in (await host.reload())["problems"][0]
 
 
 def test_reload_of_the_log_level_takes_effect(server: Server) -> None:

@@ -97,13 +97,15 @@ def test_service_says_what_it_does_from_start_to_end(server: Server, heard: Hear
 
 
 def test_service_is_not_ready_before_it_serves(heard: Heard) -> None:
-    """A Redis that accepts and says nothing holds the start up, and no word comes before the start line."""
+    """A Redis that accepts and says nothing holds the start up: no word before the start line, nor of a reload."""
     with socket.create_server(("127.0.0.1", 0)) as silent:
         silent.settimeout(10)
         url = f"redis://127.0.0.1:{silent.getsockname()[1]}"
         respite = Respite({"upstream": {"url": url, "response_timeout": "60s"}})
         try:
             connection, _ = silent.accept()
+            respite.signal(signal.SIGHUP)
+            wait_for(lambda: "reloaded" in respite.errors, what="the reload")
             connection.close()
             silent.close()
             assert heard.words() == []

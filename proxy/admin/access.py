@@ -2,8 +2,8 @@
 
     the admin token            everything
     a push token               /ws, /events, /changes; the channels that its patterns cover
-    no token, where none is    everything, from programs and pages of this machine
-    set for the port
+    no token, where none is    everything, from programs and pages of this machine; from pages of `origins` the
+    set for the port           last three paths, where there are no push tokens either
 
 Owns the judgement, and says it as a `Visitor` or a refusal. A token is compared in constant time, and with all of those
 that there are, so that neither how much of it is right nor which one it is can be timed.
@@ -22,6 +22,7 @@ from proxy.admin.answers import Request, Response, refusal
 from proxy.config.endpoint import is_loopback
 from proxy.config.globs import parse_glob
 from proxy.config.model import PushToken
+from proxy.log import short
 from proxy.values.covering import is_covered
 from proxy.values.globs import compile_glob
 
@@ -30,6 +31,7 @@ SUBPROTOCOL: Final = "respite"
 _TOKEN_SUBPROTOCOL: Final = "respite.token."
 # Channels of these prefixes are no keys, and no globs: only a pattern with the same prefix covers one of them.
 _PREFIXES: Final = ("tag:", "respite:")
+_NAMED: Final = 3  # channels in a refusal
 
 
 @attrs.frozen
@@ -63,7 +65,9 @@ class Gate:
             return _check_local(request, self.origins if is_push else ()) or Visitor()
         given = _given(request, query if is_push else {})
         if given is None and not self.token:
-            return _check_local(request, self.origins) or Visitor()
+            if refused := _check_local(request, self.origins):
+                return refused
+            return _unknown(is_push=is_push) if _check_local(request, ()) else Visitor()
         found = None
         for one in self.push_tokens:
             if hmac.compare_digest(given or b"", one.token.encode()):
@@ -84,6 +88,12 @@ class Gate:
             ("Vary", "Origin"),
             ("Access-Control-Expose-Headers", "Retry-After"),
         )
+
+
+def denial(channels: Sequence[str]) -> str:
+    """Say which channels a token does not cover, the first few by name."""
+    names = ", ".join(short(name.encode("utf-8", "surrogateescape")) for name in channels[:_NAMED])
+    return f"your token does not cover {names}" + (f" and {more} more" if (more := len(channels) - _NAMED) > 0 else "")
 
 
 def offered_subprotocols(request: Request) -> list[str]:

@@ -9,8 +9,10 @@ import json
 from collections.abc import Callable, Mapping
 from enum import Enum
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 import attrs
+import trio
 
 from proxy.config.model import PushToken
 from proxy.core.feed.feed import Subscription
@@ -21,12 +23,20 @@ JSON: Final = "application/json"
 
 @attrs.frozen
 class Request:
-    """A whole request. Header names are lower case."""
+    """A whole request. Header names are lower case. `hurry` is set when its answer must not be waited for any more."""
 
     method: str
     target: str
     headers: Mapping[str, str]
     body: bytes = b""
+    hurry: trio.Event = attrs.field(factory=trio.Event, eq=False, repr=False)
+
+    @property
+    def path(self) -> str:
+        """What is asked for, without its query. Raises ValueError where the target is no URL."""
+        path = self.target.partition("?")[0]
+        # The absolute form, which proxies send; RFC 9112 3.2.2.
+        return urlsplit(path).path or "/" if "://" in path else path
 
 
 @attrs.frozen

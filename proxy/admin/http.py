@@ -224,27 +224,28 @@ class _Connection:
             return refusal(500, f"{path} failed", "the proxy's log has the details; please report it")
 
     async def _answer_in_time(self, request: Request) -> Response | Streaming:
-        """Answer what may take long, in no place of the many; a peer that leaves is not waited for.
+        """Answer what may take long, in no place of the many; for a peer that leaves nothing is waited for.
+
+        One that says no more may have left, or may want its answer still: it has it at once.
 
         Raises BrokenResourceError when it has left.
         """
         with self.server.place(-1):
             answer: Response | Streaming | None = None
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._leave, nursery.cancel_scope)
+                nursery.start_soon(self._leave, request, nursery.cancel_scope)
                 answer = await respond(request, self.server.site)
                 nursery.cancel_scope.cancel()
             if answer is None:
                 raise trio.BrokenResourceError("the peer has left")
             return answer
 
-    async def _leave(self, scope: trio.CancelScope) -> None:
-        """Cancel a scope when the peer leaves. One that asks for more meanwhile is there."""
+    async def _leave(self, request: Request, scope: trio.CancelScope) -> None:
+        """Hurry the request of a peer that says no more; cancel a scope when it is gone. Who asks for more is there."""
         try:
-            said = await self.stream.socket.recv(1, socket.MSG_PEEK)
+            if not await self.stream.socket.recv(1, socket.MSG_PEEK):
+                request.hurry.set()
         except OSError:
-            said = b""
-        if not said:
             scope.cancel()
 
     async def _next_request(self) -> Request | None:

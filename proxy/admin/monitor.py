@@ -12,7 +12,6 @@ never waits for it. Alerts are judged over the last 15 seconds, so that no singl
 from __future__ import annotations
 
 import difflib
-import math
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -35,6 +34,7 @@ from proxy.log import get_logger
 
 TICK_S: Final = 1.0
 STEADY_S: Final = 15.0
+SPAN_MAX_S: Final = 366 * 86_400.0  # more than is ever kept
 TREND_TICKS: Final = 3  # one figure's trend is looked at in so many looks
 FIGURES_CHANNEL: Final = "respite:figures"
 ALERTS_CHANNEL: Final = "respite:alerts"
@@ -132,8 +132,8 @@ class Monitor:
 
         `names` is one figure or several, with commas between them. Raises ValueError with the reason.
         """
-        if not 0 < seconds < math.inf or not 0 < step < math.inf:
-            raise ValueError("seconds and step are numbers above 0")
+        if not 0 < seconds <= SPAN_MAX_S or not 0 < step <= SPAN_MAX_S:  # NaN is not, either
+            raise ValueError(f"seconds and step are numbers above 0, at most {SPAN_MAX_S:.0f}")
         wanted = list(dict.fromkeys(names.split(",")))
         for name in wanted:
             if name not in WATCHED:

@@ -19,14 +19,14 @@ import trio
 
 # What the kernel keeps for a stream that is not read; the default grows to megabytes, times a thousand subscribers.
 _SEND_BUFFER_BYTES: Final = 64 * 1024
-# Pongs and the like of a peer that asks and does not read are dropped beyond this.
+# Pongs and the like of a peer that asks and does not read are dropped where this waits already.
 _PENDING_BYTES: Final = 4 * 1024
 
 
 class Outlet:
     """Writes to a socket what it takes at once, and keeps the rest until it takes more."""
 
-    __slots__ = ("_fd", "_on_broken", "_on_stalled", "_pending", "_socket")
+    __slots__ = ("_fd", "_on_broken", "_on_stalled", "_pending", "_socket", "_taken")
 
     def __init__(
         self, stream: trio.SocketStream, on_stalled: Callable[[], None], on_broken: Callable[[], None]
@@ -35,6 +35,7 @@ class Outlet:
         self._socket = stream.socket
         self._fd = stream.socket.fileno()
         self._pending = memoryview(b"")
+        self._taken = trio.Event()
         self._on_stalled = on_stalled
         self._on_broken = on_broken
 
@@ -58,16 +59,24 @@ class Outlet:
         sent = self._send(data)
         if sent < len(data):
             self._pending = memoryview(data)[sent:]
+            self._taken = trio.Event()
             self._on_stalled()
 
     def write_aside(self, data: bytes) -> None:
-        """Send what answers the peer itself: not at all, when it asks and does not read."""
-        if len(self._pending) + len(data) <= _PENDING_BYTES:
+        """Send what answers the peer itself, or its turn to show life: not at all, when it does not read."""
+        if not self._pending or len(self._pending) + len(data) <= _PENDING_BYTES:
             self.write(data)
 
     def flush(self) -> None:
         """Send more of what is pending."""
         self._pending = self._pending[self._send(self._pending) :]
+        if not self._pending:
+            self._taken.set()
+
+    async def wait_taken(self) -> None:
+        """Return when nothing is pending: for answers that must not be dropped. Somebody else flushes."""
+        while self._pending:
+            await self._taken.wait()
 
     async def wait_writable(self) -> None:
         """Return when the socket takes more."""
@@ -77,6 +86,7 @@ class Outlet:
         """Write no more, and forget what is pending."""
         self._fd = -1
         self._pending = memoryview(b"")
+        self._taken.set()
 
     def _send(self, data: bytes | memoryview) -> int:
         """Return how much of it is done with: all of it, where nobody will read it."""

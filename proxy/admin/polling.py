@@ -22,7 +22,7 @@ import attrs
 import trio
 from wsproto.utilities import generate_accept_token
 
-from proxy.admin.access import SUBPROTOCOL, Visitor, offered_subprotocols
+from proxy.admin.access import SUBPROTOCOL, Visitor, denial, offered_subprotocols
 from proxy.admin.answers import JSON, Kind, Request, Response, Streaming, refusal
 from proxy.admin.pushing import Push, watched
 from proxy.core.feed.feed import FeedError, Subscription
@@ -90,6 +90,7 @@ def open_events(push: Push | None, wish: Wish) -> Response | Streaming:
 async def poll(push: Push | None, wish: Wish, wait_s: float) -> Response:
     """Answer with what has changed since a cursor: at once, or when something has, at the latest after `wait_s`.
 
+    A proxy that goes, and a request that is in a hurry, are answered with what there is.
     A cancellation loses nothing: who asks again with the same cursor hears it then.
     """
     subscription = _subscribe(push, wish, polls=True)
@@ -97,10 +98,13 @@ async def poll(push: Push | None, wish: Wish, wait_s: float) -> Response:
         return subscription
     assert push is not None
     try:
-        await watched(subscription)
+        with push.waiting():
+            await watched(subscription)
         is_complete = subscription.begin()
         if not subscription.has_more and wait_s > 0:
-            await _first(subscription, min(wait_s, WAIT_MAX_S))
+            subscription.on_ready = wish.request.hurry.set
+            with push.waiting(), trio.move_on_after(min(wait_s, WAIT_MAX_S)):
+                await wish.request.hurry.wait()
         changes = subscription.take(_CHANGES_A_POLL)
         after_ms = 0 if subscription.has_more else round(push.feed.poll_after(subscription.channels) * 1000)
         head = {"cursor": subscription.cursor, "complete": is_complete, "poll_after_ms": after_ms}
@@ -129,17 +133,10 @@ def _subscribe(push: Push | None, wish: Wish, *, polls: bool = False) -> Subscri
         channels = read_channels(wish.channels)
         refused = [channel for channel in channels if not wish.visitor.may_hear(channel)]
         if refused:
-            return refusal(403, f"your token does not cover {', '.join(refused)}", "ask for less, or for another token")
+            return refusal(403, denial(refused), "ask for less, or for another token")
         return push.feed.subscribe(channels, wish.since, poll=polls)
     except FeedError as exc:
         return _full(str(exc)) if exc.is_full else refusal(400, str(exc), _HELP)
-
-
-async def _first(subscription: Subscription, wait_s: float) -> None:
-    event = trio.Event()
-    subscription.on_ready = event.set
-    with trio.move_on_after(wait_s):
-        await event.wait()
 
 
 def _full(why: str) -> Response:

@@ -120,6 +120,7 @@ class Push:
         self._write_s = write_s
         self._clock = clock
         self.streams: dict[Stream, None] = {}
+        self._waiting: dict[trio.CancelScope, None] = {}
         self._ready: dict[Stream, None] = {}
         self._has_ready = trio.Event()
         self._frames: dict[tuple[Framing, bytes, str], bytes] = {}
@@ -133,10 +134,24 @@ class Push:
                 stream.end("your token is not known any more")
 
     def stop(self) -> None:
-        """End every stream and let no new one in: the proxy is going. A second call changes nothing."""
+        """End every stream and every wait, and let no new one in: the proxy is going. A second call changes nothing."""
         self.is_stopping = True
         for stream in list(self.streams):
             stream.end(GOING)
+        for scope in self._waiting:
+            scope.cancel()
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Let the block, which answers somebody, wait; `stop` ends it where it is."""
+        with trio.CancelScope() as scope:
+            self._waiting[scope] = None
+            try:
+                if self.is_stopping:
+                    scope.cancel()
+                yield
+            finally:
+                del self._waiting[scope]
 
     @contextmanager
     def stream(self, socket: trio.SocketStream, streaming: Streaming, framing: Framing) -> Iterator[Stream]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from typing import Any, Final, Protocol
-from urllib.parse import unquote, unquote_to_bytes, urlsplit
+from urllib.parse import unquote, unquote_to_bytes
 
 import attrs
 
@@ -141,10 +141,9 @@ class Route:
 
 async def respond(request: Request, site: Site) -> Response | Streaming:
     """Answer one request; never raises for what a client sent, lets through what the source raises."""
-    path, _, query = request.target.partition("?")
+    query = request.target.partition("?")[2]
     try:
-        if "://" in path:  # the absolute form, which proxies send; RFC 9112 3.2.2
-            path = urlsplit(path).path
+        path = request.path
     except ValueError:
         return refusal(400, "the request target is no URL", "ask for a path such as /stats.json")
     routes = [route for route in ROUTES if route.path == path] or ([_PAGE] if path in site.pages else [])
@@ -159,7 +158,10 @@ async def respond(request: Request, site: Site) -> Response | Streaming:
 
 def may_take_long(request: Request) -> bool:
     """Say whether the answer to a request may be long in coming."""
-    path = request.target.partition("?")[0]
+    try:
+        path = request.path
+    except ValueError:
+        return False
     return any(route.is_push and route.path == path for route in ROUTES)
 
 

@@ -103,7 +103,7 @@ class Webhooks:
                 with trio.fail_after(TIMEOUT_S):
                     await self._post(target.url, body)
             except (WebhookError, OSError, trio.BrokenResourceError, trio.TooSlowError) as exc:
-                why = "no answer in time" if isinstance(exc, trio.TooSlowError) else str(exc) or type(exc).__name__
+                why = _why(exc)
                 is_last = attempt == ATTEMPTS or (isinstance(exc, WebhookError) and exc.is_final)
                 if is_last:
                     self.dropped += 1
@@ -130,6 +130,12 @@ class Webhooks:
         if not 200 <= status < 300:
             is_final = 300 <= status < 500 and status not in _TRY_AGAIN
             raise WebhookError(f"it was answered with {status}", is_final=is_final)
+
+
+def _why(exc: Exception) -> str:
+    if isinstance(exc, trio.TooSlowError):
+        return "no answer in time"
+    return str(exc) or str(exc.__cause__ or "") or type(exc).__name__  # of TLS only the cause has words
 
 
 def _request(url: SplitResult, body: bytes) -> h11.Request:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import struct
+from itertools import chain
 from typing import Any, Final
 
 import trio
@@ -21,6 +22,7 @@ from wsproto.events import BytesMessage, CloseConnection, Ping, TextMessage
 from wsproto.frame_protocol import CloseReason
 from wsproto.utilities import LocalProtocolError, RemoteProtocolError
 
+from proxy.admin.access import denial
 from proxy.admin.answers import Streaming
 from proxy.admin.pushing import GOING, Push, Stream, watched
 from proxy.core.feed.feed import FeedError
@@ -84,7 +86,7 @@ class _Talk:
 
     async def listen(self, early: bytes) -> None:
         """Do what the client says until it leaves, closes, or breaks the protocol, which it is told."""
-        heard_at = trio.current_time()
+        heard_at = beaten_at = trio.current_time()
         data: bytes | None = early
         while True:
             if data is not None:
@@ -97,15 +99,16 @@ class _Talk:
                     code = hint.code if isinstance(hint, CloseConnection) else CloseReason.PROTOCOL_ERROR
                     self.close(code, str(exc))
                     return
-            elif trio.current_time() - heard_at > _SILENT_BEATS * self._push.settings.heartbeat_s:
-                self.close(CloseReason.POLICY_VIOLATION, "pings were not answered")
-                return
-            else:
-                # A page never sees a ping, and must know that it is not alone.
-                beat = json.dumps({"type": "heartbeat", "cursor": self._stream.subscription.cursor})
-                self._stream.outlet.write_aside(self._protocol.send(Ping()) + FRAMING.frame(beat.encode(), ""))
+            heartbeat_s = self._push.settings.heartbeat_s
+            # However much a client says, it waits for its heartbeat.
+            if trio.current_time() >= beaten_at + heartbeat_s:
+                if trio.current_time() - heard_at > _SILENT_BEATS * heartbeat_s:
+                    self.close(CloseReason.POLICY_VIOLATION, "pings were not answered")
+                    return
+                self._beat()
+                beaten_at = trio.current_time()
             data = None
-            with trio.move_on_after(self._push.settings.heartbeat_s):
+            with trio.move_on_at(beaten_at + heartbeat_s):
                 data = await self._socket.receive_some(_READ_BYTES)
                 if not data:
                     return
@@ -119,6 +122,11 @@ class _Talk:
             )
         except LocalProtocolError:
             return
+
+    def _beat(self) -> None:
+        # A page never sees a ping, and must know that it is not alone.
+        beat = json.dumps({"type": "heartbeat", "cursor": self._stream.subscription.cursor})
+        self._stream.outlet.write_aside(self._protocol.send(Ping()) + FRAMING.frame(beat.encode(), ""))
 
     async def _take(self, data: bytes) -> bool:
         """Take what the client sent; return whether it goes on."""
@@ -150,19 +158,19 @@ class _Talk:
             wanted, unwanted = _read(text)
             refused = [channel for channel in wanted if not self._may_hear(channel)]
             if refused:
-                raise FeedError(f"your token does not cover {', '.join(refused)}")
+                raise FeedError(denial(refused))
             subscription = self._stream.subscription
             subscription.remove(unwanted)
             if wanted:
                 subscription.add(wanted)
                 await watched(subscription)
         except FeedError as exc:
-            self._say({"type": "error", "error": str(exc)})
+            answer: dict[str, Any] = {"type": "error", "error": str(exc)}
         else:
-            self._say({"type": "subscribed", "channels": list(subscription.channels)})
-
-    def _say(self, message: dict[str, Any]) -> None:
-        self._stream.outlet.write_aside(FRAMING.frame(json.dumps(message).encode(), ""))
+            answer = {"type": "subscribed", "channels": list(subscription.channels)}
+        # Nothing more is heard of a client that asks and does not read.
+        await self._stream.outlet.wait_taken()
+        self._stream.outlet.write_aside(FRAMING.frame(json.dumps(answer).encode(), ""))
 
 
 async def _linger(socket: trio.SocketStream) -> None:
@@ -184,4 +192,8 @@ def _read(text: str) -> tuple[list[str], list[str]]:
     lists = [asked.get(name, []) for name in ("subscribe", "unsubscribe")]
     if not all(isinstance(one, list) and all(isinstance(name, str) for name in one) for one in lists):
         raise FeedError("channels are a list of strings")
+    try:
+        "".join(chain(*lists)).encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        raise FeedError("the name of a channel is no text") from None
     return lists[0], lists[1]

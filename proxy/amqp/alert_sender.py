@@ -62,14 +62,20 @@ class AlertSender:
         number = failures = 0
         while True:
             await self._wait()
-            why: AmqpError | None = None
+            why: BaseException | None = None
             try:
                 await self._serve(number)
                 failures = 0
             except* AmqpError as group:
                 why = first_of(group)
-            if why is not None:
+            except* Exception as group:
                 if not failures:
+                    log.exception("the sender of alerts broke")
+                why = group
+            if not self._notices:  # at most a connection that lingered has broken
+                failures = 0
+            elif why is not None:
+                if not failures and isinstance(why, AmqpError):
                     log.warning("the broker does not take a notice, it is published again", why=str(why))
                 failures += 1
                 number += 1

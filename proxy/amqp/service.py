@@ -143,6 +143,7 @@ class EventService:
             ups, began = self._ups, self._shared.clock()
             trouble, why = await self._try(endpoint)
             self._unlook()
+            self._forget_queue()
             if self._ups > ups and self._shared.clock() - began > FLAP_S:
                 self._troubles.clear()
             self._troubles[trouble] += 1
@@ -230,8 +231,13 @@ class EventService:
             nursery.start_soon(intake.run, consumer, most)
 
     async def _before_making(self) -> None:
+        self._forget_queue()
         self._has_new_queue = True
         self._is_noted = await self._sink.queue_is_gone(self._amqp.queue)
+
+    def _forget_queue(self) -> None:
+        """Look at nothing that the queue owes until it is there: what comes before is lost, too."""
+        self._queue_at = self._owing_since = math.inf
 
     def _up(self, endpoint: AmqpEndpoint, topology: Topology) -> None:
         figures = self.figures
@@ -319,8 +325,8 @@ class EventService:
 
     async def _ask_queue(self) -> None:
         """Flush what was lost with the queue: at once where we have made it, else when who has made it does not."""
-        queue, now = self._amqp.queue, self._shared.clock()
-        if now < self._queue_at:
+        queue, now, due_at = self._amqp.queue, self._shared.clock(), self._queue_at
+        if now < due_at:
             return
         if self._has_new_queue:
             await self._sink.wait_up()
@@ -328,6 +334,8 @@ class EventService:
             if not self._is_noted:
                 return  # and again in half a second
         owes = await self._sink.queue_owes(queue)
+        if self._queue_at != due_at:
+            return  # the connection has gone meanwhile, and the queue perhaps with it
         if owes is None:  # Redis refuses to tell
             owes = self._has_new_queue
         self._owing_since = min(self._owing_since, now) if owes else math.inf
@@ -349,10 +357,11 @@ class EventService:
             # Everything is more than any part of it.
             debt = next((one for one in self._debts if one.globs is None), self._debts[0])
             covered = list(self._debts) if debt.globs is None else [debt]
+            ups = self._ups
             if not await self._sink.flush(debt.globs, debt.reason):
                 return  # and again in half a second
             self.figures.flushes += 1
-            if any(one.is_queue for one in covered):
+            if any(one.is_queue for one in covered) and ups == self._ups and self._queue_at < math.inf:
                 await self._sink.queue_is_flushed(self._amqp.queue)
             self._debts = [one for one in self._debts if all(one is not other for other in covered)]
             self.figures.owed = len(self._debts)

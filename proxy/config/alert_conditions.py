@@ -63,6 +63,7 @@ _ALLOWED_UNITS: Final[Mapping[Unit, str]] = {
     "count": "a number of things, written as a plain number",
     "state": "1 while it is up, else 0",
 }
+_BEYOND_ONE: Final = frozenset({"memory_ratio"})  # shares that may well be more than all: values that grew
 _TOPIC_BYTES_MAX: Final = 255  # a short string of AMQP
 _HOLDS: Final[Mapping[Comparison, Callable[[float, float], bool]]] = {
     "<": lambda value, bound: value < bound,
@@ -132,6 +133,10 @@ def parse_bound(figure: str, written: object) -> float:
     except ValueError:
         raise ValueError(f"{text!r} is no value of {figure}: {_ALLOWED_UNITS[unit]}") from None
     if not math.isfinite(bound):
+        raise ValueError(f"{text!r} is no value of {figure}: {_ALLOWED_UNITS[unit]}")
+    if unit == "ratio" and bound > 1 and figure not in _BEYOND_ONE and not text.endswith("%"):
+        raise ValueError(f"{text!r} would be {bound:.0%} of {figure}, a share of 1; did you mean '{text}%'?")
+    if unit == "state" and bound > 1:
         raise ValueError(f"{text!r} is no value of {figure}: {_ALLOWED_UNITS[unit]}")
     return bound
 

@@ -29,6 +29,7 @@ _MAX_PORT = 65535
 _MAX_VHOST_BYTES = 255
 # Who a broker lets in that was just installed, from its own machine only.
 _GUEST = "guest"
+_NO_HOST = "the host is no name and no address; an IPv6 address stands in [brackets]"
 _CREDENTIALS = re.compile(r"(?<=://).*@", re.DOTALL)
 
 
@@ -101,7 +102,7 @@ def parse_endpoint(url: str, *, default_port: int = DEFAULT_UPSTREAM_PORT) -> En
         raise ValueError("the database is named twice")
     return Endpoint(
         scheme,
-        host=_decode(parts.hostname) or "127.0.0.1",
+        host=_host(parts),
         port=_port(parts, default_port),
         username=username,
         password=password,
@@ -132,7 +133,7 @@ def parse_amqp_url(url: str) -> AmqpEndpoint:
         raise ValueError("a user name and a password hold no %00")
     if not username and not is_tls:
         username = password = _GUEST
-    return AmqpEndpoint(_decode(parts.hostname) or "127.0.0.1", port, is_tls, username, password, _vhost(parts.path))
+    return AmqpEndpoint(_host(parts), port, is_tls, username, password, _vhost(parts.path))
 
 
 def parse_admin_url(url: str) -> tuple[str, int]:
@@ -142,7 +143,7 @@ def parse_admin_url(url: str) -> tuple[str, int]:
         raise ValueError("the URL begins with http://")
     if parts.username is not None or parts.query or parts.path.strip("/"):
         raise ValueError("the URL holds a host and a port, nothing else")
-    return _decode(parts.hostname) or "127.0.0.1", _port(parts, DEFAULT_ADMIN_PORT)
+    return _host(parts), _port(parts, DEFAULT_ADMIN_PORT)
 
 
 def is_loopback(host: str) -> bool:
@@ -168,8 +169,17 @@ def _split(url: str) -> SplitResult:
         parts = urlsplit(url)
         parts.hostname  # noqa: B018 - raises for a broken IPv6 address
     except ValueError:
-        raise ValueError("the host is no name and no address; an IPv6 address stands in [brackets]") from None
+        raise ValueError(_NO_HOST) from None
     return parts
+
+
+def _host(parts: SplitResult) -> str:
+    host = _decode(parts.hostname) or "127.0.0.1"
+    try:
+        host.encode("idna")  # as it is looked up: an empty label, or one of more than 63 bytes, has no address
+    except UnicodeError:
+        raise ValueError(_NO_HOST) from None
+    return host
 
 
 def _port(parts: SplitResult, default: int) -> int:

@@ -95,7 +95,7 @@ def _read_keys(written: Mapping[str, Written], problems: list[Problem]) -> tuple
             continue
         try:
             values[key.field] = key.kind.read(one.value)
-        except ValueError as exc:
+        except (ValueError, OverflowError) as exc:
             problems.append(wrong_value(key, key.path, one, key.kind.allowed, str(exc)))
             values[key.field] = key.kind.read(key.default)
             wrong.add(key.path)
@@ -123,6 +123,9 @@ def _read_file(path: Path) -> dict[str, Any]:
     except tomllib.TOMLDecodeError as exc:
         # Its text ends in "(at line 3, column 7)". The line itself is not repeated: it may hold a password.
         raise ConfigError((Problem(str(path), "TOML", f"it cannot be read: {exc}"),)) from exc
+    except (ValueError, RecursionError) as exc:  # a number of thousands of digits, lists in lists in lists
+        why = "something in it is larger, or deeper, than anything can be"
+        raise ConfigError((Problem(str(path), "TOML", f"it cannot be read: {why}"),)) from exc
 
 
 def _from_environment(env: Mapping[str, str]) -> dict[str, Written]:

@@ -13,6 +13,7 @@ from proxy.config.model import PushToken
 _KIB = 1 << 10
 _GIB = 1 << 30
 _HOUR = 3600.0
+_PORTS: Final = {"http": 80, "https": 443}
 
 
 def push_tokens() -> Kind:
@@ -52,12 +53,30 @@ def origins() -> Kind:
     def read(value: object) -> tuple[str, ...]:
         found = read_texts(value)
         for text in found:
-            url = urlsplit(text)
-            if url.scheme not in {"http", "https"} or not url.netloc or text != f"{url.scheme}://{url.netloc}".lower():
-                raise ValueError(f"{text!r} is no origin, such as https://app.example.org")
+            if flaw := _flaw_of_origin(text):
+                raise ValueError(flaw)
         return found
 
     return Kind('a list of origins, such as ["https://app.example.org"]', read)
+
+
+def _flaw_of_origin(text: str) -> str:
+    """Return why no browser sends this as its origin, else ""."""
+    flaw = f"{text!r} is no origin, such as https://app.example.org"
+    try:
+        url = urlsplit(text)
+        port = url.port
+    except ValueError:
+        return flaw
+    if "@" in url.netloc:
+        return "an origin names no user: what stands before the @ goes"  # and is not shown: it may be a password
+    if url.scheme not in _PORTS or not url.hostname or text != f"{url.scheme}://{url.netloc}".lower():
+        return flaw
+    if not text.isascii():
+        return f"{text!r}: browsers send such a host in ASCII, as xn--..."
+    if port == _PORTS[url.scheme] or url.netloc.endswith(":"):
+        return f"{text!r}: browsers leave out the usual port; so does the origin here"
+    return ""
 
 
 def _key(path: str, kind: Kind, default: object, when: str, *, field: str = "") -> Key:

@@ -17,6 +17,8 @@ from proxy.config.model import Notify, Settings
 from proxy.config.topics import takes_all_of
 from proxy.config.units import format_bytes, format_seconds
 
+# `opentelemetry` itself is there with any part of it, and says nothing.
+_OTEL_MODULES: Final = ("opentelemetry.sdk", "opentelemetry.exporter.otlp.proto.http")
 _CHANGES: Final = "respite.changes"  # the exchange of events.notices; no layer below may ask it
 
 
@@ -229,9 +231,16 @@ def _zstd_not_installed(settings: Settings) -> str:
 
 
 def _otel_not_installed(settings: Settings) -> str:
-    if not settings.otel.endpoint or find_spec("opentelemetry") is not None:
+    if not settings.otel.endpoint or all(map(_is_installed, _OTEL_MODULES)):
         return ""
     return "it needs packages that are not installed: pip install 'respite-proxy[otel]'"
+
+
+def _is_installed(module: str) -> bool:
+    try:
+        return find_spec(module) is not None
+    except ModuleNotFoundError:  # not even the package that it would be in
+        return False
 
 
 _LISTEN_TLS = ("listen.tls.cert", "listen.tls.key", "listen.tls.ca", "listen.tls.require_client_cert")

@@ -60,7 +60,7 @@ class _Reader:
             return by_number
         try:
             name = column.kind.read(table.get("name"))
-        except ValueError:
+        except (ValueError, OverflowError):
             return by_number
         if name in self.names:
             twice = wrong_value(column, f"{by_number}.name", Written(name), "a name that no other one has")
@@ -88,7 +88,7 @@ class _Reader:
                 continue
             try:
                 yield column.field, column.kind.read(one.value)
-            except ValueError as exc:
+            except (ValueError, OverflowError) as exc:
                 self.problems.append(wrong_value(column, f"{path}.{column.path}", one, column.kind.allowed, str(exc)))
 
     def _disagreements(self, path: str, table: Mapping[str, object], built: Any) -> Iterator[Problem]:

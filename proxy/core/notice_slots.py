@@ -69,6 +69,8 @@ class Notice:
     """Its reply is an old value: that there was none says nothing."""
     is_script: bool = False
     is_coarse: bool = False
+    is_owed: bool = False
+    """Nothing enters the outbox with it; once the write is done, its classes are owed a notice."""
 
     def is_void(self, reply: bytes) -> bool:
         """Return whether a reply says that nothing was changed."""
@@ -95,7 +97,7 @@ class Bound:
     def executed(self, replies: Sequence[bytes]) -> bytes | None:
         """Take the replies to MULTI, the write, the notices, EXEC; return the write's own.
 
-        None: nothing was done, because Redis takes no notices; the write is to be sent without.
+        None: nothing was done, because Redis takes no notices; the write is to be sent as `bare` has it.
         """
         notices, notice = self.notices, self.notice
         multi, queued, *ours, done = replies
@@ -108,17 +110,20 @@ class Bound:
         if done[:1] != b"*" or done[:2] == b"*-":
             # Without memory to spare Redis queues nothing at all, and would do what frees some.
             refused = next((one for one in (queued, *ours) if one[:1] in (b"-", b"!")), done)
-            if not notices.refuse(self.who, refused):
-                return refused.replace(ABORTED, b"-")
-            notices.forgo(self.who, refused, [notice])
-            return None
+            return None if notices.refuse(self.who, refused) else refused.replace(ABORTED, b"-")
         reply, *ids = elements(done)
         notices.settle(self.who, self.link, notice, reply, ids)
         return reply
 
-    def lost(self) -> None:
-        """Take note that the link has gone between a write that may have been done and its notice."""
-        self.notices.owe(self.who, self.notice.classes, self.notice.db)
+    def bare(self) -> Bound | None:
+        """Return what becomes of the notice of a write that is sent again without it, None: nothing."""
+        owed = self.notices.without(self.who, self.notice)
+        return None if owed is None else attrs.evolve(self, notice=owed)
+
+    def lost(self, failure: Failure) -> None:
+        """Take note that the link has gone, perhaps between a write and its notice."""
+        if failure is not Failure.UNAVAILABLE:
+            self.notices.owe(self.who, self.notice.classes, self.notice.db)
 
 
 class NoticeSlot(Slot):
@@ -146,16 +151,18 @@ class NoticeSlot(Slot):
             self._slot.land(replies[0])
             return
         answer = bound.executed(replies)
-        if answer is None:
-            bound.link.submit(self._raw, self._slot)
-        else:
+        if answer is not None:
             self._slot.land(answer)
+        elif (bare := bound.bare()) is not None:
+            bare.submit_loose(self._raw, self._slot)
+        else:
+            bound.link.submit(self._raw, self._slot)
 
     def fail(self, failure: Failure) -> None:
         """Tell whoever waits."""
         self.reply = b""
-        if not self._is_atomic and failure is not Failure.UNAVAILABLE:
-            self._bound.lost()
+        if not self._is_atomic:
+            self._bound.lost(failure)
         self._slot.fail(failure)
 
     def refuse(self, error: bytes) -> None:
@@ -183,13 +190,17 @@ class BlockedSlot(Slot):
         if reply[:3] in _BLOCKED_NIL or bound.notice.is_void(reply):
             slot.land(reply)
             return
+        if bound.notice.is_owed:
+            bound.notices.settle(bound.who, bound.link, bound.notice, reply, ())
+            slot.land(reply)
+            return
 
         def announced(ids: list[bytes]) -> None:
             bound.notices.settle(bound.who, bound.link, bound.notice, reply, ids)
             slot.land(reply)
 
         def failed(_error: object) -> None:
-            bound.lost()
+            bound.lost(Failure.LOST)
             slot.land(reply)
 
         raws = bound.notice.raws
@@ -198,8 +209,7 @@ class BlockedSlot(Slot):
     def fail(self, failure: Failure) -> None:
         """Tell whoever waits; what it would have popped may be gone."""
         self.reply = b""
-        if failure is not Failure.UNAVAILABLE:
-            self._bound.lost()
+        self._bound.lost(failure)
         self._slot.fail(failure)
 
     def refuse(self, error: bytes) -> None:

@@ -34,7 +34,7 @@ from proxy.core.notice_slots import (
     Who,
 )
 from proxy.core.plain import StepSlot
-from proxy.core.slots import Slot
+from proxy.core.slots import Failure, Slot
 from proxy.events.notices import BODY, CLASS, MISSED_KEY, OUTBOX_KEY
 from proxy.log import get_logger
 from proxy.values.writes import LIFE_ONLY, asked_ms, parse
@@ -54,6 +54,7 @@ if TYPE_CHECKING:
 KEYS_MAX: Final = 1000  # of one notice
 REFUSED_S: Final = 60.0  # then it is looked at again whether the user may
 SHORT_S: Final = 1.0  # for so long, Redis is not asked again to take what it had no memory for
+NOWHERE: Final = -1  # the place in a transaction of what has not entered it
 PAST_MS: Final = 1000  # the clock here may be so far behind the server's
 
 log = get_logger("notices")
@@ -228,8 +229,7 @@ class Notices:
             return None
         self.databases.add(who[1])
         if self._short_until > now:
-            self.owe(who, tuple(classes), db)
-            return None
+            return Notice((), name, tuple(classes), db, gives_value, is_script, is_owed=True)
         is_full = who[1] in self.full
         raws: list[bytes] = []
         for rules, found in classes.items():
@@ -241,7 +241,10 @@ class Notices:
         return Notice(tuple(raws), name, tuple(classes), db, gives_value, is_script, is_full)
 
     def owe(self, who: Who, classes: Iterable[ClassRules], db: int) -> None:
-        """Have it announced, as soon as the outbox takes it, that any key of classes may have changed."""
+        """Have it announced, as soon as the outbox takes it, that any key of classes may have changed.
+
+        Not before the write is done: what is owed may be paid at once.
+        """
         self.counts.coarse += 1
         for rules in classes:
             self.owed[who[1], rules.name, db] = self._coarse(rules, db)
@@ -283,7 +286,7 @@ class Notices:
         """
         raw, slot = write
         bound = self.bind(client, link, notice)
-        if is_watching:
+        if is_watching or notice.is_owed:
             bound.submit_loose(raw, slot)
         else:
             link.submit(b"".join((MULTI, raw, *notice.raws, EXEC)), NoticeSlot(bound, raw, slot, is_atomic=True))
@@ -296,13 +299,12 @@ class Notices:
         """Return what somebody else needs who runs the transaction."""
         return Bound(self, link, _who(client), notice)
 
-    def forgo(self, who: Who, error: bytes, notices: Iterable[Notice]) -> None:
-        """Take note that writes go without what `refuse` has taken as an error."""
-        for notice in notices:
-            if _is_forbidden(error):
-                self.counts.unannounced += 1
-            else:
-                self.owe(who, notice.classes, notice.db)
+    def without(self, who: Who, notice: Notice) -> Notice | None:
+        """Return what becomes of a notice that Redis has refused: it is owed, or (None) the user may not have any."""
+        if self._verdicts.get(who, 0.0) > self._engine.now:
+            self.counts.unannounced += 1
+            return None
+        return attrs.evolve(notice, raws=(), is_owed=True)
 
     def settle(self, who: Who, link: Link, notice: Notice, reply: bytes, ids: Sequence[bytes]) -> None:
         """Look at what became of a write and of its notices: replies to each."""
@@ -312,6 +314,8 @@ class Notices:
             if gone:
                 counts.withdrawn += 1
                 link.submit(command("XDEL", OUTBOX_KEY, *gone), Slot(None))
+        elif notice.is_owed:
+            self.owe(who, notice.classes, notice.db)
         elif (error := next((one for one in ids if one[:1] in (b"-", b"!")), None)) is not None:
             if _is_forbidden(error):
                 counts.unannounced += 1
@@ -328,6 +332,8 @@ class Notices:
     def queue(self, link: PinnedConnection, state: Pinning) -> None:
         """Queue the notices of what a client's MULTI has queued, before its EXEC."""
         for place, notice in state.queued_notices:
+            if notice.is_owed:
+                state.notice_places.append((NOWHERE, place, notice))
             for raw in notice.raws:
                 link.submit(raw, OursSlot(state))
                 state.keep(raw)
@@ -341,7 +347,15 @@ class Notices:
             return
         parts = elements(reply)
         for ours, place, notice in state.notice_places:
-            self.settle(_who(client), link, notice, parts[place], parts[ours : ours + 1])
+            ids = () if ours == NOWHERE else parts[ours : ours + 1]
+            self.settle(_who(client), link, notice, parts[place], ids)
+
+    def lose_exec(self, client: Downstream, state: Pinning, failure: Failure) -> None:
+        """Take note that the link has gone, perhaps after EXEC: what entered the outbox with it has, or has not."""
+        if failure is not Failure.UNAVAILABLE:
+            for ours, _, notice in state.notice_places:
+                if ours == NOWHERE:
+                    self.owe(_who(client), notice.classes, notice.db)
 
     def exec_bare(self, client: Downstream, link: Link, state: Pinning, slot: Slot) -> bool:
         """Run what MULTI has queued without notices, as Redis would not queue those; False if that cannot be.
@@ -352,13 +366,14 @@ class Notices:
         who = _who(client)
         if not self.refuse(who, error):
             return False
-        self.forgo(who, error, [notice for _, notice in state.queued_notices])
-        places = {ours for ours, _, _ in state.notice_places}
+        places = {ours for ours, _, _ in state.notice_places if ours != NOWHERE}
         is_whole = len(state.queued_raws) == state.queued
         raws = [raw for at, raw in enumerate(state.queued_raws) if at not in places]
         state.queued -= len(places)
         state.queued_ours = [at for at in state.queued_ours if at not in places]
-        state.notice_places, state.queued_notices = [], []
+        bare = [(place, self.without(who, notice)) for place, notice in state.queued_notices]
+        state.notice_places = [(NOWHERE, place, notice) for place, notice in bare if notice is not None]
+        state.queued_notices = []
         if state.watching:
             slot.fill(b"_\r\n" if client.session.protocol == 3 else b"*-1\r\n")
             return True

@@ -111,6 +111,8 @@ class ExecSlot(Slot):
         dependents = self._state.queued_dependents
         if self._values is not None and dependents is not None and failure is not Failure.UNAVAILABLE:
             self._values.drop(self._client, dependents, lambda _error: None)
+        if self._noticed is not None:
+            self._noticed[0].lose_exec(self._client, self._state, failure)
         super().fail(failure)
 
     def _answer(self, reply: bytes, has_script: bool) -> None:

@@ -143,7 +143,7 @@ class PlainRun(Unwrapping):
     def _watched(self, replies: list[bytes]) -> None:
         found = sealed(self._values, replies[1], self._keys) if replies[0][:1] == b"+" else replies[0]
         if not found:
-            step = StepSlot(self.commands + 2, self._executed, self._then, self._slot.fail)
+            step = StepSlot(self.commands + 2, self._executed, self._then, self._fail)
             self._link.submit(b"".join((MULTI, self._raw, EXEC)), step)
             return
         self._link.submit(UNWATCH, Slot(None))
@@ -151,6 +151,11 @@ class PlainRun(Unwrapping):
             self._then(found)
         else:
             self.swap(found, self.begin)
+
+    def _fail(self, failure: Failure) -> None:
+        if self._bound is not None and self._bound.notice.is_owed:
+            self._bound.lost(failure)
+        self._slot.fail(failure)
 
     def _executed(self, replies: list[bytes]) -> None:
         if replies[-1][:2] in (b"*-", b"_\r"):
@@ -164,7 +169,7 @@ class PlainRun(Unwrapping):
         else:
             reply = self._bound.executed(replies)
             if reply is None:  # its notice cannot be taken
-                self._raw, self.commands, self._bound = self._bare, 1, None
+                self._raw, self.commands, self._bound = self._bare, 1, self._bound.bare()
                 self.begin()
             else:
                 self._then(reply)

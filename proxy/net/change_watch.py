@@ -197,6 +197,7 @@ class ChangeWatch:
         return bool(replies) and not isinstance(replies[0], hiredis.ReplyError)
 
     def _take_up(self, link: ChangeLink) -> None:
+        was_deaf = self._reader.is_deaf
         self._reader.is_deaf = bool(link.deaf)
         if link.deaf:
             self.state, self.why = "events only", link.deaf
@@ -204,6 +205,8 @@ class ChangeWatch:
         else:
             self.state, self.why = "watching", ""
             self._feed.watched(link.prefixes)
+            if was_deaf:
+                self._missed = self._missed or "changes could not be heard for a while"
         log.debug("changes are watched", prefixes=len(link.prefixes), state=self.state, why=self.why)
         if self._missed:
             self._feed.gap(self._missed)

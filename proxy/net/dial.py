@@ -55,7 +55,7 @@ async def dial(upstream: Upstream) -> Stream:
             return await handshake(sock, upstream.context, server_side=False, server_hostname=name)
     except trio.TooSlowError as exc:
         raise RemoteError(f"no connection within {upstream.connect_timeout_s:g} s") from exc
-    except OSError as exc:
+    except (OSError, UnicodeError) as exc:  # the latter of a host name that none can have
         raise RemoteError(str(exc)) from exc
 
 

@@ -87,6 +87,7 @@ class EventSink:
         self._clock = clock
         self._db = db
         self._away: set[int] = set()  # databases that could not be asked
+        self._channels_refused = False  # and that has been said
         self._databases = DB_MAX  # there are at most so many ..
         self._databases_until = 0.0  # .. as was heard a while ago
         self._queues = QueueMarks(self._ask)
@@ -196,8 +197,11 @@ class EventSink:
                     failed = failure_of(reply)
                     if failed.is_away:
                         outcomes[at] = failed  # it comes again
-                    else:
+                    elif not self._channels_refused:
+                        self._channels_refused = True
                         log.warning("channels of then_publish could not be told", why=failed.reason)
+                else:
+                    self._channels_refused = False
 
     def _learn(self, db: int, error: bytes) -> None:
         """Remember what an error says of a database: each that is asked for takes a link that is tried for a minute."""

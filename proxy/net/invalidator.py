@@ -70,6 +70,7 @@ class Invalidator:
         self._engine = fencing.engine
         self._clock = clock
         self._identity = identity
+        self.tells_absent = True  # subscribers may want to hear of keys that were not there
         self.announces_keys = False  # Redis tells nobody of changes: L1 lives by what is announced
 
     def link(self, db: int) -> Link | None:
@@ -120,7 +121,7 @@ class Invalidator:
             if reply[:1] == b":":
                 gone = int(reply[1:])
                 task.keys += gone
-                if gone < len(keys):
+                if gone < len(keys) and self.tells_absent:
                     self._tell(tell_events(db, keys), db)
             elif reply[:1] == b"$":
                 task.keys += text(reply).count(b"g")

@@ -80,7 +80,7 @@ class RedisNoticeStore:
         """Look how full the outboxes are that this worker writes to, and pay what is owed to them, until cancelled."""
         while True:
             await trio.sleep(LOOK_S)
-            await self._pay()
+            await self.pay()
             for db in sorted(self._notices.databases):
                 try:
                     length = int(text(await self._ask(db, command("XLEN", OUTBOX_KEY))))
@@ -88,7 +88,8 @@ class RedisNoticeStore:
                     continue  # away: the next time
                 self._judge(db, length)
 
-    async def _pay(self) -> None:
+    async def pay(self) -> None:
+        """Put into the outboxes what is owed to them; what cannot be, stays owed."""
         for place, raw in list(self._notices.owed.items()):
             with suppress(RemoteError):  # away, or still without memory: the next time
                 await self._ask(place[0], raw)

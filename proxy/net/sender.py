@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from proxy.net.worker import Worker
 
 MANY: Final = 16  # replies above which their size is looked at before they are joined
+SEEN_MAX: Final = 16  # slots whose replies are kept to see which are errors
 STALL_BYTES: Final = 8 * 1024 * 1024  # unsent bytes at which the link that streams to a client is read no further
 
 
@@ -139,13 +140,15 @@ class Sender(ABC):
     def see_off(self, watch: Watch, waiting: int, answered: int) -> None:
         """Have a batch watched that has been run; before it so many slots and replies waited for their turn.
 
-        A batch that waits for a connection, or for something to happen, is not: how long that takes says nothing.
+        A batch that waits for a connection, or for something to happen, is not: how long that takes says nothing. Of
+        one in many pieces the errors go unseen: their replies are not kept to look at, who knows how large they are.
         """
         if self.closed or self.waits_long:
             return
         queue = self.queue
         if queue:
-            queue.append(WatchSlot(watch, list(islice(queue, waiting, None))))
+            slots = list(islice(queue, waiting, waiting + SEEN_MAX + 1))
+            queue.append(WatchSlot(watch, slots if len(slots) <= SEEN_MAX else ()))
         else:
             watch.end(self._out[answered:])
 

@@ -1,6 +1,6 @@
 """What systemd is told: that we are ready, reload, stop, and that we still turn.
 
-    start line -> READY=1 ... RELOADING=1, READY=1 ... STOPPING=1
+    start line -> READY=1 ... RELOADING=1, READY=1 ... STOPPING=1    a reload before or after these is not told of
                      '------ WATCHDOG=1, three times in the time it waits for one, as long as `proof` says so
 
 Owns the datagram socket of sd_notify; everything is silent where nobody asked to be told (no NOTIFY_SOCKET). A word
@@ -32,6 +32,7 @@ class ServiceManager:
         self.watchdog_s = watchdog_s if address else 0.0
         self._address = f"\0{address[1:]}" if address.startswith("@") else address
         self._status = ""
+        self._is_ready = False
         self._failed = False
 
     @classmethod
@@ -53,20 +54,29 @@ class ServiceManager:
     def ready(self, status: str) -> None:
         """Say that clients are served; `status` is a line for people."""
         self._status = status
+        self._is_ready = True
         self._tell("READY=1", f"STATUS={status}")
 
     def stopping(self) -> None:
         """Say that what runs is being finished."""
+        self._is_ready = False
         self._tell("STOPPING=1", "STATUS=stopping: what runs is being finished")
 
     @contextmanager
     def reloading(self) -> Iterator[None]:
-        """Say that the configuration is read again within the block, and that it has been after it."""
+        """Say that the configuration is read again within the block, and that it has been after it.
+
+        Nothing is said before `ready` and after `stopping`: the READY at the end would say what is not so.
+        """
+        if not self._is_ready:
+            yield
+            return
         self._tell("RELOADING=1", f"MONOTONIC_USEC={time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000}")
         try:
             yield
         finally:
-            self._tell("READY=1", *([f"STATUS={self._status}"] if self._status else []))
+            if self._is_ready:
+                self._tell("READY=1", f"STATUS={self._status}")
 
     async def watch(self, proof: Callable[[], Awaitable[None]]) -> None:
         """Feed the watchdog until cancelled, each time after `proof` has returned: where it never does, no more."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import random
 import secrets
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
@@ -35,6 +35,9 @@ from proxy.values.ttl import Thresholds
 if TYPE_CHECKING:
     from proxy.config.model import Settings
     from proxy.net.worker import Worker
+
+
+SETTLE_S: Final = 1.0
 
 
 class ValueLayer:
@@ -80,6 +83,7 @@ class ValueLayer:
             ttl.window_s, ttl.warm_above, ttl.hot_above, ttl.hot_s, ttl.cold_s, ttl.jitter
         )
         self._worker.pipeline.take_values(values if rules.is_active else None)
+        self.invalidator.tells_absent = bool(settings.listen.admin) and settings.push.max_subscribers > 0
 
     def control_up(self) -> None:
         """Begin with an invalidation link that has come up."""
@@ -95,6 +99,11 @@ class ValueLayer:
             nursery.start_soon(self._walk_through_l1)
             if self._worker.settings.amqp.publish_changes:
                 nursery.start_soon(self.notice_store.watch)
+
+    async def settle(self) -> None:
+        """Pay what is owed to the outbox, if that takes but a moment: nobody else knows of it."""
+        with trio.move_on_after(SETTLE_S):
+            await self.notice_store.pay()
 
     def _begin_walk(self) -> None:
         self._walk.set()

@@ -213,6 +213,7 @@ class Worker:
                     if client.is_idle or (client.pin is not None and client.pin.state.outlives_drain):
                         client.close()
                 await trio.sleep(0.01)
+        await self.value_layer.settle()
 
     def accept(self, stream: Stream) -> None:
         """Take a new client, or refuse it at the limit."""

@@ -75,19 +75,25 @@ class Telemetry:
         """Send the figures of `source` until cancelled; what is under way then is left to its thread."""
         while True:
             await trio.sleep(self._interval_s)
-            try:
-                await self._send(source)
-            except Exception:  # a mistake of ours in a figure is no reason to serve nobody
-                log.exception("figures cannot be sent")
+            await self._send(source)
 
     async def close(self, source: Source | None = None) -> None:
         """Send the spans that wait, and the figures of `source` a last time, for seconds at most; then nothing more."""
         with trio.move_on_after(_LAST_S):
             if source is not None:
                 await self._send(source)
-            await trio.to_thread.run_sync(self._provider.shutdown, abandon_on_cancel=True)
+            try:
+                await trio.to_thread.run_sync(self._provider.shutdown, abandon_on_cancel=True)
+            except Exception:  # nor to end otherwise than in order
+                log.exception("spans cannot be sent")
 
     async def _send(self, source: Source) -> None:
+        try:
+            await self._send_figures(source)
+        except Exception:  # a mistake of ours in a figure is no reason to serve nobody
+            log.exception("figures cannot be sent")
+
+    async def _send_figures(self, source: Source) -> None:
         data = to_metrics(
             await source.families(), self._resource, self._scope, began_ns=self._began_ns, now_ns=time.time_ns()
         )

@@ -144,6 +144,10 @@ class Host:
                 problems = [str(problem) for problem in exc.problems]
                 log.warning("reload refused, the old settings stay", problems=problems)
                 return {"applied": [], "needs_restart": [], "problems": problems}
+            except Exception as exc:  # a mistake of ours: no file may end a proxy that serves
+                log.exception("reload failed, the old settings stay")
+                problem = f"the file cannot be read: {type(exc).__name__}; the log has more, please report it"
+                return {"applied": [], "needs_restart": [], "problems": [problem]}
             changes = compare(self.settings, settings)
             self.settings = merge_live(self.settings, settings)
             if "log.level" in changes.live:

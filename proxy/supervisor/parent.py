@@ -46,19 +46,19 @@ async def _main(host: Host, settings: Settings, upstream: Endpoint) -> int:
     host.fleet = fleet = Fleet(count, job, host.handlers(), lambda: addresses.fds)
     # Listened to until everything is cleaned up: no signal finds a moment at which it would leave something behind.
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
+        telemetry = telemetry_of(host.settings)  # first: a wrong environment is found before anything is started
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(_obey, signals, host, nursery.cancel_scope)
                 addresses.open(settings.listen.urls)
                 urls = await nursery.start(fleet.run)
-                host.outlook = outlook = Outlook(host, settings, upstream)
+                host.outlook = outlook = Outlook(host, host.settings, upstream)
                 admin = await nursery.start(outlook.run)
                 host.has_started = True
                 line = start_line(urls, admin, upstream)
                 print(line, flush=True)
                 host.manager.ready(line)
                 nursery.start_soon(host.watch)
-                telemetry = telemetry_of(settings)
                 if telemetry is not None:
                     nursery.start_soon(telemetry.run, host)
                 await host.stopping.wait()

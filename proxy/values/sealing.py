@@ -132,6 +132,7 @@ class Sealer:
 
     def seal_as(self, rules: ClassRules, value: bytes, version: int, now: float) -> bytes:
         """Return an envelope with a version that was chosen elsewhere, whatever the value looks like."""
+        self.figures.written_bytes += len(value)
         parts = None if value[:4] == MAGIC else self._compressed(rules, value, version, now)
         return wrap(value, version) if parts is None else b"".join(parts)
 

@@ -233,6 +233,38 @@ async def test_page_of_a_configured_origin_may_listen_without_a_token_where_none
     assert b" 403 " in raw.partition(b"\r\n")[0]
 
 
+@pytest.mark.parametrize("path", ["/events", "/changes", "/ws"])
+async def test_page_of_a_configured_origin_wants_a_token_once_there_are_push_tokens(path: str) -> None:
+    """Where tokens say who may hear what, no page hears all for having none; respite.js is told that one is wanted."""
+    origin = "Origin: https://shop.example"
+    push = make_push(origins=("https://shop.example",), tokens=[_SHOP])
+    async with running(push=push) as port:
+        without = await port.ask(f"GET {path}?channels=*", origin, *HANDSHAKE)
+        narrow = await port.ask(f"GET {path}?channels=*", origin, "Authorization: Bearer sh0p", *HANDSHAKE)
+        polled = await port.ask("GET /changes?channels=news&access_token=sh0p", origin)
+        program = await port.ask("GET /changes?channels=*")
+        evil = await port.ask(f"GET {path}?channels=*", "Origin: https://evil.example", *HANDSHAKE)
+
+    assert (without.status, narrow.status, polled.status, program.status, evil.status) == (401, 403, 200, 200, 403)
+    assert without.headers["access-control-allow-origin"] == "https://shop.example"
+
+
+async def test_refusal_names_the_first_few_channels() -> None:
+    """However many are asked for, and however long their names are, the answer is a line."""
+    names = [f"{'x' * 300}{number}" for number in range(20)]
+    async with running(push=make_push(tokens=[_SHOP])) as port:
+        polled = await port.ask(f"GET /changes?channels={','.join(names)}", "Authorization: Bearer sh0p")
+        async with websocket(port, "?channels=news", "Authorization: Bearer sh0p") as client:
+            await client.message()
+            await client.say({"subscribe": names})
+            refused = await client.message()
+
+    for answer in (polled.json, refused):
+        assert answer["error"].startswith("your token does not cover xxx")
+        assert answer["error"].endswith(" and 17 more")
+        assert len(answer["error"]) < 400
+
+
 @pytest.mark.parametrize(("origin", "status"), [("https://shop.example", 204), ("https://evil.example", 401)])
 async def test_browser_that_asks_before_it_asks_is_answered(origin: str, status: int) -> None:
     """A browser asks, without a token, whether it may send one."""

@@ -10,7 +10,7 @@ from proxy.admin.http import Limits
 from proxy.admin.polling import read_channels
 from proxy.core.feed.feed import FeedError
 
-from .fakes import Answer, Port, running
+from .fakes import Answer, Port, read_all, running
 from .listening import change, make_push
 
 
@@ -125,6 +125,78 @@ async def test_changes_with_wait_end_with_their_client() -> None:
         with trio.fail_after(10):
             while push.feed.subscribers:
                 await trio.sleep(0.001)
+
+
+async def test_changes_with_wait_are_answered_when_the_proxy_goes() -> None:
+    """A wait ends with an answer, at once; what has not changed is no error."""
+    push = make_push()
+    answers: list[Answer] = []
+    async with running(push=push) as port:
+        with trio.fail_after(10):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(_wait, port, answers, 30)
+                while not push.feed.subscribers:
+                    await trio.sleep(0.001)
+                push.stop()
+
+    assert [(answer.status, answer.json["changes"]) for answer in answers] == [(200, [])]
+
+
+async def test_changes_that_are_not_heard_of_yet_are_answered_when_the_proxy_goes() -> None:
+    """The wait for what will be heard of ends, too."""
+    push = make_push()
+    push.feed.watched(None)
+    answers: list[Answer] = []
+
+    async def ask() -> None:
+        answers.append(await port.ask("GET /changes?channels=a"))
+
+    async with running(push=push) as port:
+        with trio.fail_after(1):  # and not after the 2 s that it may take
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(ask)
+                while not push.feed.subscribers:
+                    await trio.sleep(0.001)
+                push.stop()
+
+    assert [answer.status for answer in answers] == [200]
+
+
+@pytest.mark.parametrize("wait", ["", "&wait=30"])
+async def test_changes_are_answered_to_who_says_no_more(wait: str) -> None:
+    """A peer that closes its half behind its request reads its answer, and is not waited with."""
+    push = make_push()
+    async with running(push=push) as port, await port.connect() as socket:
+        push.feed.watched(None)
+        await socket.send_all(f"GET /changes?channels=a{wait} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+        await socket.send_eof()
+        with trio.fail_after(10):
+            while not push.feed.subscribers:
+                await trio.sleep(0.001)
+        await trio.testing.wait_all_tasks_blocked()
+        push.feed.watched([b""])
+        answer = Answer.of(await read_all(socket))
+
+    assert (answer.status, answer.json["changes"]) == (200, [])
+
+
+async def test_changes_asked_for_by_a_whole_url_may_take_long() -> None:
+    """The form of the target changes nothing: the wait takes no place of other connections."""
+    push = make_push()
+    async with running(push=push, limits=Limits(max_connections=1)) as port:
+        async with await port.connect() as socket:
+            await socket.send_all(
+                b"GET http://localhost/changes?channels=a&wait=30 HTTP/1.1\r\nHost: localhost\r\n\r\n"
+            )
+            with trio.fail_after(10):
+                while not push.feed.subscribers:
+                    await trio.sleep(0.001)
+            serves = await port.still_serves()
+        with trio.fail_after(10):
+            while push.feed.subscribers:
+                await trio.sleep(0.001)
+
+    assert serves
 
 
 @pytest.mark.parametrize("wait", ["soon", "nan", "-1"])

@@ -208,6 +208,8 @@ async def test_history_is_in_time_of_people_and_takes_several_figures() -> None:
         ("clients", 5, -1, "seconds and step"),
         ("clients", float("nan"), 1, "seconds and step"),
         ("clients", 5, float("inf"), "seconds and step"),
+        ("clients", 1e308, 1, "at most 31622400"),
+        ("clients", 5, 1e308, "at most 31622400"),
     ],
 )
 async def test_history_of_what_there_is_not_is_refused_with_words(

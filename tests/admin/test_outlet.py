@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 import attrs
 import pytest
 import trio
+import trio.testing
 
 from proxy.admin.outlet import Outlet
 
@@ -92,6 +93,32 @@ async def test_write_aside_is_dropped_where_much_waits(pair: _Pair) -> None:
 
     with trio.fail_after(10):
         assert await pair.peer.receive_some(100) == b"pong"
+
+
+async def test_write_aside_takes_what_is_large_where_nothing_waits(pair: _Pair) -> None:
+    """An answer is dropped for who does not read, not for its size."""
+    pair.outlet.write_aside(b"x" * 10_000)
+
+    assert await pair.read(10_000) == b"x" * 10_000
+
+
+@pytest.mark.parametrize("ends", ["flushed", "closed"])
+async def test_wait_taken_returns_when_nothing_waits(pair: _Pair, ends: str) -> None:
+    """Who must say something waits for its turn, and for nobody who has gone."""
+    large = b"x" * (2 << 20)
+    with trio.fail_after(10):
+        await pair.outlet.wait_taken()
+        pair.outlet.write(large)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(pair.outlet.wait_taken)
+            await trio.testing.wait_all_tasks_blocked()
+            waits = len(nursery.child_tasks)
+            if ends == "flushed":
+                await pair.read(len(large))
+            else:
+                pair.outlet.close()
+
+    assert waits == 1
 
 
 async def test_write_to_a_broken_socket_is_told(pair: _Pair) -> None:

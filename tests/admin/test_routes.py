@@ -168,7 +168,14 @@ async def test_respond_head_is_answered_as_get() -> None:
     assert await _ask("HEAD /stats.json") == await _ask("GET /stats.json")
 
 
-@pytest.mark.parametrize(("target", "status"), [("http://127.0.0.1:6390/readyz", 200), ("http://[bad/readyz", 400)])
+@pytest.mark.parametrize(
+    ("target", "status"),
+    [
+        ("http://127.0.0.1:6390/readyz", 200),
+        ("http://127.0.0.1:6390?x", 200),
+        ("http://[bad/readyz", 400),
+    ],
+)
 async def test_respond_absolute_target_is_read_as_its_path(target: str, status: int) -> None:
     """The absolute form, which proxies send, is understood; one that is no URL is refused."""
     assert (await _ask(f"GET {target}")).status == status

@@ -237,3 +237,4 @@ async def test_offer_over_tls_checks_the_certificate(tmp_path: Path, monkeypatch
 
     assert (right.bodies, wrong.bodies) == ([{"n": 1}], [])
     assert ["a notice was not taken, it is given up"] == [one["event"] for one in logs]
+    assert "certificate verify failed" in logs[0]["why"]

@@ -8,6 +8,7 @@ import struct
 import attrs
 import pytest
 import trio
+import trio.testing
 from websockets.sync.client import connect
 from wsproto.events import CloseConnection, Ping, TextMessage
 
@@ -145,6 +146,37 @@ async def test_websocket_is_told_that_it_listens_once_changes_are_heard_of() -> 
     assert answer == {"type": "subscribed", "channels": ["a", "b"]}
 
 
+async def test_websocket_that_listens_to_many_channels_is_told_all_of_them() -> None:
+    """An answer may be long."""
+    names = [f"tenant-1234567890:ticket:{number:06d}" for number in range(150)]
+    async with running(push=make_push()) as port, websocket(port, "?channels=a") as client:
+        await client.message()
+        await client.say({"subscribe": names})
+        answer = await client.message()
+
+    assert answer["channels"] == ["a", *names]
+
+
+async def test_websocket_that_reads_late_gets_its_answer() -> None:
+    """What it asked while it was behind is answered behind what waits for it."""
+    push = make_push(buffer_bytes=32 << 20)
+    async with running(push=push) as port, websocket(port, "?channels=*") as client:
+        await client.message()
+        stream = next(iter(push.streams))
+        count = 0
+        with trio.fail_after(10):
+            while not stream.outlet.is_stalled:
+                change(push.feed, "x" * 5000)
+                count += 1
+                await trio.testing.wait_all_tasks_blocked()
+        await client.say({"subscribe": ["b"]})
+        await trio.testing.wait_all_tasks_blocked()
+        messages = await client.messages(count + 1)
+
+    assert [message["type"] for message in messages].count("update") == count
+    assert messages[-1] == {"type": "subscribed", "channels": ["*", "b"]}
+
+
 @pytest.mark.parametrize(
     ("said", "words"),
     [
@@ -156,6 +188,7 @@ async def test_websocket_is_told_that_it_listens_once_changes_are_heard_of() -> 
         ({"unsubscribe": [1]}, "list of strings"),
         ({"subscribe": ["x" * 5000]}, "at most"),
         ({"subscribe": [""]}, "name"),
+        ('{"subscribe": ["\\ud800"]}', "no text"),
     ],
 )
 async def test_websocket_that_says_what_nobody_understands_is_told(said: object, words: str) -> None:
@@ -182,6 +215,25 @@ async def test_websocket_pings_and_beats() -> None:
 
     assert beat == {"type": "heartbeat", "cursor": push.feed.cursor}
     assert client.pings == 1
+
+
+async def test_websocket_of_a_client_that_speaks_all_the_time_beats() -> None:
+    """A client with a keepalive of its own is told at each heartbeat how far it has come, too."""
+    push = make_push(heartbeat_s=0.2)
+    async with running(push=push) as port, websocket(port, "?channels=a") as client:
+        await client.message()
+
+        async def speak() -> None:
+            while True:
+                await client.send(client.protocol.send(Ping(b"")))
+                await trio.sleep(0.02)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(speak)
+            beats = await client.messages(2)
+            nursery.cancel_scope.cancel()
+
+    assert [beat["type"] for beat in beats] == ["heartbeat"] * 2
 
 
 async def test_websocket_that_answers_no_ping_is_closed() -> None:

@@ -15,6 +15,7 @@ from proxy.amqp import alert_sender
 from proxy.amqp.alert_sender import EXCHANGE, MOST, AlertSender
 from proxy.config.endpoint import parse_amqp_url
 from proxy.config.load import default_settings
+from proxy.errors import ConnectionLostError
 
 from ..e2e.servers import Server, find_kind, wait_for
 from ..e2e.targets import running_respite
@@ -94,6 +95,58 @@ async def test_offer_is_bounded_and_forgets_the_oldest() -> None:
     assert sender.dropped == 3
     assert len(sender._notices) == MOST
     assert json.loads(sender._notices[0].body)["n"] == 3
+
+
+async def test_run_outlives_what_is_no_fault_of_the_broker(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A host that cannot be looked up, or a bug: it is logged once, and tried again."""
+    monkeypatch.setattr(alert_sender, "PAUSES_S", (0.001, 0.001))
+    tried = trio.Event()
+    numbers: list[int] = []
+
+    async def serve(number: int) -> None:
+        numbers.append(number)
+        if number == 2:
+            tried.set()
+        await trio.lowlevel.checkpoint()
+        raise UnicodeError("label empty or too long")
+
+    with structlog.testing.capture_logs() as logs:
+        async with _sending("amqp://127.0.0.1:1") as sender:
+            monkeypatch.setattr(sender, "_serve", serve)
+            sender.offer({"n": 0}, "k")
+            with trio.fail_after(DEADLINE_S):
+                await tried.wait()
+
+    assert numbers[:3] == [0, 1, 2]
+    assert [one["event"] for one in logs] == ["the sender of alerts broke"]
+
+
+async def test_connection_that_breaks_while_none_waits_is_not_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is published again then; where a notice waits the next time, that is said as the first time."""
+    monkeypatch.setattr(alert_sender, "PAUSES_S", (0.001, 0.001))
+    took: list[int] = []
+    outcomes = iter((True, False, True, True, False, False, True))
+    waiting = trio.Event()
+
+    with structlog.testing.capture_logs() as logs:
+        async with _sending("amqp://127.0.0.1:1") as sender:
+
+            async def serve(number: int) -> None:
+                await trio.lowlevel.checkpoint()
+                if next(outcomes):
+                    took.append(json.loads(sender._notices.popleft().body)["n"])
+                    waiting.set()
+                raise ConnectionLostError("it left")
+
+            monkeypatch.setattr(sender, "_serve", serve)
+            for number in range(4):
+                waiting = trio.Event()
+                sender.offer({"n": number}, "k")
+                with trio.fail_after(DEADLINE_S):
+                    await waiting.wait()
+
+    assert took == [0, 1, 2, 3]
+    assert [one["event"] for one in logs] == ["the broker does not take a notice, it is published again"] * 2
 
 
 async def test_connection_is_given_back_when_nothing_is_said(

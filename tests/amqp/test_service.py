@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+
 import attrs
 import pytest
 import trio
 from structlog.testing import capture_logs
 
 from proxy.amqp import service as service_module
+from proxy.amqp.connection import Connection
 from proxy.amqp.families import families
+from proxy.amqp.topology import Topology, declare
 from proxy.config.endpoint import parse_amqp_url
-from proxy.config.model import TlsClient
+from proxy.config.model import Amqp, TlsClient
 from proxy.events.sink import Gap
 
 from ..e2e.servers import TlsFiles, free_port
@@ -186,6 +190,33 @@ async def test_queue_is_noted_as_gone_before_it_is_made(rabbitmq: RabbitMq, name
         await until(lambda: figures.flushes == 1, "it is flushed")
 
     assert not sink.lost
+
+
+async def test_lost_queue_is_not_flushed_before_it_is_there_again(
+    rabbitmq: RabbitMq, names: Names, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is published until then is lost, too; making it may take a while."""
+    monkeypatch.setattr(service_module, "OTHERS_FLUSH_S", 0.2)
+    sink = FakeSink()
+    before: list[int] = []
+
+    async def declare_slowly(
+        connection: Connection, amqp: Amqp, topology: Topology, before_making: Callable[[], Awaitable[None]]
+    ) -> None:
+        async def wait() -> None:
+            await before_making()
+            await trio.sleep(1.2)
+            before.append(len(sink.flushed))
+
+        await declare(connection, amqp, topology, wait)
+
+    async with running(make_service(settings(rabbitmq, names), sink)), publisher(rabbitmq, names) as broker:
+        await until(lambda: names.queue in sink.known, "the queue is known")
+        monkeypatch.setattr(service_module, "declare", declare_slowly)
+        await broker.channel.delete_queue(names.queue)
+        await until(lambda: len(sink.flushed) == 1, "it is flushed")
+
+    assert (before, sink.lost) == ([0], set())
 
 
 async def test_flush_that_another_proxy_owes_is_done_in_its_place(

@@ -226,3 +226,16 @@ def test_hide_credentials_password_with_at_signs_is_masked_whole() -> None:
     expected = "redis://***@h"
 
     assert expected == hide_credentials("redis://u:p@ss@h")
+
+
+@pytest.mark.parametrize("host", ["a..b", "a" * 64, "%C3%BC" * 64])
+def test_host_that_cannot_be_looked_up_is_refused(host: str) -> None:
+    """Otherwise it would end what connects, each time anew."""
+    for parse, scheme in ((parse_endpoint, "redis"), (parse_amqp_url, "amqp"), (parse_admin_url, "http")):
+        with pytest.raises(ValueError, match="the host is no name and no address"):
+            parse(f"{scheme}://{host}:1")
+
+
+def test_host_of_any_script_is_read() -> None:
+    """It is encoded when it is looked up."""
+    assert parse_amqp_url("amqp://bücher.example").host == "bücher.example"

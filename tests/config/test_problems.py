@@ -77,6 +77,24 @@ def test_load_unknown_flag_is_a_problem(fail: Fail) -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "path"),
+    [
+        (f"[metrics]\nqueue_full_at = {'9' * 5000}", ""),
+        (f"a = {'[' * 5000}", ""),
+        (f"[ttl]\nwindow = {'9' * 400}", "ttl.window"),
+        (f"[l1]\nmax_bytes = {'9' * 400}", "l1.max_bytes"),
+        (f"[[class]]\nname = 'a'\nmatch = ['a']\nttl = {'9' * 400}", "class.a.ttl"),
+    ],
+    ids=["digits", "depth", "time", "size", "class"],
+)
+def test_load_number_beyond_all_bounds_is_a_problem(fail: Fail, text: str, path: str) -> None:
+    """Python itself refuses some of them, in its own ways."""
+    (problem,) = fail(text).values()
+
+    assert problem.path == path or (not path and problem.value == "TOML")
+
+
+@pytest.mark.parametrize(
     "text", ["listen = 3", "listen = []", "[[listen]]\nmax_clients = 1", "ttl = '5m'", "listen.tls = ''"]
 )
 def test_load_table_that_is_none_is_one_problem(fail: Fail, text: str) -> None:

@@ -51,17 +51,39 @@ def test_load_push_token_that_is_none_is_refused_without_being_shown(tokens: obj
 
 
 @pytest.mark.parametrize(
-    "origin", ["app.example.org", "https://app.example.org/", "ftp://a", "https://", "HTTPS://a", "*"]
+    "origin",
+    [
+        *(
+            "app.example.org",
+            "https://app.example.org/",
+            "ftp://a",
+            "https://",
+            "HTTPS://a",
+            "*",
+            "http://[",
+            "http://:81",
+        ),
+        *(
+            "https://user:pw@host",
+            "https://host:443",
+            "http://host:80",
+            "http://host:",
+            "http://h:x",
+            "https://bücher.de",
+        ),
+    ],
 )
 def test_load_push_origin_that_no_browser_sends_is_refused(origin: str) -> None:
     """It would be compared with what browsers send, and never be the same."""
-    with pytest.raises(ConfigError, match="origin"):
+    with pytest.raises(ConfigError, match=r"origin|browsers") as caught:
         load(origins=[origin])
+
+    assert "pw" not in str(caught.value)
 
 
 def test_load_push_origins_are_read_as_they_are() -> None:
     """Scheme, host, and a port where it is not the usual one."""
-    origins = ["https://app.example.org", "http://localhost:8080"]
+    origins = ["https://app.example.org", "http://localhost:8080", "https://host:80", "http://[::1]:81"]
 
     assert tuple(origins) == load(origins=origins).push.origins
 

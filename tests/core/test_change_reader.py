@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import structlog
 
 from proxy.core.feed.feed import Subscription
-from proxy.core.feed.reader import KEYS_A_GO, PUSH_WITHIN_S, ChangeReader
+from proxy.core.feed.reader import KEYS_A_GO, PUSH_WITHIN_S, SAY_EVERY_S, ChangeReader
 from proxy.errors import RemoteError
 from proxy.values import changes, telling
 from proxy.values.changes import announce_keys
@@ -207,6 +208,18 @@ def test_others_get_their_turn_while_much_is_told() -> None:
     world.push(*(b"k%d" % number for number in range(3 * KEYS_A_GO)))
 
     assert 4 == world.breaths
+
+
+def test_message_that_is_not_understood_is_said_once_in_a_while() -> None:
+    """Whoever may publish cannot fill the log."""
+    world = World()
+    with structlog.testing.capture_logs() as logs:
+        for _ in range(3):
+            for _ in range(100):
+                world.reader.hear([b"message", telling.CHANNEL, b"["])
+            world.now += SAY_EVERY_S / 2
+
+    assert ["a message that is not understood"] * 2 == [one["event"] for one in logs]
 
 
 def test_message_of_a_stranger_is_passed_over() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from proxy.config.model import ClassSettings
-from proxy.core.feed.channels import CHANNEL_MAX_BYTES, OWN_KEPT
+from proxy.core.feed.channels import CHANNEL_MAX_BYTES, GLOB_MAX_BYTES, OWN_KEPT
 from proxy.core.feed.feed import CHANNELS_MAX, KEYS_A_MESSAGE, OWN_CHANNELS, FeedError
 
 from .feeding import NOW_MS, FeedWorld, keys_of, take
@@ -187,6 +187,9 @@ def test_one_message_is_encoded_once_for_all_who_listen() -> None:
         (["tag:"], "has a name"),
         (["é" * (CHANNEL_MAX_BYTES // 2) + "x"], "at most"),
         (["respite:outbox"], "only"),
+        (["*a" * 9], r"8 \*"),
+        (["[ab]x" * 9], r"8 \["),
+        (["a" * GLOB_MAX_BYTES + "*"], "128 bytes"),
         ([str(number) for number in range(CHANNELS_MAX + 1)], "at most"),
     ],
 )

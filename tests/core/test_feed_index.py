@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import time
+
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -85,3 +88,30 @@ def test_index_finds_globs_of_many_literals_as_well() -> None:
     assert ["a:*:42:*"] == [one.name for one in index.of_key(b"a:" + b"x" * 2000 + b":42:y")]
     assert ["a:*:07:*", "a:*:42:*"] == sorted(one.name for one in index.of_key(b"a:x:42::07:"))
     assert () == index.of_key(b"a:42:") == index.of_key(b"a:") == index.of_key(b"b:x:42:y")
+
+
+def test_index_takes_long_globs_to_overlap_by_their_beginning() -> None:
+    """What comes far behind is not compared: too much is told rather than too little, and soon."""
+    index = ChannelIndex(Rules(()))
+    same, other = channel_of("t:*" + "ab" * 40), channel_of("t:x" + "ab" * 40 + "*")
+    index.add(same)
+    index.add(other)
+
+    assert [same] == list(index.of_glob(b"t:y" + b"ab" * 40 + b"c"))
+    assert [] == list(index.of_glob(b"u:*"))
+
+
+@pytest.mark.alone
+def test_index_is_quick_with_globs_made_to_be_hard() -> None:
+    """A subscription of them does not stop the loop, which serves everybody."""
+    index = ChannelIndex(Rules(()))
+    for number in range(256):
+        index.add(channel_of(f"t:*{number:03}" + "*a" * 7 + "a" * 90))
+    took = []
+    for number in range(5):
+        began = time.perf_counter()
+        index.of_glob(b"t:list:%d:*" % number)
+        index.of_tag(b"x")
+        took.append(time.perf_counter() - began)
+
+    assert min(took) < 0.05

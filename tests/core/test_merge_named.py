@@ -70,3 +70,14 @@ def test_retire_keeps_the_sums_by_name() -> None:
 
     assert retired.report == {"classes": [{"name": "a", "hits_total": 3, "misses_total": 1}]}
     assert (joined["classes"][0]["hits_total"], joined["classes"][0]["hit_rate"]) == (4, 0.666667)
+
+
+def test_retire_keeps_totals_by_name() -> None:
+    """What is counted one by one under a name that ends in _total is as cumulative as one number."""
+    ttl = {"decided_total": {"hot": 100, "why": "x"}, "base_s": 5}
+    report = {"values": {"ttl": ttl}, "tuning": {"ghosts": {"held": 3, "more_hits_total": {"1.25": 50}}}}
+
+    assert retire(Figures(0, report)).report == {
+        "values": {"ttl": {"decided_total": {"hot": 100}}},
+        "tuning": {"ghosts": {"more_hits_total": {"1.25": 50}}},
+    }

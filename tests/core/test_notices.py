@@ -159,6 +159,7 @@ def test_write_whose_notice_is_refused_is_sent_without(added: bytes, done: bytes
     assert world.client.received == b""
     assert bulk(b"v:1") in world.engine.writing
     assert world.link.names() == [b"SET"]
+    assert notices.owed == {}, "it is not done yet: what is owed now could be paid before it is"
     world.link.answer(OK)
     assert (world.client.received, world.engine.writing) == (OK, {})
     is_owed = added != NOPERM
@@ -191,21 +192,34 @@ def test_writes_are_owed_while_redis_has_no_memory_for_notices() -> None:
     world = Shared()
     notices = announcing(world)
     assert notices.refuse((b"u", 0), OOM)
+    for line, reply in (("DEL v:9", b":0\r\n"), ("SET v:9 x", OOM)):
+        world.take(line)
+        assert world.link.names() == [line.split()[0].encode()]
+        world.link.answer(reply)
+    assert notices.owed == {}, "nothing was changed"
     for line in ("DEL v:1", "DEL v:2", "DEL b:1"):
-        assert notices.notice(world.client, *spoken(line)) is None
+        world.take(line)
+        world.link.answer(b":1\r\n")
     places = sorted(notices.owed)
     assert [(home, db) for home, _, db in places] == [(0, 0), (0, 0)]
     assert b'"patterns": ["v:*"]' in notices.owed[places[1]]
 
     paid = notices.owed[places[1]]
-    notices.notice(world.client, *spoken("DEL v:3"))
+    world.take("DEL v:3")
+    world.link.answer(b":1\r\n")
     notices.paid(places[1], paid)
     assert places[1] in notices.owed
     notices.paid(places[1], notices.owed[places[1]])
     assert sorted(notices.owed) == places[:1]
 
+    world.take("DEL v:3")
+    world.link.lose(Failure.LOST)
+    assert sorted(notices.owed) == places, "it may be done"
+
     world.engine.now += SHORT_S
-    assert notices.notice(world.client, *spoken("DEL v:1")) is not None
+    notice = notices.notice(world.client, *spoken("DEL v:1"))
+    assert notice is not None
+    assert not notice.is_owed
 
 
 def test_notice_that_an_outbox_of_another_kind_refuses_is_owed() -> None:

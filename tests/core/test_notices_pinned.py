@@ -14,6 +14,7 @@ from .scripted_notices import (
     NIL,
     NOPERM,
     OK,
+    OOM,
     QUEUED,
     announcing,
     bodies,
@@ -170,6 +171,38 @@ def test_write_that_may_be_done_without_its_notice_is_owed_one(failure: Failure,
     world.pin.lose(failure)
 
     assert list(notices.owed) == [(0, "bare", 0)] * is_owed
+
+
+@pytest.mark.parametrize("reply", [array([OK, b":0\r\n"]), b"*-1\r\n", None])
+def test_transaction_of_a_time_without_memory_is_owed_its_notice_when_it_is_done(reply: bytes | None) -> None:
+    """Not when it was queued: that may be long before. None: the link is lost, and it may be done."""
+    world = Pinned()
+    notices = announcing(world)
+    notices.refuse((b"u", 0), OOM)
+    world.queue("SET b:1 x", "DEL b:2")
+    world.send("EXEC")
+    assert (world.pin.names()[-1], notices.owed) == (b"EXEC", {})
+    if reply is None:
+        world.pin.lose(Failure.LOST)
+    else:
+        world.pin.answer(reply)
+
+    assert list(notices.owed) == [(0, "bare", 0)] * (reply != b"*-1\r\n")
+
+
+def test_transaction_whose_notices_redis_has_no_memory_for_is_owed_them_when_it_is_done() -> None:
+    """It is queued anew without them."""
+    world = Pinned()
+    notices = announcing(world)
+    world.queue("DEL b:1")
+    world.send("EXEC")
+    world.pin.asked()
+    world.pin.answer(OOM, ABORT)
+    assert notices.owed == {}
+    world.pin.answer(OK, QUEUED, array([b":1\r\n"]))
+
+    assert world.client.received == array([b":1\r\n"])
+    assert list(notices.owed) == [(0, "bare", 0)]
 
 
 def test_exec_keeps_the_notices_to_itself_where_classes_do_nothing_to_values() -> None:

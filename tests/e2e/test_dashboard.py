@@ -217,6 +217,40 @@ def test_keyboard_and_screen_reader_get_along(browser: Browser, respite: Respite
         assert nameless == []
 
 
+# Five hours of history, as seen by the page alone: what the proxy answers about a day is not there in a test.
+FIVE_HOURS = """
+    const whole = globalThis.fetch;
+    globalThis.asked = [];
+    globalThis.fetch = (url, more) => {
+        const [, figures, seconds, step] = /history.json.figure=(.*)&seconds=(\\d+)&step=(\\d+)/.exec(url) ?? [];
+        if (!(seconds > 3600)) return whole(url, more);
+        asked.push([figures, seconds]);
+        const count = seconds / step;
+        const points = Array.from({ length: count }, (_, index) => {
+            const backMs = (count - 1 - index) * step * 1000;
+            return [Date.now() - backMs, backMs > 5 * 3600e3 ? null : 7];
+        });
+        return Promise.resolve(new Response(JSON.stringify({ series: [{ figure: figures, points }] })));
+    };
+"""
+
+
+def test_past_goes_as_far_back_as_there_is_one(browser: Browser, respite: Respite) -> None:
+    """A span of hours is offered once there is more than an hour, and asked for figure by figure."""
+    offered = "[...document.querySelectorAll('#ranges button:not([hidden])')].map((one) => one.innerText).join()"
+    with dashboard(browser, respite) as page:
+        assert page.evaluate(offered) == "5 min,30 min,1 h"
+    with dashboard(browser, respite, before=FIVE_HOURS) as page:
+        page.wait(f"{offered} === '5 min,30 min,1 h,6 h'")
+        page.evaluate("document.querySelectorAll('#ranges button')[3].click()")
+        page.wait("document.querySelector('.chart text.tick:nth-last-of-type(3)')?.textContent.endsWith('6 h')")
+
+        assert page.text("#range-text") == "6 hours"
+        assert page.evaluate("asked.filter(([figures]) => figures.includes(',')).length") == 0
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        assert page.errors == []
+
+
 def test_past_is_there_when_the_page_is_opened(browser: Browser, respite: Respite) -> None:
     """What was before the page was opened is drawn at once, in each span."""
     wait_for(lambda: respite.stats()["uptime_s"] > 8, what="the proxy has a past")

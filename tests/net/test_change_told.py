@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import attrs
 import pytest
+import structlog
 import trio
 
 from proxy.config.model import ClassSettings
@@ -146,6 +147,20 @@ async def test_channel_that_could_not_be_told_fails_its_event(peer: Peer, serve:
     assert isinstance(outcome, Failed)
     assert outcome.is_away
     assert isinstance(refused, Applied)
+
+
+async def test_channels_that_may_not_be_told_are_said_once(peer: Peer, serve: Serve) -> None:
+    """Not for every event; again once it has been allowed and is not any more."""
+    proxy = await serve(peer)
+    sink = make_event_sink(proxy.worker)
+    peer.on("EVAL", b"$1\r\n-\r\n")
+    with structlog.testing.capture_logs() as logs:
+        for reply in (b"-NOPERM no\r\n", b":0\r\n", b"-NOPERM no\r\n"):
+            peer.on("PUBLISH", reply)
+            await within(sink.apply([Event((b"k",), then_publish=("c",))] * 3), "applied")
+
+    said = [one["event"] for one in logs if one["log_level"] == "warning"]
+    assert ["channels of then_publish could not be told"] * 2 == said
 
 
 async def test_respite_invalidate_is_told_as_an_event(told: Told) -> None:

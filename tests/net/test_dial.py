@@ -108,6 +108,12 @@ async def test_dial_to_a_name_nobody_knows_fails() -> None:
         await dial(Upstream(parse_endpoint("redis://nobody.invalid:6379"), None, 5.0, 5.0))
 
 
+async def test_dial_to_a_name_that_none_can_be_fails() -> None:
+    """It cannot be looked up, which is said as if it had been."""
+    with pytest.raises(RemoteError):
+        await dial(Upstream(Endpoint("tcp", "a..b", 6379), None, 5.0, 5.0))
+
+
 async def test_dial_tries_the_next_address_of_a_name(monkeypatch: pytest.MonkeyPatch, peer: Peer) -> None:
     """A name with an address that refuses and one that answers is connected; its last refusal is the one told."""
     answers = [

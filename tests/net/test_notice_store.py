@@ -181,15 +181,38 @@ async def test_full_redis_refuses_no_deletion(redis: Server, serve: Serve) -> No
 
     assert await client.command("DEL", "doc:1") == b":1\r\n"
     assert (await client.command("SET", "doc:2", "b")).startswith(b"-OOM command not allowed")
-    await store._pay()
+    await store.pay()
+    assert proxy.worker.value_layer.notices.owed
     put(redis, "CONFIG", "SET", "maxmemory", "0")
-    await store._pay()
+    client.close()
+    await proxy.worker.drain(5)  # which pays what is owed
     await read(store)
     by_key, by_class = await read(store)
 
     assert json.loads(by_key.body)["keys"] == ["doc:1"]
     assert (by_class.topic, json.loads(by_class.body)["patterns"]) == ("docs", ["doc:*"])
     assert proxy.worker.value_layer.notices.owed == {}
+
+
+async def test_pop_that_waited_through_a_time_without_memory_is_announced(redis: Server, serve: Serve) -> None:
+    """By class, after it has popped: what was owed before would have been paid before."""
+    proxy, store = await announcing(redis, serve)
+    client, other = await proxy.connect(), await proxy.connect()
+    await client.command("SET", "doc:1", "a")
+    put(redis, "CONFIG", "SET", "maxmemory", "1")
+    await client.command("DEL", "doc:1")
+    await other.send("BLPOP", "list:1", 5)
+    await trio.sleep(0.1)
+    put(redis, "CONFIG", "SET", "maxmemory", "0")
+    await store.pay()
+    await read(store)
+    await store.remove(await read(store))
+    put(redis, "RPUSH", "list:1", "x")
+    assert await other.frame() == array([bulk(b"list:1"), bulk(b"x")])
+    await store.pay()
+    await read(store)
+
+    assert [(one.topic, json.loads(one.body)["patterns"]) for one in await read(store)] == [("lists", ["list:*"])]
 
 
 async def test_writes_are_announced_as_soon_as_redis_has_loaded(serve: Serve) -> None:

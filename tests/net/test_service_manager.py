@@ -152,6 +152,23 @@ def test_reload_is_told_before_and_after(heard: Heard) -> None:
     assert heard.all() == ["READY=1\nSTATUS=fine"]
 
 
+def test_reload_is_not_told_while_not_ready(heard: Heard) -> None:
+    """Before the start line and after a stop the READY of a reload would say that clients are served."""
+    manager = ServiceManager(heard.address)
+    with manager.reloading():
+        pass
+    assert heard.all() == []
+
+    manager.ready("fine")
+    heard.all()
+    with manager.reloading():
+        manager.stopping()
+    with manager.reloading():
+        pass
+
+    assert [word.partition("\n")[0] for word in heard.all()] == ["RELOADING=1", "STOPPING=1"]
+
+
 # -- the watchdog ------------------------------------------------------------------------------------------------------
 
 

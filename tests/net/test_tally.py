@@ -8,6 +8,7 @@ import attrs
 
 from proxy.config.model import ClassSettings
 from proxy.core.figures.watching import WatchSlot
+from proxy.core.slots import Slot
 from proxy.wire.encode import command
 
 from ..e2e.servers import Server
@@ -77,6 +78,23 @@ async def test_tally_takes_the_end_of_a_streamed_value_for_no_error(serve: Serve
 
     assert row(proxy, "commands_by_name", "GET")["errors_total"] == 0
     assert row(proxy, "commands_by_name", "GET")["mean_us"] > 0
+
+
+async def test_tally_keeps_no_reply_of_a_long_batch(serve: Serve, redis: Server) -> None:
+    """Each is gone once it is sent, however many are still to come."""
+    proxy = await serve(redis)
+    client = await proxy.connect()
+    await client.send_raw(b"".join(command("GET", "a") + command("TTL", "a") for _ in range(20)))
+    assert len(await client.frames(40)) == 40
+    (connection,) = proxy.worker.clients
+    connection.queue.extend(Slot(None) for _ in range(20))
+    watch = proxy.worker.engine.tally.watch([([b"GET", b"a"], b"")], proxy.worker.table)
+    connection.see_off(watch, 0, 0)
+    kept = connection.queue[-1]
+    connection.queue.clear()
+
+    assert isinstance(kept, WatchSlot)
+    assert not kept._slots
 
 
 async def test_tally_subscribers_get_nothing_but_what_they_are_owed(serve: Serve, redis: Server) -> None:

@@ -68,9 +68,50 @@ def test_collector_gets_all_figures_and_the_trace(server: Server, workers: int) 
         assert [one.as_double for one in commands] == [2.0]
 
 
-def test_endpoint_without_the_packages_is_a_problem_that_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("name", "value", "workers"),
+    [
+        ("OTEL_BSP_MAX_QUEUE_SIZE", "0", 1),
+        ("OTEL_BSP_MAX_QUEUE_SIZE", "0", 2),
+        ("OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT", "-3", 1),  # read when the SDK is imported
+    ],
+)
+def test_variable_that_opentelemetry_refuses_is_said_in_a_line(
+    server: Server, monkeypatch: pytest.MonkeyPatch, name: str, value: str, workers: int
+) -> None:
+    """As a wrong configuration: exit code 2, which a service manager does not try again."""
+    monkeypatch.setenv(name, value)
+    respite = Respite(
+        {
+            "upstream": {"url": server.url},
+            "listen": {"workers": workers},
+            "otel": {"endpoint": "http://127.0.0.1:1"},
+        }
+    )
+    try:
+        assert respite.process.wait(20) == 2
+        (line,) = respite.errors.splitlines()
+        assert line.startswith("respite: OpenTelemetry cannot be set up, look at the variables OTEL_..: ")
+        assert respite.output == ""
+    finally:
+        respite.discard()
+
+
+@pytest.mark.parametrize("missing", ["opentelemetry.sdk", "opentelemetry.exporter.otlp.proto.http"])
+@pytest.mark.parametrize("has_parent", [True, False])
+def test_endpoint_without_the_packages_is_a_problem_that_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch, missing: str, has_parent: bool
+) -> None:
     """It is found before anything is started; without an endpoint nothing is missed."""
-    monkeypatch.setattr(rules, "find_spec", lambda name: None if name == "opentelemetry" else find_spec(name))
+
+    def find(name: str) -> object:
+        if name != missing:
+            return find_spec(name)
+        if not has_parent:
+            raise ModuleNotFoundError(name)
+        return None
+
+    monkeypatch.setattr(rules, "find_spec", find)
 
     with pytest.raises(ConfigError, match=re.escape("pip install 'respite-proxy[otel]'")) as caught:
         load_settings(None, env={}, overrides={"otel.endpoint": "http://127.0.0.1:4318"})

@@ -168,6 +168,39 @@ async def test_figure_that_breaks_costs_one_export(collector: Collector, capfd: 
     assert "figures cannot be sent" in capfd.readouterr().err
 
 
+async def test_figure_that_breaks_at_the_end_keeps_no_span_from_being_sent(
+    collector: Collector, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The last figures are no reason to end otherwise than in order."""
+    telemetry = Telemetry(Otel(collector.url, 3600.0, 1.0))
+    source = FakeSource()
+    source.fault = ValueError("a mistake")
+    await telemetry.traced(FakeSink()).apply([Event((b"a",))])
+
+    await telemetry.close(source)
+
+    assert (len(collector.spans()), len(collector.figures())) == (1, 0)
+    assert "figures cannot be sent" in capfd.readouterr().err
+
+
+async def test_spans_that_break_at_the_end_are_said(
+    collector: Collector, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """What the SDK raises is not the proxy's exit code."""
+    telemetry = Telemetry(Otel(collector.url, 3600.0, 1.0))
+    shutdown = telemetry._provider.shutdown
+
+    def broken() -> None:
+        shutdown()
+        raise RuntimeError("a mistake")
+
+    monkeypatch.setattr(telemetry._provider, "shutdown", broken)
+
+    await telemetry.close()
+
+    assert "spans cannot be sent" in capfd.readouterr().err
+
+
 def test_nothing_of_it_is_imported_where_it_is_not_configured() -> None:
     """The extra may be missing: what runs the proxy comes up without it."""
     script = (

@@ -62,6 +62,7 @@ function axis(values, unit) {
 
 function ago(seconds) {
   if (seconds === 0) return "now";
+  if (seconds > 2 * 3600) return `−${Math.round(seconds / 360) / 10} h`;
   return seconds < 60 ? `−${seconds} s` : `−${Math.round(seconds / 6) / 10} min`;
 }
 

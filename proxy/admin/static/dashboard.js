@@ -21,7 +21,14 @@ const RANGES = [
   { text: "5 minutes", short: "5 min", seconds: 300, step: 1 },
   { text: "30 minutes", short: "30 min", seconds: 1800, step: 10 },
   { text: "hour", short: "1 h", seconds: 3600, step: 10 },
+  { text: "6 hours", short: "6 h", seconds: 21_600, step: 60 },
+  { text: "24 hours", short: "24 h", seconds: 86_400, step: 60 },
 ];
+/** So much, and no more, is always kept; a longer span is offered once there is something in it. */
+const KEPT_S = 3600;
+/** How often to look for that, and in what steps. */
+const REACH_MS = 600_000;
+const REACH_STEP_S = 600;
 const CHARTS = [
   {
     title: "Reads answered without Redis",
@@ -158,10 +165,27 @@ async function ask(path) {
 
 async function loadPast() {
   const { range } = known;
-  const answer = await ask(`history.json?figure=${PAST.join(",")}&seconds=${range.seconds}&step=${range.step}`);
-  if (answer === null || range !== known.range) return;
-  for (const { figure, points } of answer.series) known.past.set(figure, points);
+  // A day of all figures at once would keep the proxy from its clients for tens of milliseconds.
+  const parts = range.seconds > KEPT_S ? PAST : [PAST.join(",")];
+  for (const part of parts) {
+    const answer = await ask(`history.json?figure=${part}&seconds=${range.seconds}&step=${range.step}`);
+    if (answer === null || range !== known.range) return;
+    for (const { figure, points } of answer.series) known.past.set(figure, points);
+  }
   redraw();
+}
+
+/** Offer the spans that the proxy has figures of. */
+async function loadReach() {
+  const answer = await ask(`history.json?figure=clients&seconds=${RANGES.at(-1).seconds}&step=${REACH_STEP_S}`);
+  if (answer === null) return;
+  const [{ points }] = answer.series;
+  const [beganMs] = points.find(([, value]) => value !== null) ?? [Infinity];
+  const reachS = points.length ? (points.at(-1)[0] - beganMs) / 1000 : 0;
+  RANGES.forEach(({ seconds }, index) => {
+    const isKept = seconds <= KEPT_S || reachS > RANGES[index - 1].seconds + REACH_STEP_S / 2;
+    element("ranges").children[index].hidden = !isKept;
+  });
 }
 
 async function loadStats() {
@@ -250,6 +274,7 @@ function showState({ state, transport, retryInMs }) {
     }[state] ?? "Off";
   if (state === "live") {
     loadPast();
+    loadReach();
     loadStats();
   }
   if (state === "unauthorized") askForToken();
@@ -294,6 +319,7 @@ for (const range of RANGES) {
   const button = element("ranges").appendChild(document.createElement("button"));
   button.type = "button";
   button.textContent = range.short;
+  button.hidden = range.seconds > KEPT_S;
   button.setAttribute("aria-pressed", String(range === known.range));
   button.addEventListener("click", () => {
     known.range = range;
@@ -307,6 +333,7 @@ const respite = new Respite({ url: new URL(".", location.href).href, token: know
 respite.onstate = showState;
 respite.subscribe("respite:figures", hear);
 setInterval(loadStats, STATS_MS);
+setInterval(loadReach, REACH_MS);
 setInterval(showAge, 1000);
 document.addEventListener("visibilitychange", () => {
   loadStats();

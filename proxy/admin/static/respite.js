@@ -254,23 +254,25 @@ export class Respite {
 
   #deliver(message) {
     const entries = message.type === "lost" ? [...this.#wanted.values()].flatMap((all) => [...all]) : null;
-    for (const { callback } of new Set(entries ?? this.#wanted.get(message.channel))) {
-      try {
-        callback(message);
-      } catch (error) {
-        // One that fails costs the others nothing.
-        (globalThis.reportError ?? console.error)(error);
-      }
-    }
+    for (const { callback } of new Set(entries ?? this.#wanted.get(message.channel))) call(callback, message);
   }
 
   #show(state, transport = "", why = "", retryInMs = 0) {
     this.#state = { state, transport, why, retryInMs };
-    this.onstate?.(this.#state);
+    if (this.onstate) call((shown) => this.onstate(shown), this.#state);
   }
 }
 
 globalThis.Respite ??= Respite;
+
+/** Call back; one that fails costs the others, and the connection, nothing. */
+function call(callback, news) {
+  try {
+    callback(news);
+  } catch (error) {
+    (globalThis.reportError ?? console.error)(error);
+  }
+}
 
 /** Run one way of transport until it ends or is cut; whatever it throws is how it ended. */
 async function hold(open, talk) {

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final, Literal
 
 import attrs
 
-from proxy.config.globs import Sort
+from proxy.config.globs import Sort, parse_glob
 from proxy.values.globs import Glob, compile_glob
 from proxy.values.rules import OWN_KEYS
 
@@ -26,6 +26,13 @@ OWN_CHANNELS: Final = ("respite:figures", "respite:alerts")
 """What Respite tells of itself."""
 
 CHANNEL_MAX_BYTES: Final = 1024
+STARS_MAX: Final = 8
+"""What a key is searched for, one after the other."""
+
+BRACKETS_MAX: Final = 8
+GLOB_MAX_BYTES: Final = 128
+"""What makes a glob dear to compile: 256 of them come in one subscription."""
+
 OWN_KEPT: Final = 64  # messages of an own channel: of figures only the newest are of use
 TAG: Final = "tag:"
 _TRIMMED_FROM: Final = (
@@ -140,8 +147,15 @@ def read_channel(name: str) -> tuple[ChannelKind, bytes, Glob | None]:
         raise FeedError(f"the name of a channel has at most {CHANNEL_MAX_BYTES} bytes")
     if name.startswith(TAG):
         return "tag", raw.removeprefix(TAG.encode()), None
+    parts = parse_glob(raw)
+    for sort, most, what in ((Sort.STAR, STARS_MAX, "*"), (Sort.SET, BRACKETS_MAX, "[...]")):
+        if sum(part.sort is sort for part in parts) > most:
+            raise FeedError(f"the glob of a channel has at most {most} {what}")
+    is_key = all(part.sort is Sort.LITERAL for part in parts)
+    if not is_key and len(raw) > GLOB_MAX_BYTES:
+        raise FeedError(f"the glob of a channel has at most {GLOB_MAX_BYTES} bytes")
     glob = compile_glob(raw)
-    if all(part.sort is Sort.LITERAL for part in glob.parts):
+    if is_key:
         if glob.prefix.startswith(OWN_KEYS):
             raise FeedError(f"of {OWN_KEYS.decode()} there are only {' and '.join(OWN_CHANNELS)}")
         return "key", glob.prefix, None

@@ -17,11 +17,11 @@ from typing import Final
 
 import attrs
 
-from proxy.config.globs import Sort
+from proxy.config.globs import EVERY_BYTE, Part, Sort
 from proxy.core.feed.channels import Channel
 from proxy.values.dependencies import Template, tags_of
 from proxy.values.globs import Glob, compile_glob
-from proxy.values.overlapping import do_overlap
+from proxy.values.overlapping import Places, do_overlap
 from proxy.values.rules import ClassRules, Rules
 
 PREFIXES_MAX: Final = 32
@@ -30,6 +30,8 @@ PREFIXES_MAX: Final = 32
 _REMEMBERED: Final = 8192
 _FEW: Final = 8  # to search a key for one takes as long as to look up some places of it
 _LONG: Final = 1024  # bytes of a key that has more places than there are channels
+_PARTS_SEEN: Final = 32  # of a glob, where it is asked what it has in common with another: behind them may be anything
+_ANYTHING: Final = (Part(Sort.STAR, EVERY_BYTE),)
 
 
 @attrs.frozen
@@ -55,7 +57,7 @@ class ChannelIndex:
         self._rules = rules
         self._keys: dict[bytes, tuple[Channel, ...]] = {}  # several, where one name of it is escaped
         self._tags: dict[bytes, Channel] = {}
-        self._globs: dict[str, tuple[Channel, Glob]] = {}
+        self._globs: dict[str, tuple[Channel, Glob, Places]] = {}
         self._patterns: dict[_Shape, dict[_Literals, dict[str, tuple[Channel, Glob]]]] = {}
         self._of_key: dict[bytes, tuple[Channel, ...]] = {}
         self._of_fence: dict[tuple[str, bytes], tuple[Channel, ...]] = {}
@@ -70,7 +72,7 @@ class ChannelIndex:
     def add(self, channel: Channel) -> None:
         """Take up a channel of a key, a glob or a tag."""
         if channel.glob is not None:
-            self._globs[channel.name] = (channel, channel.glob)
+            self._globs[channel.name] = (channel, channel.glob, Places(_beginning(channel.glob)))
             shape, literals = _literals(channel.glob)
             by_literals = self._patterns.setdefault(shape, {})
             by_literals.setdefault(literals, {})[channel.name] = (channel, channel.glob)
@@ -105,7 +107,7 @@ class ChannelIndex:
         for channels in self._keys.values():
             yield from channels
         yield from self._tags.values()
-        yield from (channel for channel, _ in self._globs.values())
+        yield from (channel for channel, _, _ in self._globs.values())
 
     def of_key(self, key: bytes) -> tuple[Channel, ...]:
         """Return the channels in which a change of a key is told."""
@@ -179,9 +181,12 @@ class ChannelIndex:
         for key, channels in self._keys.items():
             if fence.matches(key):
                 yield from channels
-        yield from (channel for channel, glob in self._globs.values() if _may_overlap(glob, fence))
+        yield from self._overlapping([fence])
+        if not self._tags:
+            return
+        reached = {rules.name for rules in self._rules.classes if any(_may_overlap(one, fence) for one in rules.globs)}
         for tag, channel in self._tags.items():
-            if any(_may_overlap(glob, fence) for rules in self._bearers(tag) for glob in rules.globs):
+            if any(rules.name in reached for rules in self._bearers(tag)):
                 yield channel
 
     def _find_tag(self, tag: bytes) -> Iterator[Channel]:
@@ -193,8 +198,13 @@ class ChannelIndex:
         for key, channels in self._keys.items():
             if tag in self._tags_of(key):
                 yield from channels
-        for channel, one in self._globs.values():
-            if any(_may_overlap(one, glob) for rules in bearers for glob in rules.globs):
+        yield from self._overlapping([glob for rules in bearers for glob in rules.globs])
+
+    def _overlapping(self, fences: Sequence[Glob]) -> Iterator[Channel]:
+        """Yield the channels of globs that may take a key which one of these takes."""
+        others = [(fence.prefix, _beginning(fence)) for fence in fences]
+        for channel, glob, places in self._globs.values():
+            if any(_begin_alike(glob.prefix, prefix) and places.meet(parts) for prefix, parts in others):
                 yield channel
 
     def _bearers(self, tag: bytes) -> tuple[ClassRules, ...]:
@@ -250,8 +260,16 @@ def _common_length(one: bytes, other: bytes) -> int:
 
 
 def _may_overlap(one: Glob, other: Glob) -> bool:
-    a, b = one.prefix, other.prefix
-    return (a.startswith(b) or b.startswith(a)) and do_overlap(one.parts, other.parts)
+    return _begin_alike(one.prefix, other.prefix) and do_overlap(_beginning(one), _beginning(other))
+
+
+def _begin_alike(one: bytes, other: bytes) -> bool:
+    return one.startswith(other) or other.startswith(one)
+
+
+def _beginning(glob: Glob) -> tuple[Part, ...]:
+    """Return parts that take all that the glob takes, so few that thousands of globs are soon gone through."""
+    return glob.parts if len(glob.parts) <= _PARTS_SEEN else (*glob.parts[:_PARTS_SEEN], *_ANYTHING)
 
 
 def _may_become(template: Template, tag: bytes) -> bool:

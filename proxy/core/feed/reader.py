@@ -29,6 +29,9 @@ from proxy.values.telling import ChannelsTold, EventsTold, QuietTold, parse_told
 PUSH_WITHIN_S: Final = 1.0
 """After what says why; a push that comes later is of another change."""
 
+SAY_EVERY_S: Final = 60.0
+"""Of messages that are not understood: anybody may publish any number of them."""
+
 KEYS_A_GO: Final = 100  # told before others get their turn
 _KEYEVENT: Final = re.compile(rb"__keyevent@([0-9]{1,9})__:(expired|evicted)")
 log = get_logger("feed")
@@ -50,6 +53,7 @@ class ChangeReader:
         self._now = now
         self._breathe = breathe
         self._causes: dict[bytes, tuple[Cause, int, float]] = {}  # why the next push of a key comes, its database, when
+        self._silent_until = 0.0  # about messages that are not understood
         self._told: dict[bytes, float] = {}  # keys of which the next push has been told, and when
 
     def begin(self, prefixes: tuple[bytes, ...]) -> None:
@@ -113,7 +117,8 @@ class ChangeReader:
                 version = told.version or version_at(now_us)
                 change = Change(keys_named, "event", version, now_us // 1000, patterns, tags, told.db, channels)
                 self._feed.publish(change)
-            case None:
+            case None if self._now() >= self._silent_until:
+                self._silent_until = self._now() + SAY_EVERY_S
                 log.warning("a message that is not understood", channel=telling.CHANNEL.decode(), bytes=len(payload))
 
     def _announced(self, payload: bytes) -> None:

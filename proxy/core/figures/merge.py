@@ -129,13 +129,20 @@ def _totals(report: Mapping[str, Any]) -> dict[str, Any]:
     """Return the part of a report that only grows."""
     kept: dict[str, Any] = {}
     for name, value in report.items():
+        is_total = name == "total" or name.endswith("_total")
         if isinstance(value, Mapping):
-            kept[name] = _totals(value)
+            kept[name] = _numbers(value) if is_total else _totals(value)
         elif name in _TALLIED:
             kept[name] = [{"name": row["name"], **_totals(row)} for row in value]
-        elif (name == "total" or name.endswith("_total")) and _is_number(value):
+        elif is_total and _is_number(value):
             kept[name] = value
     return {name: value for name, value in kept.items() if value != {}}
+
+
+def _numbers(totals: Mapping[str, Any]) -> dict[str, Any]:
+    """Return all that is counted under one name, such as decided_total: hot, warm, cold."""
+    found = {name: _numbers(value) if isinstance(value, Mapping) else value for name, value in totals.items()}
+    return {name: value for name, value in found.items() if isinstance(value, dict) or _is_number(value)}
 
 
 def _join(path: str, rows: Sequence[tuple[int, Mapping[str, Any]]]) -> dict[str, Any]:

@@ -81,8 +81,9 @@ class WatchSlot(Slot):
 def _errors(pieces: Sequence[bytes], count: int) -> list[int]:
     """Return which of `count` replies are errors, as far as it can be told."""
     if len(pieces) != count:
-        raw = b"".join(pieces)
-        pieces = _split(raw) if len(raw) <= LOOKED_THROUGH_BYTES and b"-" in raw else []
+        # Not joined to be measured: they may be hundreds of times the same megabyte.
+        raw = b"".join(pieces) if sum(map(len, pieces)) <= LOOKED_THROUGH_BYTES else b""
+        pieces = _split(raw) if b"-" in raw else []
     return [at for at, reply in enumerate(pieces[:count]) if reply[:1] in (b"-", b"!")]
 
 

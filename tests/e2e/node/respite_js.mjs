@@ -279,6 +279,27 @@ const scenarios = {
     client.close();
   },
 
+  async "a page that fails when it is told of the state loses nothing by it"() {
+    const { client, heard } = listen();
+    const states = [];
+    client.onstate = ({ state }) => {
+      states.push(state);
+      throw new Error(state);
+    };
+    await settle();
+    world.sockets[0].drop();
+    await pass(500);
+    world.sockets[1].say(update("a"));
+
+    assert.deepEqual(states, ["live", "waiting", "live"]);
+    assert.deepEqual(world.errors, states);
+    assert.equal(heard.length, 1);
+    client.onstate = null;
+    client.close();
+    await settle();
+    isQuiet();
+  },
+
   async "a silent socket is asked for a sign of life; one that gives none is replaced"() {
     const { client, states } = listen();
     await settle();
