@@ -75,7 +75,7 @@ async def assert_nothing_left(to: Publisher, names: Names, garbage: int, retry_q
     assert garbage == len(set(dead))
 
 
-@pytest.mark.parametrize("queue_type", ["classic", "quorum"])
+@pytest.mark.parametrize("queue_type", ["classic", pytest.param("quorum", marks=pytest.mark.long)])
 async def test_broker_killed_under_load_loses_nothing(
     rabbitmq_own: RabbitMq, names: Names, queue_type: QueueType
 ) -> None:

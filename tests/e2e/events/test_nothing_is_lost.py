@@ -1,4 +1,4 @@
-"""Every event is applied, whatever dies: the short run of `make test`; the long one is in tests/soak."""
+"""Every event is applied, whatever dies: a short run; the long one is in tests/soak."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ def assert_all_applied(outcome: Outcome, plan: Plan) -> None:
     assert outcome.fills > plan.keys, "too little was cached for the run to mean anything"
 
 
+@pytest.mark.long
 def test_no_event_is_lost_while_everything_is_killed(broker: RabbitMq, redis7: Kind) -> None:
     """Events in no order, twice, and unreadable ones; broker, Redis and a proxy killed: both tiers agree in the end."""
     plan = Plan(events=3000, keys=200, broker_kills=1, redis_kills=1, proxy_kills=1)
