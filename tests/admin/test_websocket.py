@@ -166,7 +166,7 @@ async def test_websocket_that_reads_late_gets_its_answer() -> None:
         count = 0
         with trio.fail_after(10):
             while not stream.outlet.is_stalled:
-                change(push.feed, "x" * 5000)
+                change(push.feed, "x" * 50_000)
                 count += 1
                 await trio.testing.wait_all_tasks_blocked()
         await client.say({"subscribe": ["b"]})
@@ -230,7 +230,8 @@ async def test_websocket_of_a_client_that_speaks_all_the_time_beats() -> None:
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(speak)
-            beats = await client.messages(2)
+            with trio.fail_after(10):
+                beats = await client.messages(2)
             nursery.cancel_scope.cancel()
 
     assert [beat["type"] for beat in beats] == ["heartbeat"] * 2
