@@ -321,7 +321,7 @@ def start_line(urls: list[str], admin: str, upstream: Endpoint) -> str:
 def _sigterm_as_interrupt() -> Iterator[None]:
     """Treat SIGTERM as Ctrl-C where nobody listens for signals yet, or any more: neither leaves anything behind.
 
-    Once all is done, one that comes late (from who asked for a drain before) does not make an end of another kind of it.
+    Once all is done, one that comes late (from who asked for a drain before) makes no other kind of end of it.
     """
     before = signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     try:
