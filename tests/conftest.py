@@ -19,10 +19,14 @@ def pytest_configure() -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Leave the long ones to `make soak`: `make test` is to be done in minutes."""
+    """Leave the long ones to `make soak`: `make test` is to be done in minutes.
+
+    A marker with words holds for the parameters whose ids have one of them.
+    """
     if not os.environ.get("RESPITE_ALL_SERVERS"):
         for item in items:
-            if item.get_closest_marker("long") is not None:
+            markers = list(item.iter_markers("long"))
+            if any(not marker.args or any(word in item.name for word in marker.args) for marker in markers):
                 item.add_marker(pytest.mark.skip(reason="for make soak, or RESPITE_ALL_SERVERS=1"))
 
 

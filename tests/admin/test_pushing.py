@@ -217,7 +217,7 @@ async def test_clients_of_the_proxy_get_their_turn_between_slices() -> None:
             nursery.cancel_scope.cancel()
 
     assert 8 <= sharer.turns <= 16
-    assert 3 <= len(sharer.seen) <= 5
+    assert 2 <= len(sharer.seen) <= 5  # in which order a round takes its tasks is a matter of chance
     assert sharer.hurried_s > 0
 
 

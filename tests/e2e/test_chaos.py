@@ -7,6 +7,8 @@ import socket
 import threading
 import time
 
+import pytest
+
 from .contract import is_alive
 from .raw import encode, encode_all
 from .servers import Kind, Server, wait_for
@@ -54,6 +56,7 @@ def vanish(respite: Respite, rng: random.Random) -> None:
             client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\0\0\0\0\0\0\0")
 
 
+@pytest.mark.long("valkey9")
 def test_vanishing_clients_leave_nothing_behind(kind: Kind) -> None:
     """After a thousand of them: no client, no block, no subscription, no reply owed; a neighbour never noticed."""
     with (

@@ -136,6 +136,7 @@ MODES: dict[str, dict[str, dict[str, object]]] = {
 PLAIN = ("disabled", "pass-through")  # without L1
 
 
+@pytest.mark.long("valkey9")
 @pytest.mark.parametrize("mode", ["broadcast", "tiny", *(pytest.param(one, marks=pytest.mark.long) for one in PLAIN)])
 def test_random_work_in_every_mode_is_answered_as_directly(kind: Kind, mode: str) -> None:
     """The same holds however L1 is set up, with or without it."""

@@ -12,6 +12,8 @@ from .raw import Arg, clients, encode
 from .servers import Kind, Server, wait_for
 from .targets import Respite, running_respite
 
+pytestmark = pytest.mark.long("valkey9")
+
 CLIENTS = 1_000
 FILES = 2 * CLIENTS + 200
 VALUE = b"$5\r\nvalue\r\n"

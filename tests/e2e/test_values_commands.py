@@ -46,6 +46,7 @@ STORED_FORMS: Mapping[str, Masked] = {
 OF_THE_SERVER = ("acl", "client", "cluster", "command", "config", "debug", "function", "info", "latency", "pubsub")
 
 
+@pytest.mark.long("valkey9")
 @pytest.mark.parametrize(
     ("name", "stored", "protocol", "deliver"),
     [

@@ -43,6 +43,7 @@ CLASSES: Sequence[Mapping[str, Any]] = (
 # -- the checker ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.long("valkey9")
 @pytest.mark.parametrize(
     ("name", "dependencies", "ballast"), [("redis7", True, 0), ("redis7", False, 1_000), ("valkey9", False, 0)]
 )

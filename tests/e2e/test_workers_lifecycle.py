@@ -307,7 +307,7 @@ def test_worker_killed_while_it_starts_fails_the_start(tmp_path: Path) -> None:
             respite.discard()
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.long)])
 def test_signal_at_any_moment_of_the_start_leaves_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
 ) -> None:

@@ -297,10 +297,11 @@ async def test_redis_that_tells_of_changes_after_all_is_heard(
     client.command("ACL", "SETUSER", "plain", "+client|tracking")
     await watching.reaches("watching")
     client.command("ACL", "SETUSER", "plain", "-client|tracking")
-    (lost,) = await listener.told()
+    of_channel, of_all = await listener.told(2)
     client.command("SET", "a", "x")
 
-    assert ("lost", "a") == (lost["type"], lost["channel"])
+    assert ("lost", "a") == (of_channel["type"], of_channel["channel"])
+    assert ("lost", None) == (of_all["type"], of_all["count"])
     assert [("write", ["a"])] == await listener.causes()
 
 

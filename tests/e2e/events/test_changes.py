@@ -23,7 +23,7 @@ from .run import KEEPING
 WRITERS = 4
 SETTLE_S = 60.0
 QUIET_S = 5.0
-PAUSE_S = 0.01  # between writes: what is written must be published in the end, on a small machine, too
+PAUSE_S = 0.03  # between writes: what is written must be published in the end, on a small machine, too
 
 
 @pytest.fixture
