@@ -9,7 +9,6 @@ holds up nothing. Notices wait for it in their order.
 from __future__ import annotations
 
 import json
-import random
 from collections import deque
 from collections.abc import Mapping
 from typing import Any, Final
@@ -19,7 +18,7 @@ import trio
 from pamqp.commands import Basic
 
 from proxy.amqp.channel import Channel, Outgoing
-from proxy.amqp.nodes import Nodes
+from proxy.amqp.nodes import Nodes, pause_s
 from proxy.amqp.retry import first_of
 from proxy.config.model import Amqp
 from proxy.errors import AmqpError
@@ -79,8 +78,7 @@ class AlertSender:
                     log.warning("the broker does not take a notice, it is published again", why=str(why))
                 failures += 1
                 number += 1
-                first_s, longest_s = PAUSES_S
-                await trio.sleep(min(first_s * 2.0 ** min(failures - 1, 10), longest_s) * (0.5 + random.random() / 2))
+                await trio.sleep(pause_s(failures, *PAUSES_S))
 
     async def _wait(self) -> None:
         if not self._notices:

@@ -1,10 +1,12 @@
 """The connections that stay open: to whichever node of the cluster is tried, with the TLS of [amqp] tls.
 
-Owns how long a node may take to answer, and how soon one that has fallen silent is given up.
+Owns how long a node may take to answer, how soon one that has fallen silent is given up, and how pauses between tries
+grow.
 """
 
 from __future__ import annotations
 
+import random
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -16,6 +18,11 @@ from proxy.config.model import AmqpEndpoint, TlsClient
 
 CONNECT_TIMEOUT_S: Final = 3.0  # of one node; the next is tried then
 HEARTBEAT_S: Final = 2.0  # a broker that is silent for two is gone
+
+
+def pause_s(failures: int, first_s: float, longest_s: float) -> float:
+    """Return how long to wait after so many failures in a row: growing from one to the other, never in step."""
+    return min(first_s * 2.0 ** min(failures - 1, 20), longest_s) * (0.5 + random.random() / 2)
 
 
 class Nodes:

@@ -21,7 +21,7 @@ import trio
 from pamqp.commands import Basic
 
 from proxy.amqp.channel import Channel, Outgoing
-from proxy.amqp.nodes import Nodes
+from proxy.amqp.nodes import Nodes, pause_s
 from proxy.amqp.retry import first_of
 from proxy.amqp.topology import TopologyError, explained
 from proxy.config.model import Amqp, AmqpEndpoint
@@ -68,7 +68,7 @@ class Relay:
                 failures = 1 if trio.current_time() - began > 2.0 else failures + 1
                 number += 1
                 self._show(why, failures)
-                await trio.sleep(_pause_s(why, failures) * (0.5 + random.random() / 2))
+                await trio.sleep(_pause_s(why, failures))
         finally:
             self.figures.state = "off"
 
@@ -199,8 +199,7 @@ def _id_of(entry: Entry) -> str:
 def _pause_s(why: BaseException, failures: int) -> float:
     if isinstance(why, TopologyError):
         return _SLOW_PAUSE_S
-    first_s, longest_s = _PAUSES_S
-    return min(first_s * 2.0 ** min(failures - 1, 10), longest_s)
+    return pause_s(failures, *_PAUSES_S)
 
 
 def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:

@@ -13,7 +13,6 @@ looked at again now and then; the cache goes on without events.
 from __future__ import annotations
 
 import math
-import random
 import secrets
 from collections import Counter
 from collections.abc import Callable
@@ -25,7 +24,7 @@ import trio
 
 from proxy.amqp.connection import Connection
 from proxy.amqp.consumer import MOST, Intake, Maps, Shared
-from proxy.amqp.nodes import Nodes
+from proxy.amqp.nodes import Nodes, pause_s
 from proxy.amqp.retry import Outbox, first_of
 from proxy.amqp.topology import Topology, TopologyError, declare, declare_asides, delays_ms, plan
 from proxy.config.model import Amqp, AmqpEndpoint
@@ -62,8 +61,7 @@ _PAUSES_S: Final = {
 
 
 def _pause_s(trouble: Trouble, times: int) -> float:
-    first_s, longest_s = _PAUSES_S[trouble]
-    return min(first_s * 2.0 ** min(times - 1, 20), longest_s) * (0.5 + random.random() / 2)
+    return pause_s(times, *_PAUSES_S[trouble])
 
 
 @attrs.frozen

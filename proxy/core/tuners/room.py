@@ -2,8 +2,9 @@
 
 The whole of L1 is tuned, and not a share for each class. What is evicted is what is worth least a byte, of all classes
 (cache.l1): a class has the room that its hits pay for, and gets more of it with every step. `python -m bench.tuning`
-plays two classes in one L1, and in every split of it: no share does better by itself. Where a split does, it is because
-two halves learn apart from each other how much idle time says, which sessions and steady popularity want differently.
+plays two classes in one L1, and in every split of it. Where a split does better, it is because two halves learn apart
+from each other how much idle time says, which sessions and steady popularity want differently: that is to be learnt by
+class one day, and not a share to be tuned.
 """
 
 from __future__ import annotations
