@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import time
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from proxy.config.model import ClassSettings
 from proxy.core.feed.channels import Channel, read_channel
 from proxy.core.feed.index import PREFIXES_MAX, ChannelIndex, do_cover, merge_prefixes
 from proxy.values.globs import compile_glob
@@ -99,6 +101,34 @@ def test_index_takes_long_globs_to_overlap_by_their_beginning() -> None:
 
     assert [same] == list(index.of_glob(b"t:y" + b"ab" * 40 + b"c"))
     assert [] == list(index.of_glob(b"u:*"))
+
+
+def index_of_bearers(tag: str) -> ChannelIndex:
+    """Return an index with the channel `key*`, and a class `key*` whose keys bear a tag made of a template."""
+    index = ChannelIndex(Rules((ClassSettings("k", ("key*" + ":*" * 8,), tags=(tag,)),)))
+    index.add(channel_of("key*"))
+    return index
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.sampled_from(["a", "ab", "b", "{1}", "{2}"]), min_size=1, max_size=6), st.text("ab", max_size=8))
+def test_globs_hear_of_a_tag_that_a_class_of_theirs_may_bear(pieces: list[str], tag: str) -> None:
+    """Whatever the wildcards took; the judge is a regular expression."""
+    judge = "".join(".*" if piece.startswith("{") else piece for piece in pieces)
+
+    heard = bool(list(index_of_bearers("".join(pieces)).of_tag(tag.encode())))
+
+    assert heard == (re.fullmatch(judge, tag) is not None)
+
+
+@pytest.mark.alone
+def test_index_is_quick_with_a_tag_made_to_be_hard() -> None:
+    """The template is configured, the tag anybody's: it is gone through once, whatever it looks like."""
+    index = index_of_bearers("{1}a{2}a{3}a{4}a{5}a{6}b")
+    began = time.perf_counter()
+
+    assert [] == list(index.of_tag(b"a" * 4000))
+    assert time.perf_counter() - began < 0.1
 
 
 @pytest.mark.alone

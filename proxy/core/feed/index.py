@@ -10,7 +10,6 @@ of what was asked last, which begins anew with each channel that comes or goes.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from itertools import pairwise
 from typing import Final
@@ -273,8 +272,25 @@ def _beginning(glob: Glob) -> tuple[Part, ...]:
 
 
 def _may_become(template: Template, tag: bytes) -> bool:
-    pieces = (b".*" if isinstance(piece, int) else re.escape(piece) for piece in template.pieces)
-    return re.fullmatch(b"".join(pieces), tag, re.DOTALL) is not None
+    """Say whether captures could make a template a tag: each literal is sought once, from where the last one ended."""
+    runs = [b""]
+    for piece in template.pieces:
+        if isinstance(piece, int):
+            runs.append(b"")
+        else:
+            runs[-1] += piece
+    first, *between = runs
+    if not between:
+        return tag == first
+    at, end = len(first), len(tag) - len(last := between.pop())
+    if not (tag.startswith(first) and tag.endswith(last)):
+        return False
+    for run in between:
+        found = tag.find(run, at, max(at, end))
+        if found < 0:
+            return False
+        at = found + len(run)
+    return at <= end
 
 
 def _literals_in(key: bytes, shape: _Shape, known: Collection[_Literals]) -> list[_Literals]:
