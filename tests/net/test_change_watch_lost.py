@@ -11,8 +11,9 @@ import trio
 from proxy.net.change_link import ChangeLink
 from proxy.net.change_watch import ChangeWatch, Hearing
 from proxy.values import telling
+from proxy.values.scripts import drop_older
 
-from ..e2e.servers import Server, find_kind
+from ..e2e.servers import Server, ServerOptions, find_kind
 from .peer import until
 from .watching import SILENT_S, Watching
 
@@ -168,3 +169,20 @@ def test_hearing_ends_at_its_mark() -> None:
     hearing.hear(["again"])
 
     assert ([["before"]], [["before"], ["again"]]) == (ended, heard)
+
+
+async def test_server_that_speaks_resp2_only_leaves_events(nursery: trio.Nursery) -> None:
+    """It can push nothing that is no message of a subscription: that is said, and events are heard."""
+    options = ServerOptions(extra=('rename-command HELLO ""',))
+    with Server(find_kind("redis7"), options) as server, server.connect() as client:
+        watching = Watching(server.url)
+        nursery.start_soon(watching.watch.run)
+        listener = await watching.listen("a")
+
+        await trio.sleep(2 * SILENT_S)  # it is asked for signs of life meanwhile, in the one way that it allows
+        client.command("SET", "a", "x")
+        client.send(drop_older(0, [(b"a", None)]))
+        client.frame()
+
+        assert ["lost", "event"] == [one.get("cause", one["type"]) for one in await listener.told(2)]
+        assert "events only" == watching.watch.state
