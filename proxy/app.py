@@ -1,42 +1,38 @@
 """The composition root: builds a worker, the admin port and the embedded Redis, and stops them in order.
 
-start  embedded Redis (if asked) -> worker (control link, listeners) -> admin -> start line
+start  addresses -> embedded Redis (if asked) -> worker (control link, listeners) -> admin -> start line
 stop   first SIGTERM or SIGINT: listeners close, clients finish, exit 0; the second: at once
+next   SIGUSR2: the command of this process is started anew, takes the addresses over, and this one finishes
 reload SIGHUP, `respite reload`, POST /reload: the file is read again; a wrong one changes nothing
 """
 
 from __future__ import annotations
 
 import os
-import secrets
 import signal
 import sys
-import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
-from proxy import __version__
-from proxy.amqp.change_families import change_families
-from proxy.amqp.families import families
-from proxy.amqp.relay import Relay
-from proxy.amqp.service import EventService
 from proxy.config.model import Endpoint, Settings
 from proxy.config.reload import Changes, compare, merge_live
 from proxy.core.figures.snapshot import Snapshot
-from proxy.core.figures.stats import Histogram, MetricFamily
+from proxy.core.figures.stats import MetricFamily
 from proxy.core.respite_values import value_facts
 from proxy.embedded import Embedded
 from proxy.errors import ConfigError, EmbeddedError, ListenError, RemoteError, TelemetryError
 from proxy.events.event import Event
-from proxy.events.figures import EventFigures
 from proxy.events.mapping import Mapper
-from proxy.events.notices import RelayFigures
 from proxy.events.sink import Failed, Sink
 from proxy.log import configure, get_logger
+from proxy.net.door.entrance import Entrance, await_fit, start_next
+from proxy.net.door.queues import Queues, make_worker
 from proxy.net.event_sink import make_event_sink
+from proxy.net.files import check_file_limit
 from proxy.net.invalidator import ask
 from proxy.net.pulse import Pulse
 from proxy.net.service_manager import ServiceManager
@@ -45,43 +41,50 @@ from proxy.outlook import Outlook
 from proxy.values.scripts import facts
 
 if TYPE_CHECKING:
+    from proxy.amqp.relay import Relay
+    from proxy.amqp.service import EventService
     from proxy.otel.telemetry import Telemetry
 
 DRAIN_S: Final = 30.0  # how long what runs may take to finish after SIGTERM
 log = get_logger("app")
 
 
-def run(settings: Settings, reload: Callable[[], Settings]) -> int:
-    """Run the proxy until it is told to stop; return the exit code. `reload` reads the configuration again."""
-    manager = ServiceManager.of(os.environ)
+def run(settings: Settings, reload: Callable[[], Settings], *, replaces: bool = False) -> int:
+    """Run the proxy until it is told to stop; return the exit code. `reload` reads the configuration again.
 
-    async def main(upstream: Endpoint) -> int:
-        worker = Worker(settings, upstream)
+    `replaces`: take the addresses over from the proxy that has them, and let it go once this one serves.
+    """
+
+    async def main(upstream: Endpoint, entrance: Entrance) -> int:
+        worker = make_worker(settings, upstream)
         try:
             app = App(worker, settings, reload, make_event_sink(worker))
-            app.manager = manager
-            return await _main(app)
+            app.manager = entrance.manager
+            return await _main(app, entrance)
         finally:
-            for listener in worker.listeners:  # those that were bound and never ran, too
+            for listener in worker.listeners:  # those that never ran, too
                 listener.close()
 
-    return launch(settings, main)
+    return launch(settings, main, replaces=replaces)
 
 
-def launch(settings: Settings, main: Callable[[Endpoint], Awaitable[int]]) -> int:
+def launch(settings: Settings, main: Callable[[Endpoint, Entrance], Awaitable[int]], *, replaces: bool = False) -> int:
     """Run `main` in front of its upstream, an embedded one if need be; return the exit code.
 
     What keeps it from starting is said in one line on stderr. Whatever ends it, the embedded Redis ends too.
     """
     configure(settings.log.level, settings.log.format)
+    check_file_limit(settings)
     embedded: Embedded | None = None
+    entrance: Entrance | None = None
     with _sigterm_as_interrupt():
         try:
+            entrance = Entrance(settings.listen, os.environ, replaces=replaces)
             endpoint = settings.upstream.endpoint
             if endpoint is None:
                 embedded = Embedded()
                 endpoint = embedded.start()
-            return trio.run(main, endpoint, strict_exception_groups=True)
+            return trio.run(main, endpoint, entrance, strict_exception_groups=True)
         except (EmbeddedError, ListenError, RemoteError) as exc:
             print(f"respite: {exc}", file=sys.stderr)
             return 1
@@ -89,14 +92,15 @@ def launch(settings: Settings, main: Callable[[Endpoint], Awaitable[int]]) -> in
             print(f"respite: {exc}", file=sys.stderr)
             return 2
         except BaseExceptionGroup as group:
-            known, others = group.split(ListenError)
-            if known is None or others is not None:
+            if (why := why_not_started(group)) is None:
                 raise
-            print(f"respite: {_first(known)}", file=sys.stderr)
+            print(f"respite: {why}", file=sys.stderr)
             return 1
         except KeyboardInterrupt:  # before the signal handlers stood
             return 0
         finally:
+            if entrance is not None:
+                entrance.close()
             if embedded is not None:
                 embedded.stop()
 
@@ -115,13 +119,16 @@ class App:
             sink = self.telemetry.traced(sink)
         self._sink = sink
         self._events: EventService | None = None
-        if settings.amqp.urls:
-            self._events = make_event_service(worker, settings, sink) if consumes else None
-            if not consumes:
-                worker.facts.event_facts = dict
         self._relay: Relay | None = None
-        if settings.amqp.publish_changes:
-            self._relay = show_changes(worker, settings, relays=consumes)
+        if settings.amqp.urls:
+            from proxy.broker import make_event_service, show_changes  # noqa: PLC0415 - brings the protocol along
+
+            if consumes:
+                self._events = make_event_service(worker, settings, sink)
+            else:
+                worker.facts.event_facts = dict
+            if settings.amqp.publish_changes:
+                self._relay = show_changes(worker, settings, relays=consumes)
         self.started = False  # the start line has been printed
         self.stopping = trio.Event()
         self.manager = ServiceManager()  # by default nobody is told
@@ -130,7 +137,7 @@ class App:
 
     async def ready(self) -> tuple[bool, str]:
         """Return whether clients are served, and why not."""
-        if self.worker.draining:
+        if self.worker.draining or self.stopping.is_set():
             return False, "draining"
         control = self.worker.control
         return control.state in ("up", "refused"), control.why or "serving"
@@ -249,72 +256,71 @@ def telemetry_of(settings: Settings) -> Telemetry | None:
         raise TelemetryError(f"OpenTelemetry cannot be set up, look at the variables OTEL_..: {why}") from exc
 
 
-def make_event_service(worker: Worker, settings: Settings, sink: Sink) -> EventService:
-    """Return what takes the broker's events for a worker, which shows from now on what became of them."""
-    figures = EventFigures(Histogram())
-
-    def now_ms() -> int:
-        return int(time.time() * 1000)
-
-    worker.facts.event_facts = lambda: figures.report(now_ms(), trio.current_time())
-    worker.facts.event_families = lambda: families(figures, now_ms=now_ms(), now=trio.current_time())
-    name = f"respite {__version__}"
-    return EventService(settings.amqp, Mapper(settings.events), sink, figures, now_ms=now_ms, name=name)
-
-
-def show_changes(worker: Worker, settings: Settings, *, relays: bool) -> Relay | None:
-    """Have a worker show what becomes of the changes it announces; return what relays them, if this one `relays`."""
-    layer, facts = worker.value_layer, worker.facts
-    figures = RelayFigures() if relays else None
-    events, others = facts.event_facts, facts.event_families
-
-    def report() -> dict[str, Any]:
-        return {**layer.notices.counts.report(), **(figures.report() if figures is not None else {})}
-
-    facts.event_facts = lambda: {**events(), "changes": report()}
-    facts.event_families = lambda: [*others(), *change_families(report())]
-    if figures is None:
-        return None
-    token = secrets.token_hex(12)
-    return Relay(settings.amqp, layer.notice_store, figures, token=token, name=f"respite {__version__}")
-
-
-async def _main(app: App) -> int:
+async def _main(app: App, entrance: Entrance) -> int:
+    worker = app.worker
     async with trio.open_nursery() as nursery:
-        await nursery.start(_signals, app, nursery.cancel_scope)
-        app.worker.on_reload = lambda then: nursery.start_soon(app.reload_for, then)
-        urls = await nursery.start(app.worker.run)
-        app.outlook = outlook = Outlook(app, app.settings, app.worker.endpoint, app.worker.reactor)
+        await nursery.start(_signals, app, nursery)
+        worker.on_reload = lambda then: nursery.start_soon(app.reload_for, then)
+        entrance.addresses.open(app.settings.listen.urls)
+        app.outlook = outlook = Outlook(app, app.settings, worker.endpoint, worker.reactor)
+        await outlook.open(entrance)
+        queues = Queues(worker, entrance.addresses.all, 0, 1)
+        if entrance.takes_over:
+            worker.may_accept = partial(await_fit, app.ready)
+        with entrance.in_time():
+            urls = await nursery.start(worker.run)
         admin = await nursery.start(outlook.run)
         consuming = await nursery.start(app.consume)
-        endpoint = app.worker.endpoint
         app.started = True
-        line = start_line(urls, admin, endpoint)
+        line = start_line(urls, admin, worker.endpoint)
         print(line, flush=True)
+        await entrance.took_over()
         app.manager.ready(line)
+        nursery.start_soon(entrance.run, partial(make_way, outlook, app.drain))
         nursery.start_soon(app.watch)
         if app.telemetry is not None:
             nursery.start_soon(app.telemetry.run, app)
         await app.stopping.wait()
-        app.manager.stopping()
-        outlook.stop()
+        await leave(entrance, outlook, app.settings)
         consuming.cancel()
-        await app.worker.drain(DRAIN_S)
+        queues.retire(entrance.kept)
+        entrance.close()
+        await worker.drain(DRAIN_S)
         if app.telemetry is not None:
             await app.telemetry.close(app)
         nursery.cancel_scope.cancel()
     return 0
 
 
-def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """Return the first exception in nested groups."""
-    first = group.exceptions[0]
-    return _first(first) if isinstance(first, BaseExceptionGroup) else first
+async def leave(entrance: Entrance, outlook: Outlook, settings: Settings) -> None:
+    """Begin to stop: be not ready for as long as others need to notice, then let nobody connect any more."""
+    if not entrance.is_replaced:
+        entrance.manager.stopping()
+        await trio.sleep(settings.listen.drain_delay_s)
+    outlook.stop()
+    await entrance.turn_away()
+
+
+def make_way(outlook: Outlook, drain: Callable[[], None]) -> None:
+    """Another proxy serves from now on: who asks the admin port, asks that one."""
+    outlook.leave()
+    drain()
+
+
+def why_not_started(group: BaseExceptionGroup[BaseException]) -> str | None:
+    """Return what the first error in nested groups says; None where one is not of those that keep us from starting."""
+    known, others = group.split((ListenError, RemoteError))
+    if known is None or others is not None:
+        return None
+    first: BaseException = known
+    while isinstance(first, BaseExceptionGroup):
+        first = first.exceptions[0]
+    return str(first)
 
 
 def start_line(urls: list[str], admin: str, upstream: Endpoint) -> str:
-    """Say where everything is, without a password: the one line that goes to stdout."""
-    return f"respite listening on {' '.join(urls)}, admin {admin}, upstream {upstream.display}"
+    """Say where everything is, without a password: the one line that goes to stdout. An address may come many times."""
+    return f"respite listening on {' '.join(dict.fromkeys(urls))}, admin {admin}, upstream {upstream.display}"
 
 
 @contextmanager
@@ -331,19 +337,34 @@ def _sigterm_as_interrupt() -> Iterator[None]:
 
 
 async def _signals(
-    app: App, scope: trio.CancelScope, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    app: App, nursery: trio.Nursery, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
 ) -> None:
     """Turn signals into what they mean. The second one to stop ends everything at once; a drain asked for is none."""
     is_told = False
-    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2) as signals:
         task_status.started()
         async for number in signals:
             if number == signal.SIGHUP:
                 await app.reload()
+            elif number == signal.SIGUSR2:
+                if may_be_followed(app.settings, started=app.started and not app.stopping.is_set()):
+                    nursery.start_soon(start_next)
             elif is_told or not app.started:
-                scope.cancel()
+                nursery.cancel_scope.cancel()
                 return
             else:
                 is_told = True
                 log.info("stopping", signal=signal.Signals(number).name)
                 app.stopping.set()
+
+
+def may_be_followed(settings: Settings, *, started: bool) -> bool:
+    """Tell whether another proxy can take the place of this one; if not, say why."""
+    why = "an embedded Redis ends with its proxy" if settings.upstream.endpoint is None else ""
+    if os.getpid() == 1:
+        why = "this is the first process of a container, which ends with it: start another container"
+    if not started:
+        why = "it is starting, or stopping"
+    if why:
+        log.warning("no proxy is started to take over", why=why)
+    return not why

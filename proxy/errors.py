@@ -118,8 +118,12 @@ class UnknownDictionaryError(DamagedValueError):
 UPSTREAM_UNAVAILABLE = b"-ERR respite: upstream unavailable\r\n"
 UPSTREAM_LOST = b"-ERR respite: upstream lost, the command may have been applied\r\n"
 UPSTREAM_TIMED_OUT = b"-ERR respite: upstream timed out, the command may have been applied\r\n"
+UPSTREAM_OVERLOADED = b"-ERR respite: upstream overloaded, too many commands wait for it (upstream.max_waiting)\r\n"
 PINNED_EXHAUSTED = b"-ERR respite: no pinned connection is free (upstream.pinned_connections)\r\n"
 HOST_SILENT = b"-ERR respite: the other workers do not answer\r\n"
+LOGIN_IN_MULTI = b"-ERR respite: with listen.users nobody can log in inside MULTI\r\n"
+TOO_MANY_SUBSCRIPTIONS = b"-ERR respite: no more subscriptions for one client (listen.max_subscriptions)\r\n"
+PINNED_SHARE_USED = b"-ERR respite: no more pinned connections for one address (listen.max_pinned_per_address)\r\n"
 TOO_MANY_CLIENTS = b"-ERR max number of clients reached\r\n"
 DEPENDENTS_LEFT = b"-ERR respite: written, but what depends on it could not be invalidated\r\n"
 

@@ -2,7 +2,8 @@
 
 Owns structlog's configuration and how a line looks. A line never holds a value of a user; a key is `bytes` and is cut
 short wherever it appears, so that no caller can forget to. A log that cannot be written (a closed pipe, a full disk) is
-dropped: the proxy does not stop serving because nobody reads what it says.
+dropped: the proxy does not stop serving because nobody reads what it says. Nor do strangers decide how much that is: of
+lines that say the same, a second has so many and no more, and the next one tells how many were left out.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ FORMATS: Final = ("text", "json")
 _KEY_LIMIT_BYTES: Final = 64
 _COLOURS: Final = {"debug": "\x1b[2m", "info": "\x1b[32m", "warning": "\x1b[33m", "error": "\x1b[31m"}
 _RESET: Final = "\x1b[0m"
+SAME_A_SECOND: Final = 20
+_SECOND: Final = len("2026-01-01T00:00:00")  # of the time of a line
 
 
 def configure(level: str, format: str) -> None:  # noqa: A002 - the word users read in [log]
@@ -34,6 +37,7 @@ def configure(level: str, format: str) -> None:  # noqa: A002 - the word users r
     shared: list[Processor] = [
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True, key="time"),
+        _Moderation(),
         structlog.processors.format_exc_info,
     ]
     structlog.configure(
@@ -57,6 +61,26 @@ def short(key: bytes) -> str:
         for char in key[:_KEY_LIMIT_BYTES].decode("utf-8", "backslashreplace")
     )
     return text if len(key) <= _KEY_LIMIT_BYTES else f"{text}...({len(key)} bytes)"
+
+
+class _Moderation:
+    """Leave out what has been said often enough within a second: by module and event, whatever the values beside."""
+
+    def __init__(self) -> None:
+        self._said: dict[tuple[object, object], list[Any]] = {}  # (module, event) -> [second, lines]
+
+    def __call__(self, _logger: WrappedLogger, _method: str, event_dict: EventDict) -> EventDict:
+        second = str(event_dict["time"])[:_SECOND]
+        said = self._said.setdefault((event_dict.get("module"), event_dict["event"]), [second, 0])
+        if said[0] != second:
+            left_out = said[1] - SAME_A_SECOND
+            said[:] = [second, 0]
+            if left_out > 0:
+                event_dict["left_out"] = left_out
+        said[1] += 1
+        if said[1] > SAME_A_SECOND:
+            raise structlog.DropEvent
+        return event_dict
 
 
 class _StderrLogger:

@@ -10,23 +10,24 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 import trio
 
 from proxy import __version__
-from proxy.admin.http import serve_admin
+from proxy.admin.http import open_admin, serve_admin
 from proxy.admin.monitor import Monitor
 from proxy.admin.pushing import Push, Sharer
 from proxy.admin.routes import AdminSource
-from proxy.amqp.alert_sender import AlertSender
-from proxy.config.model import Endpoint, Settings
+from proxy.config.model import Amqp, Endpoint, Settings
 from proxy.core.feed.families import feed_families
 from proxy.core.feed.feed import Feed
+from proxy.core.figures.alerts import Notifier
 from proxy.core.figures.stats import MetricFamily
 from proxy.net.change_watch import ChangeWatch
 from proxy.net.dial import Upstream
+from proxy.net.door.entrance import Entrance
 from proxy.net.tls import client_context
 from proxy.values.rules import Rules
 
@@ -54,16 +55,27 @@ class Outlook:
             silent_s=_silent_s(settings),
             breathe=sharer.turn if sharer is not None else lambda: None,
         )
-        amqp = settings.amqp
-        broker = AlertSender(amqp, name=f"respite {__version__}") if amqp.urls else None
-        self.monitor = Monitor(source, self.feed, settings, broker=broker)
+        self.monitor = Monitor(source, self.feed, settings, broker=_alert_sender(settings.amqp))
         self.push = Push(self.feed, settings.push, sharer=sharer)
+        self._listeners: Sequence[trio.SocketListener] = ()
+        self._leaving = trio.Event()
         self._source = source
+
+    async def open(self, entrance: Entrance) -> None:
+        """Open the admin port, before anybody is served: raises ListenError when it cannot be.
+
+        Its sockets are kept at the entrance too, for the proxy that comes after this one.
+        """
+        listen = self.settings.listen
+        given = entrance.take_admin()
+        if listen.admin:
+            self._listeners = await open_admin(listen.admin, listen.admin_token, given)
+            entrance.hold_admin(listener.socket.fileno() for listener in self._listeners)
 
     async def run(self, *, task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED) -> None:
         """Run until cancelled; `task_status` gets the URL of the admin port, "none" where there is none.
 
-        Raises ListenError, before it has started, when the admin port cannot be opened.
+        Raises ListenError, before it has started, when the admin port was not opened and cannot be.
         """
         listen = self.settings.listen
         url = "none"
@@ -75,11 +87,24 @@ class Outlook:
             task_status.started(url)
 
     async def _serve(self, url: str, token: str, *, task_status: trio.TaskStatus[str]) -> None:
-        await serve_admin(url, token, self._source, monitor=self.monitor, push=self.push, task_status=task_status)
+        await serve_admin(
+            url,
+            token,
+            self._source,
+            monitor=self.monitor,
+            push=self.push,
+            listeners=self._listeners,
+            closing=self._leaving,
+            task_status=task_status,
+        )
 
     def stop(self) -> None:
         """End all streams: the proxy is going."""
         self.push.stop()
+
+    def leave(self) -> None:
+        """Leave the admin port to the proxy that has taken the place of this one."""
+        self._leaving.set()
 
     def take(self, settings: Settings) -> None:
         """Take what may change while running."""
@@ -96,6 +121,14 @@ class Outlook:
     def families(self) -> Iterable[MetricFamily]:
         """Return the metrics of it."""
         return feed_families(self.feed.report())
+
+
+def _alert_sender(amqp: Amqp) -> Notifier | None:
+    if not amqp.urls:
+        return None
+    from proxy.amqp.alert_sender import AlertSender  # noqa: PLC0415 - brings the protocol of the broker along
+
+    return AlertSender(amqp, name=f"respite {__version__}")
 
 
 def _silent_s(settings: Settings) -> float:

@@ -15,10 +15,11 @@ from typing import Any, cast
 import attrs
 import pytest
 
-from proxy.app import App
+from proxy.app import App, make_way, may_be_followed, start_line
 from proxy.config.load import default_settings
 from proxy.config.model import Settings, parse_endpoint
 from proxy.net.worker import Worker
+from proxy.outlook import Outlook
 from proxy.supervisor.host import Host
 
 from .e2e.contract import UNAVAILABLE, is_alive, wait_until_alive
@@ -83,6 +84,41 @@ def test_start_line_names_every_address_and_no_password(server: Server, tmp_path
         assert f"127.0.0.1:{server.port}" in shown
         assert "s3cret" not in respite.output + respite.errors
     assert not path.exists()
+
+
+def test_start_line_names_an_address_of_many_queues_once() -> None:
+    """One worker has several of them, after it took over from more."""
+    urls = ["redis://127.0.0.1:1", "redis://127.0.0.1:1", "unix:///s"]
+
+    line = start_line(urls, "none", parse_endpoint("redis://127.0.0.1:2"))
+
+    assert line == "respite listening on redis://127.0.0.1:1 unix:///s, admin none, upstream redis://127.0.0.1:2"
+
+
+def test_admin_port_is_left_to_the_proxy_that_took_over_before_anything_else() -> None:
+    """Also in the middle of a drain: whoever asks it then must not hear that the service is going."""
+    done: list[str] = []
+
+    class Seen:
+        def leave(self) -> None:
+            done.append("left")
+
+    make_way(cast("Outlook", Seen()), lambda: done.append("drains"))
+
+    assert done == ["left", "drains"]
+
+
+def test_first_process_of_a_container_is_followed_by_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The container would end with it, and the next one too."""
+    settings = attrs.evolve(
+        default_settings(),
+        upstream=attrs.evolve(default_settings().upstream, endpoint=parse_endpoint("redis://127.0.0.1:2")),
+    )
+    assert may_be_followed(settings, started=True)
+    assert not may_be_followed(settings, started=False)
+    monkeypatch.setattr("proxy.app.os.getpid", lambda: 1)
+
+    assert not may_be_followed(settings, started=True)
 
 
 def test_start_with_a_taken_admin_port_fails_in_words(server: Server) -> None:

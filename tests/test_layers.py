@@ -1,7 +1,7 @@
 """The layers of `proxy/`: imports point one way, and the outside world is touched in the outer layers only.
 
     errors, log <- {config, wire} <- {values, tls} <- {cache, events} <- core
-        <- {net, amqp, admin, otel, embedded} <- outlook <- app <- supervisor <- cli
+        <- {net, amqp, admin, otel, embedded} <- {outlook, broker} <- app <- supervisor <- cli
 
 Everything up to and with core is plain synchronous Python that is handed `now`: no socket, no clock, no event loop.
 """
@@ -35,6 +35,7 @@ RANKS = {
     "otel": 6,
     "embedded": 6,
     "outlook": 7,
+    "broker": 7,
     "app": 8,
     "supervisor": 9,
     "cli": 10,
@@ -47,7 +48,7 @@ OUTSIDE_WORLD = {
 DYNAMIC = "importlib.import_module"
 EVERYTHING = frozenset(OUTSIDE_WORLD)
 MAY_TOUCH = {
-    **dict.fromkeys(("net", "amqp", "admin", "otel", "outlook", "app", "supervisor"), EVERYTHING),
+    **dict.fromkeys(("net", "amqp", "admin", "otel", "outlook", "broker", "app", "supervisor"), EVERYTHING),
     # Reads certificates.
     "tls": frozenset({"ssl"}),
     # Runs a server as a child: starts it, waits until it answers, stops it.

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import pytest
 import structlog
 
-from proxy.log import configure, get_logger, short
+from proxy.log import SAME_A_SECOND, configure, get_logger, short
 
 
 @pytest.fixture(autouse=True)
@@ -129,6 +129,31 @@ def test_exception_is_logged_with_its_trace(capsys: pytest.CaptureFixture[str], 
     assert "ValueError: broken" in written
     assert secret not in written
     assert written.count("\n") == 1 if format_name == "json" else written.splitlines()[0].endswith("it failed")
+
+
+def test_line_that_is_said_again_and_again_is_left_out_and_counted(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of lines of one event a second has 20, whatever stands beside it; the next second's first says how many more."""
+    seconds = iter(["2026-01-01T00:00:00.1Z"] * 1003 + ["2026-01-01T00:00:01.0Z"] * 2)
+
+    def stamp(_logger: object, _method: str, line: dict[str, object]) -> dict[str, object]:
+        return {**line, "time": next(seconds)}
+
+    monkeypatch.setattr(structlog.processors, "TimeStamper", lambda **_: stamp)
+    configure("info", "json")
+    log = get_logger("proxy.x")
+    for number in range(1000):
+        log.info("knocked", address=f"10.0.0.{number}")
+    log.error("knocked")
+    log.info("another")
+    get_logger("proxy.y").info("knocked")
+    log.info("knocked", address="10.0.0.1")
+    log.info("knocked")
+
+    lines = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    assert len(lines) == SAME_A_SECOND + 4
+    assert [line.get("left_out") for line in lines] == [None] * (SAME_A_SECOND + 2) + [981, None]
 
 
 class _BrokenPipe(io.StringIO):

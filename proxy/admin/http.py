@@ -12,9 +12,10 @@ probe still gets in while somebody holds connections open. Whatever one peer doe
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from email.utils import formatdate
+from functools import partial
 from http import HTTPStatus
 from typing import Final, Self
 
@@ -60,9 +61,14 @@ async def serve_admin(
     monitor: MonitorSource | None = None,
     push: Push | None = None,
     limits: Limits | None = None,
+    listeners: Iterable[trio.SocketListener] = (),
+    closing: trio.Event | None = None,
     task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve the admin port at `url` until cancelled; reports, as its started value, the URL it listens on.
+
+    `listeners` are those that `open_admin` has opened for it; once `closing` is set they are closed, and nobody new is
+    accepted, while those who are connected are served on.
 
     With a `token`, everything wants it but /healthz and the dashboard's files; without one only loopback may be bound.
     Port 0 takes a free port. `monitor` None: there is no history; `push` None: nobody is told of changes. It is run
@@ -70,20 +76,29 @@ async def serve_admin(
 
     Raises ListenError, before it has started, when the URL is wrong, cannot be bound, or needs a token.
     """
-    listeners = await _listen(url, token)
+    opened = list(listeners) or await open_admin(url, token)
     server = _Server(Site(source, token, monitor, push), limits or Limits())
-    host, port = listeners[0].socket.getsockname()[:2]
+    host, port = opened[0].socket.getsockname()[:2]
     task_status.started(f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}")
     async with trio.open_nursery() as nursery:
         if push is not None:
             nursery.start_soon(push.run)
-        nursery.start_soon(trio.serve_listeners, server.handle, listeners)
+        async with trio.open_nursery() as accepting:
+            accepting.start_soon(partial(trio.serve_listeners, server.handle, opened, handler_nursery=nursery))
+            await (trio.Event() if closing is None else closing).wait()
+            accepting.cancel_scope.cancel()
+        await trio.sleep_forever()
 
 
-async def _listen(url: str, token: str) -> list[trio.SocketListener]:
+async def open_admin(url: str, token: str, given: Iterable[socket.socket] = ()) -> list[trio.SocketListener]:
+    """Listen at `url`, or take the sockets that listen already; the caller closes them, or `serve_admin` does.
+
+    Raises ListenError when the URL is wrong, cannot be bound, or needs a token.
+    """
     try:
         host, port = parse_admin_url(url)
-        listeners = await trio.open_tcp_listeners(port, host=host)
+        listeners = [trio.SocketListener(trio.socket.from_stdlib_socket(sock)) for sock in given]
+        listeners = listeners or await trio.open_tcp_listeners(port, host=host)
     except ValueError as exc:
         raise ListenError(f"admin port: {exc}") from exc
     except OSError as exc:
@@ -194,6 +209,7 @@ class _Connection:
                 await self._linger()
                 return None
             self.http.start_next_cycle()
+            self.is_head = False  # what comes next may be no request at all, and its refusal has a body
             self.wait_s = self.server.limits.idle_s
 
     async def refuse(self, status: int, error: str, help_text: str) -> None:

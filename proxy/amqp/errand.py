@@ -93,7 +93,7 @@ async def _first_answering(amqp: Amqp, stack: AsyncExitStack) -> Connection:
                 return await stack.enter_async_context(
                     connect(
                         endpoint,
-                        context=client_context(amqp.tls) if endpoint.is_tls else None,
+                        context=client_context(amqp.tls).current() if endpoint.is_tls else None,
                         name="respite command",
                         heartbeat_s=_HEARTBEAT_S,
                         timeout_s=_CONNECT_TIMEOUT_S,

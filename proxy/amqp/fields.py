@@ -162,7 +162,9 @@ def _sized(raw: bytes) -> bytes:
 def _written_timestamp(value: datetime.datetime) -> bytes:
     if value.tzinfo is None:
         value = value.replace(tzinfo=datetime.UTC)
-    return _TIMESTAMP.pack(max(int(value.timestamp()), 0))
+    seconds = value.timestamp()
+    # Read again, so many seconds would be taken for milliseconds: as such it comes, and goes.
+    return _TIMESTAMP.pack(max(round(seconds * 1000) if seconds > _MILLISECONDS_FROM else int(seconds), 0))
 
 
 def _written_decimal(value: Decimal) -> bytes:

@@ -199,7 +199,7 @@ def write_method(method: base.Frame, channel: int) -> bytes:
     """Return the frame of a method. Raises ValueError or TypeError for an argument that AMQP cannot hold."""
     try:
         return _frame(METHOD, channel, method.index.to_bytes(4, "big") + method.marshal())
-    except struct.error as exc:
+    except (struct.error, OverflowError) as exc:
         raise ValueError(str(exc)) from exc
 
 

@@ -132,7 +132,8 @@ async def shake_hands(
 
 def _start_ok(start: commands.Connection.Start, endpoint: AmqpEndpoint, name: str) -> commands.Connection.StartOk:
     mechanism = "PLAIN" if endpoint.username else "EXTERNAL"
-    offered = (start.mechanisms or "").split()
+    mechanisms: str | bytes = start.mechanisms or ""  # bytes where it is no UTF-8
+    offered = (mechanisms.decode("latin-1") if isinstance(mechanisms, bytes) else mechanisms).split()
     if mechanism not in offered:
         hint = "" if endpoint.username else "; without a user in the URL the client certificate is to say who we are"
         raise BrokerRefusedError(

@@ -7,7 +7,6 @@ grow.
 from __future__ import annotations
 
 import random
-import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Final
@@ -15,6 +14,7 @@ from typing import Final
 from proxy.amqp.connection import Connection, connect
 from proxy.amqp.tls import client_context
 from proxy.config.model import AmqpEndpoint, TlsClient
+from proxy.tls.renewal import Renewable
 
 CONNECT_TIMEOUT_S: Final = 3.0  # of one node; the next is tried then
 HEARTBEAT_S: Final = 2.0  # a broker that is silent for two is gone
@@ -31,7 +31,7 @@ class Nodes:
     def __init__(self, tls: TlsClient, name: str) -> None:
         self._tls = tls
         self._name = name
-        self._context: ssl.SSLContext | None = None
+        self._context: Renewable | None = None
 
     @asynccontextmanager
     async def connected(self, endpoint: AmqpEndpoint, what: str) -> AsyncIterator[Connection]:
@@ -40,7 +40,7 @@ class Nodes:
             self._context = client_context(self._tls)
         async with connect(
             endpoint,
-            context=self._context if endpoint.is_tls else None,
+            context=self._context.current() if endpoint.is_tls and self._context is not None else None,
             name=f"{self._name} {what}",
             heartbeat_s=HEARTBEAT_S,
             timeout_s=CONNECT_TIMEOUT_S,

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import ssl
-
 from proxy.config.model import TlsClient
 from proxy.errors import BrokerRefusedError
-from proxy.tls import make_client_context
+from proxy.tls.contexts import client_side
+from proxy.tls.renewal import Renewable
 
 
-def client_context(settings: TlsClient) -> ssl.SSLContext:
+def client_context(settings: TlsClient) -> Renewable:
     """Return the context for `amqps://`. Raises BrokerRefusedError when the files cannot be used."""
     try:
-        return make_client_context(settings)
+        return client_side("amqp.tls", settings)
     except OSError as exc:
         raise BrokerRefusedError(f"amqp.tls cannot be used: {exc}") from exc

@@ -137,6 +137,9 @@ class Namespace:
     heads: dict[bytes, ReplyEntry] = attrs.field(factory=dict)
     flights: dict[bytes, Flight] = attrs.field(factory=dict)  # of GET by key, of other reads by request
     pending: dict[bytes, list[Flight]] = attrs.field(factory=dict)  # key -> flights of other reads
+    # Whether its user may run both GET and MGET, of which each serves what the other has brought: None = not asked.
+    is_shared: bool | None = None
+    asking: object = None  # stands for the question that is under way, None when none is
     blocks: list[Block] = attrs.field(init=False)  # every entry once, for who walks through all; never none
     tables: Tables = attrs.field(init=False)
 
@@ -173,6 +176,7 @@ class Namespace:
             block.entries.clear()  # else the two would hold each other
         del self.blocks[1:]
         self.tables.reset()
+        self.is_shared = self.asking = None  # what a user may run may be what has changed
         return count
 
     def replies_of(self, key: bytes) -> Iterator[ReplyEntry]:

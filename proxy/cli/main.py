@@ -17,15 +17,16 @@ from proxy import __version__
 from proxy.cli.client import AdminClient
 from proxy.cli.completion import completion
 from proxy.cli.dlq import dlq
+from proxy.cli.doubts import dangers, doubts
 from proxy.cli.drain import drain
 from proxy.cli.events import events
+from proxy.cli.hashing import hash_password
 from proxy.cli.options import FAILED, WRONG, config_option, json_option, print_json, with_admin
 from proxy.cli.stats import stats
 from proxy.cli.values import invalidate, unwrap
 from proxy.config.load import find_config, load_settings
 from proxy.config.model import Settings
 from proxy.errors import ConfigError, RespiteError
-from proxy.values.advice import warnings
 
 
 class _Respite(click.Group):
@@ -59,6 +60,7 @@ def cli() -> None:
 @click.option("--admin", metavar="URL", help='Where the admin port listens, http://HOST:PORT; "" for none.')
 @click.option("--embedded", is_flag=True, help="Run a Redis of our own as the upstream; it keeps nothing on disk.")
 @click.option("--workers", metavar="N", type=int, help="Worker processes behind one port; 1 needs no parent.")
+@click.option("--replace", "replaces", is_flag=True, help="Take over from the proxy that serves these addresses.")
 @click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), help="What is logged.")
 @click.option("--log-format", type=click.Choice(["text", "json"]), help="Lines for people or for machines.")
 @click.pass_context
@@ -71,6 +73,7 @@ def run(
     admin: str | None,
     embedded: bool,
     workers: int | None,
+    replaces: bool,
     log_level: str | None,
     log_format: str | None,
 ) -> None:
@@ -78,6 +81,10 @@ def run(
 
     Flags stand above RESPITE_LISTEN, RESPITE_UPSTREAM (else REDIS_URL), these above the file, the file above the
     defaults. SIGTERM and Ctrl-C finish what runs, then exit; a second one exits at once. SIGHUP reads the file again.
+
+    With --replace a proxy of the same user that serves these addresses hands them over, once this one can serve:
+    nobody is refused in between, and it finishes what it has begun. If this one cannot start, that one goes on. SIGUSR2
+    has a running proxy do so with its own command. Where none runs, it is a start like any other.
 
     With --workers N, N processes share the addresses; one that dies is replaced. max_clients, pinned_connections and
     l1.max_bytes are for all of them together: each gets its share.
@@ -97,6 +104,10 @@ def run(
         return load_settings(config_path, env=os.environ, overrides=overrides)
 
     settings = read()
+    if replaces and settings.upstream.endpoint is None:
+        raise click.UsageError("--replace needs an upstream: an embedded Redis ends with the proxy that runs it")
+    for text in dangers(find_config(config_path, os.environ), settings, upstream or ""):
+        click.echo(f"respite: warning: {text}", err=True)
 
     try:
         if settings.listen.workers > 1:
@@ -104,7 +115,7 @@ def run(
         else:
             from proxy.app import run as run_proxy  # noqa: PLC0415 - brings trio along
 
-        code = run_proxy(settings, read)
+        code = run_proxy(settings, read, replaces=replaces)
     except KeyboardInterrupt:  # while all that was still coming along
         code = 0
     ctx.exit(code)
@@ -143,9 +154,9 @@ def check(ctx: click.Context, *, config_path: Path | None, as_json: bool) -> Non
         print_json({"ok": False, "problems": problems})
         ctx.exit(WRONG)
     if as_json:
-        print_json({"ok": True, "problems": [], "warnings": list(warnings(settings))})
+        print_json({"ok": True, "problems": [], "warnings": list(doubts(found, settings))})
     else:
-        for text in warnings(settings):
+        for text in doubts(found, settings):
             click.echo(f"respite: warning: {text}", err=True)
         click.echo(f"{name} is fine")
 
@@ -189,6 +200,7 @@ def reload(ctx: click.Context, *, client: AdminClient, as_json: bool) -> None:
     ctx.exit(WRONG if problems else 0)
 
 
+cli.add_command(hash_password)
 cli.add_command(stats)
 cli.add_command(invalidate)
 cli.add_command(unwrap)

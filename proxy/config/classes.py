@@ -36,6 +36,10 @@ def _is_stale(settings: ClassSettings) -> bool:
     return settings.while_recomputed == "stale"
 
 
+def _kept_outside_l1(settings: ClassSettings) -> str:
+    return "needs l1 = true: it is what L1 held" if settings.stale_if_error_s and not settings.l1 else ""
+
+
 def _set_without_ttl(settings: ClassSettings) -> str:
     return "'set' needs a ttl to set" if settings.ttl_when_missing == "set" and settings.ttl_s is None else ""
 
@@ -170,9 +174,23 @@ CLASSES: Final = Tables(
             [],
             'Set to what a write to a key makes wrong besides: keys, globs, "tag:NAME", with {1} as in tags.',
         ),
+        _key(
+            "stale_if_error",
+            kinds.seconds(0.01, 7 * 86400.0, or_zero="off"),
+            "0s",
+            "Set to how long past its end a value of L1 may still be served while Redis is away; 0 is not at all.",
+            field="stale_if_error_s",
+        ),
+        _key(
+            "offline",
+            kinds.choice("fail", "memory"),
+            "fail",
+            'Set to "memory" to have commands on one key taken here while Redis is away, and brought there afterwards.',
+        ),
     ),
     agreements=(
         ("max_staleness", _staleness_outside_l1),
+        ("stale_if_error", _kept_outside_l1),
         ("while_recomputed", _stale_outside_l1),
         ("while_recomputed", _stale_without_lease),
         ("ttl_when_missing", _set_without_ttl),
@@ -180,5 +198,4 @@ CLASSES: Final = Tables(
         ("tags", _tag_without_capture),
         ("invalidates", _dependency_without_capture),
     ),
-    later=frozenset({"stale_if_error", "offline"}),
 )

@@ -48,6 +48,8 @@ class Endpoint:
     username: str = ""
     password: str = attrs.field(default="", repr=False)
     db: int = 0
+    mode: int | None = None
+    """The rights of the file of a unix socket that we listen on; None: as the umask has it."""
 
     @property
     def display(self) -> str:
@@ -91,12 +93,15 @@ def parse_endpoint(url: str, *, default_port: int = DEFAULT_UPSTREAM_PORT) -> En
     query = _query(parts)
     username, password = _decode(parts.username), _decode(parts.password)
     if scheme == "unix":
-        if parts.hostname or not parts.path.strip("/"):
+        if parts.hostname or not parts.path.startswith("/") or not parts.path.strip("/"):
             raise ValueError("a socket is an absolute path after three slashes: unix:///run/redis.sock")
         path = _decode(parts.path)
         if len(path.encode()) > _MAX_SOCKET_PATH_BYTES:
             raise ValueError(f"a socket path has at most {_MAX_SOCKET_PATH_BYTES} bytes")
-        return Endpoint("unix", path=path, username=username, password=password, db=_database(query.get("db", "")))
+        db, mode = _database(query.get("db", "")), _mode(query.get("mode", ""))
+        return Endpoint("unix", path=path, username=username, password=password, db=db, mode=mode)
+    if "mode" in query:
+        raise ValueError("mode= is for unix sockets")
     in_path = parts.path.strip("/")
     if in_path and "db" in query:
         raise ValueError("the database is named twice")
@@ -195,8 +200,10 @@ def _port(parts: SplitResult, default: int) -> int:
 
 def _query(parts: SplitResult) -> dict[str, str]:
     query = dict(parse_qsl(parts.query, keep_blank_values=True))
-    if query.keys() - {"db"}:
-        raise ValueError("the only parameter of the URL is ?db=; in a password, ? is written %3F")
+    if query.keys() - {"db", "mode"}:
+        raise ValueError(
+            "the only parameter of the URL is ?db=, of a unix socket also ?mode=; in a password, ? is written %3F"
+        )
     return query
 
 
@@ -218,6 +225,14 @@ def _decode(text: str | None) -> str:
         return unquote(text or "", errors="strict")
     except UnicodeDecodeError:
         raise ValueError("what is percent-encoded is UTF-8") from None
+
+
+def _mode(text: str) -> int | None:
+    if not text:
+        return None
+    if not re.fullmatch("0?[0-7]{3}", text):
+        raise ValueError("the mode of a socket is three octal digits, such as ?mode=660")
+    return int(text, 8)
 
 
 def _database(text: str) -> int:

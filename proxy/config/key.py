@@ -19,15 +19,13 @@ class Tables:
 
     `keys` are those of one table, their paths and fields without the table's. `build` makes its settings of them, by
     field. `agreements` are (key to report, what is wrong or ""), asked once all keys of a table are right by
-    themselves. `later` are keys of the documentation that are not built yet. A key "name" is the table's own: no two
-    have the same.
+    themselves. A key "name" is the table's own: no two have the same.
     """
 
     allowed: str
     keys: tuple[Key, ...]
     build: Callable[..., Any]
     agreements: tuple[tuple[str, Callable[[Any], str]], ...] = ()
-    later: frozenset[str] = frozenset()
 
 
 @attrs.frozen

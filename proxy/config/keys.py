@@ -16,6 +16,7 @@ from proxy.config.classes import CLASSES
 from proxy.config.event_rules import EVENTS
 from proxy.config.key import Key, Tables
 from proxy.config.kinds import Kind
+from proxy.config.outage import OUTAGE
 from proxy.config.push import PUSH
 from proxy.config.sides import SIDES
 from proxy.config.telemetry import OTEL
@@ -195,6 +196,7 @@ KEYS: Final[tuple[Key, ...]] = (
         "lz4",
         "Set to \"zstd\" to save more memory for more time; needs pip install 'respite-proxy[zstd]' on every host.",
     ),
+    *OUTAGE,
     *PUSH,
     _key(
         "log.level",

@@ -18,7 +18,6 @@ import attrs
 
 from proxy.config.endpoint import DEFAULT_LISTEN_PORT, Endpoint, parse_admin_url, parse_endpoint
 from proxy.config.globs import parse_glob
-from proxy.config.model import ProxyUser
 from proxy.config.templates import parse_dependency, parse_template
 from proxy.config.units import format_bytes, format_seconds, is_whole, parse_bytes, parse_seconds
 
@@ -278,6 +277,8 @@ def upstream_url() -> Kind:
         if not value:
             return None
         endpoint = parse_endpoint(value)
+        if endpoint.mode is not None:
+            raise ValueError("?mode= is for sockets that Respite listens on")
         if endpoint.scheme != "unix" and endpoint.port == 0:
             raise ValueError("port 0 is no Redis")
         return endpoint
@@ -296,25 +297,3 @@ def admin_url() -> Kind:
         return value
 
     return Kind('an http:// URL, or "" for none', read)
-
-
-def users() -> Kind:
-    """Accept a list of { name, password } tables, each with both and no name twice."""
-
-    def read(value: object) -> tuple[ProxyUser, ...]:
-        if not is_list(value):
-            raise ValueError
-        found = tuple(_user(item, number) for number, item in enumerate(value, start=1))
-        if len({user.name for user in found}) != len(found):
-            raise ValueError("a name stands twice")
-        return found
-
-    return Kind('a list of { name = "...", password = "..." }, both given', read)
-
-
-def _user(item: object, number: int) -> ProxyUser:
-    if not isinstance(item, dict) or item.keys() != {"name", "password"}:
-        raise ValueError(f"user {number} has other keys than name and password")
-    if not all(isinstance(text, str) and text for text in item.values()):
-        raise ValueError(f"name and password of user {number} are texts that are not empty")
-    return ProxyUser(item["name"], item["password"])

@@ -13,6 +13,7 @@ import attrs
 from proxy.config.alert_conditions import Condition, Notify
 from proxy.config.endpoint import AmqpEndpoint, Endpoint, parse_endpoint
 from proxy.config.event_templates import EventTemplate
+from proxy.config.users import ProxyUser
 
 __all__ = [
     "L1",
@@ -30,6 +31,7 @@ __all__ = [
     "Metrics",
     "Notify",
     "Otel",
+    "Outage",
     "ProxyUser",
     "Push",
     "PushToken",
@@ -53,6 +55,7 @@ class TlsServer:
     key: str
     ca: str
     require_client_cert: bool
+    min_version: Literal["1.2", "1.3"]
 
 
 @attrs.frozen
@@ -63,14 +66,7 @@ class TlsClient:
     cert: str
     key: str
     verify: bool
-
-
-@attrs.frozen
-class ProxyUser:
-    """Somebody whom Respite itself lets in, whatever Redis would say."""
-
-    name: str
-    password: str = attrs.field(repr=False)
+    min_version: Literal["1.2", "1.3"]
 
 
 @attrs.frozen
@@ -83,21 +79,38 @@ class Listen:
     workers: int
     max_clients: int
     idle_timeout_s: float
+    auth_timeout_s: float
+    drain_delay_s: float
     max_pipeline: int
     output_buffer_limit_bytes: int
+    output_buffer_total_bytes: int
     max_bulk_bytes: int
     max_request_bytes: int
     tls: TlsServer
     users: tuple[ProxyUser, ...]
+    allow_commands: tuple[str, ...]
+    deny_commands: tuple[str, ...]
+    rate_limit: int
+    rate_burst: int
+    rate_per: Literal["connection", "address", "user"]
+    max_clients_per_address: int
+    max_pinned_per_address: int
+    max_subscriptions: int
 
 
 @attrs.frozen
 class Upstream:
-    """The side of Redis. `endpoint` None means an embedded Redis of our own."""
+    """The side of Redis. `endpoint` None means an embedded Redis of our own.
+
+    `soft_timeout_s` 0 means none: after it a read may be answered with what L1 held last. `max_waiting` is the most
+    commands that wait for Redis on the links of one user, database and protocol.
+    """
 
     endpoint: Endpoint | None
     connect_timeout_s: float
     response_timeout_s: float
+    soft_timeout_s: float
+    max_waiting: int
     pinned_connections: int
     tls: TlsClient
 
@@ -187,6 +200,8 @@ class ClassSettings:
     `ttl_s` is the base of a TTL by access frequency, None that it is what the app asks for; `ttl_when_missing` "set"
     gives one to a write that has none. `min_ttl_s` and `max_ttl_s` bound every TTL, None that the class names no bound.
     `compress`, `dictionary` and `version` ask for envelopes. `tags` and `invalidates` are templates (config.templates).
+    While Redis is away, what L1 held is served for `stale_if_error_s` past its end, 0 for not at all, and commands
+    "fail" or are taken in "memory" (`offline`).
     """
 
     name: str
@@ -205,6 +220,8 @@ class ClassSettings:
     version: bool = False
     tags: tuple[str, ...] = ()
     invalidates: tuple[str, ...] = ()
+    stale_if_error_s: float = 0
+    offline: Literal["fail", "memory"] = "fail"
 
 
 @attrs.frozen
@@ -293,6 +310,14 @@ class PushToken:
 
 
 @attrs.frozen
+class Outage:
+    """What is kept while Redis is away: of L1 for classes with stale_if_error, of writes for those taken in memory."""
+
+    stale_bytes: int
+    memory_bytes: int
+
+
+@attrs.frozen
 class Push:
     """Telling clients what has changed. `max_subscribers` 0 turns it off; `origins` are foreign pages that may listen.
 
@@ -345,6 +370,7 @@ class Settings:
     rollout: Rollout
     ttl: Ttl
     compression: Compression
+    outage: Outage
     push: Push
     log: Log
     classes: tuple[ClassSettings, ...]

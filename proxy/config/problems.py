@@ -16,11 +16,10 @@ from proxy.config.endpoint import hide_credentials
 from proxy.config.key import Key
 from proxy.errors import Problem
 
-_NOT_YET: Final = "this version does not have it yet; take it out"
 _MASK: Final = '"***"'
 _SHOWN_CHARACTERS: Final = 120
-# A key that nobody knows may still hold what nobody shall read.
-_SECRET_NAMES: Final = ("pass", "token", "secret", "auth", "user", "credential")
+# A key that nobody knows may still hold what nobody shall read; so may one that is a slip away from one of these.
+_SECRET_NAMES: Final = ("pass", "pw", "token", "secret", "auth", "user", "credential", "key", "notify")
 
 
 @attrs.frozen
@@ -44,21 +43,16 @@ def missing_value(path: str, allowed: str) -> Problem:
     return Problem(path, "nothing", f"needed: {allowed}")
 
 
-def not_yet(path: str, value: object) -> Problem:
-    """Refuse a key that the documentation knows and this version lacks."""
-    return Problem(path, shorten(value), _NOT_YET)
-
-
 def no_such_key(path: str, value: object, known: Sequence[str], *, array: str = "") -> Problem:
     """Refuse a key that nobody ever heard of, with the nearest of those that are known.
 
     `array` is the array of tables that the key stands in, "" for none: its path then holds the name of one of them.
     """
     leaf = path.rpartition(".")[2]
-    shown = _MASK if any(name in leaf.lower() for name in _SECRET_NAMES) else shorten(value)
-    return Problem(
-        path, shown, "no such key", _nearest(path, leaf, known, array, is_table=isinstance(value, dict | list))
-    )
+    nearest = _nearest(path, leaf, known, array, is_table=isinstance(value, dict | list))
+    meant = nearest.rpartition(".")[2]
+    shown = _MASK if any(name in one.lower() for name in _SECRET_NAMES for one in (leaf, meant)) else shorten(value)
+    return Problem(path, shown, "no such key", nearest)
 
 
 def _nearest(path: str, leaf: str, known: Sequence[str], array: str, *, is_table: bool) -> str:

@@ -7,6 +7,7 @@ from typing import Final
 from proxy.config import event_kinds, kinds
 from proxy.config.key import Key
 from proxy.config.kinds import Kind
+from proxy.config.rights import RIGHTS
 
 _KIB = 1 << 10
 _TIB = 1 << 40
@@ -15,7 +16,7 @@ _DAY = 86400.0
 
 
 def _key(path: str, kind: Kind, default: object, when: str, *, field: str = "", restart: bool = False) -> Key:
-    secret = path in {"listen.admin_token", "listen.users"}
+    secret = path == "listen.admin_token"
     return Key(path, field or path, kind, default, live=not restart, help=when, secret=secret)
 
 
@@ -63,6 +64,20 @@ SIDES: Final[tuple[Key, ...]] = (
         field="listen.idle_timeout_s",
     ),
     _key(
+        "listen.drain_delay",
+        kinds.seconds(0, _HOUR),
+        "0s",
+        "Set to what a load balancer needs to notice that /readyz says no: so long clients still come before a stop.",
+        field="listen.drain_delay_s",
+    ),
+    _key(
+        "listen.auth_timeout",
+        kinds.seconds(0.1, _HOUR, or_zero="never"),
+        "10s",
+        "Raise for clients that log in late; one that must, and has not within so long, is closed.",
+        field="listen.auth_timeout_s",
+    ),
+    _key(
         "listen.max_pipeline",
         kinds.count(1, 1_000_000),
         10_000,
@@ -74,6 +89,13 @@ SIDES: Final[tuple[Key, ...]] = (
         "64MiB",
         "Raise for clients that read slowly; a client with more unread replies than this is closed.",
         field="listen.output_buffer_limit_bytes",
+    ),
+    _key(
+        "listen.output_buffer_total",
+        kinds.size(64 * _KIB, _TIB),
+        "512MiB",
+        "Lower where memory is short: with more unread replies of all clients, those who have the most are closed.",
+        field="listen.output_buffer_total_bytes",
     ),
     _key(
         "listen.max_bulk",
@@ -118,11 +140,13 @@ SIDES: Final[tuple[Key, ...]] = (
         restart=True,
     ),
     _key(
-        "listen.users",
-        kinds.users(),
-        [],
-        'Set to let in only [{ name = "..", password = ".." }]; empty: whoever Redis lets in.',
+        "listen.tls.min_version",
+        kinds.choice("1.2", "1.3"),
+        "1.2",
+        'Set to "1.3" when all clients speak it; older versions than "1.2" are never spoken.',
+        restart=True,
     ),
+    *RIGHTS,
     _key(
         "upstream.url",
         kinds.upstream_url(),
@@ -146,6 +170,19 @@ SIDES: Final[tuple[Key, ...]] = (
         "Raise for slow scripts and big replies; a command without a reply for so long is answered with an error.",
         field="upstream.response_timeout_s",
         restart=True,
+    ),
+    _key(
+        "upstream.soft_timeout",
+        kinds.seconds(0.001, _HOUR, or_zero="off"),
+        "0s",
+        "Set for classes with stale_if_error: a read that takes longer gets the last value L1 held, if there is one.",
+        field="upstream.soft_timeout_s",
+    ),
+    _key(
+        "upstream.max_waiting",
+        kinds.count(1, 100_000_000),
+        200_000,
+        "Lower to hold less for a slow Redis: with so many commands of a user and database waiting, more fail at once.",
     ),
     _key(
         "upstream.pinned_connections",
@@ -180,6 +217,13 @@ SIDES: Final[tuple[Key, ...]] = (
         kinds.flag(),
         True,
         "Set to false only to test: the certificate of Redis is then not checked at all.",
+        restart=True,
+    ),
+    _key(
+        "upstream.tls.min_version",
+        kinds.choice("1.2", "1.3"),
+        "1.2",
+        'Set to "1.3" when all servers behind it speak it; older versions than "1.2" are never spoken.',
         restart=True,
     ),
     _key(
@@ -302,6 +346,13 @@ SIDES: Final[tuple[Key, ...]] = (
         kinds.flag(),
         True,
         "Set to false only to test: the certificate of the broker is then not checked at all.",
+        restart=True,
+    ),
+    _key(
+        "amqp.tls.min_version",
+        kinds.choice("1.2", "1.3"),
+        "1.2",
+        'Set to "1.3" when all nodes of the broker speak it; older versions than "1.2" are never spoken.',
         restart=True,
     ),
 )

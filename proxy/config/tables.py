@@ -15,7 +15,7 @@ import attrs
 
 from proxy.config.key import Key, Tables
 from proxy.config.kinds import Kind
-from proxy.config.problems import Written, missing_value, no_such_key, not_yet, wrong_value
+from proxy.config.problems import Written, missing_value, no_such_key, wrong_value
 from proxy.errors import Problem
 
 
@@ -72,9 +72,7 @@ class _Reader:
     def _strangers(self, path: str, table: Mapping[str, object]) -> Iterator[Problem]:
         ours = {column.path for column in self.tables.keys}
         for name in table:
-            if name in self.tables.later:
-                yield not_yet(f"{path}.{name}", table[name])
-            elif name not in ours:
+            if name not in ours:
                 yield no_such_key(f"{path}.{name}", table[name], self.known, array=self.array)
 
     def _values(self, path: str, table: Mapping[str, object]) -> Iterator[tuple[str, Any]]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from proxy.cache.entry import Namespace, Scope
 from proxy.core.pinning import Pinning
+from proxy.core.rights.rights import Rights
 from proxy.core.session import Identity, Session, Sessions
 from proxy.core.slots import Client, Link
 from proxy.wire.commands import CommandTable
@@ -30,6 +31,7 @@ class Downstream(Client, Protocol):
     parked: str  # why its commands wait, "" when they do not
     classed: bool  # what classes say of values holds for what it writes (rollout.mode, rollout.percent)
     muting: bool  # CLIENT REPLY: the reply of the command at hand is not sent
+    rights: Rights  # what it may run: every command is found in its table
 
     @property
     def pin(self) -> PinnedConnection | None:
@@ -77,7 +79,8 @@ class PinnedConnection(Link, Protocol):
     """A pinned link, as the core uses it."""
 
     state: Pinning
-    patient: bool  # no reply is late: a blocking command runs
+    patient: bool  # a blocking command runs: its reply is late only after the time it asked for
+    patience_s: float  # .. which is so long
     upstream_id: int
     name: bytes  # what CLIENT GETNAME says on it
 
@@ -110,7 +113,8 @@ class Services(Protocol):
 
     host: Host | None  # None: this is the only worker
     sessions: Sessions
-    proxy_users: dict[bytes, bytes]  # listen.users: name -> password; empty = Redis decides
+    has_users: bool  # listen.users says who is let in; else Redis decides
+    max_subscriptions: int  # of one client, 0 = no limit
     initial_identity: Identity
     initial_db: int
     hellos: MutableMapping[tuple[bytes, int], bytes]  # (user, protocol) -> what HELLO was answered last
@@ -128,6 +132,15 @@ class Services(Protocol):
 
     def line_of(self, session: Session) -> str:
         """Return a session's line in CLIENT LIST, as this server would write it."""
+
+    def log_in(self, client: Any, name: bytes, password: bytes) -> bytes | None:
+        """Return b"" for a client that listen.users lets in, an error, or None when that will be known later.
+
+        Then the command must be parked for "login": it is run again, or answered with the error.
+        """
+
+    def count_denied(self) -> None:
+        """Count a command that was refused because its client may not run it here."""
 
     def is_known_good(self, scope: Scope) -> bool:
         """Return whether Redis has accepted this user, database and protocol, and still does."""

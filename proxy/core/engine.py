@@ -14,7 +14,7 @@ from __future__ import annotations
 import random
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from proxy.cache.entry import Entry, Flight, Namespace, ReplyEntry
 from proxy.cache.flights import Flights
@@ -23,10 +23,14 @@ from proxy.cache.l1 import L1
 from proxy.core.fenced import FencedKeys
 from proxy.core.figures.stats import Stats
 from proxy.core.figures.tally import Tally
+from proxy.core.outage.outage import Outage
 from proxy.core.policy import Policy
 from proxy.core.recompute import Recomputes
 from proxy.core.verify import Verifier, is_resident
 from proxy.wire.reads import GET_READ, CachedRead
+
+if TYPE_CHECKING:
+    from proxy.core.outage.fallbacks import Fallbacks
 
 _UNFIT: Final = b"-!|"  # an error, or something that carries an attribute
 NO_EXPIRY: Final = -1  # PTTL's words
@@ -48,6 +52,8 @@ class Engine:
         self.verifier = Verifier(self)
         self.recomputes = Recomputes(self)
         self.tally = Tally(self)
+        self.outage = Outage(self)
+        self.guards: Fallbacks | None = None  # what commands of some classes get while Redis is away
         self.enabled = enabled
         self.max_age_s = max_age_s
         self.max_value_bytes = max_value_bytes
@@ -137,7 +143,7 @@ class Engine:
         self._fields_until = max(self._fields_until, self.now + at_least_s)
         if not self.fields_expire:
             self.fields_expire = True
-            self.flush()
+            self._flush()  # what remains for an outage was true, and may be older than that
 
     def keep_fields(self) -> None:
         """Keep replies about hashes again: Redis says that no field has an end, and nobody is about to give one."""
@@ -180,6 +186,8 @@ class Engine:
                 return deadline
         self.stats.refused += 1
         self.journal.note((self.now, REFUSED, flight.key))
+        if reply is not None and reply[0] == 0x2D:
+            self.outage.refused(reply)
         return deadline
 
     def recomputed(self, flight: Flight) -> bool:
@@ -272,6 +280,8 @@ class Engine:
 
     def drop(self, key: bytes) -> None:
         """Drop a key (as a bulk string) everywhere and revoke its leases."""
+        if self.guards is not None:
+            self.outage.remains.drop(key)
         if self.l1.ghosts is not None:
             self.l1.ghosts.changed(key, self.now)
         for namespace in self.l1.namespaces.values():
@@ -317,8 +327,19 @@ class Engine:
         if not isinstance(entry, ReplyEntry) and self._pushed.pop(entry.key, None) == hash(entry.reply):
             self.stats.needless_pushes += 1
 
+    def lose(self) -> None:
+        """Drop everything: the link whose pushes kept it true is gone. For an outage some of it is kept aside."""
+        if self.guards is not None:
+            for namespace in self.l1.namespaces.values():
+                self.outage.keep(namespace)
+        self._flush()
+
     def flush(self) -> None:
         """Drop everything and revoke every lease."""
+        self.outage.remains.clear()
+        self._flush()
+
+    def _flush(self) -> None:
         self.flights.revoke_all()
         self.recomputes.forget_all()
         if self.recomputes:
@@ -327,8 +348,19 @@ class Engine:
             self.stats.flushes += 1
             self.journal.note((self.now, FLUSH, EVERY_KEY))
 
+    def forget_users(self, but: bytes) -> None:
+        """Drop and revoke what all users but one have read: what they may read now is not known."""
+        self.outage.remains.clear()
+        for scope, namespace in self.l1.namespaces.items():
+            if scope.user != but:
+                self.flights.revoke_namespace(namespace)
+                self.recomputes.lost(namespace)
+                self.l1.clear_namespace(namespace)
+
     def flush_namespace(self, namespace: Namespace) -> None:
         """Drop and revoke what one namespace holds: the link that fed it was lost, its pushes with it."""
+        if self.guards is not None:
+            self.outage.keep(namespace)
         self.flights.revoke_namespace(namespace)
         self.recomputes.lost(namespace)
         if self.l1.clear_namespace(namespace):

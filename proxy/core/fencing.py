@@ -59,6 +59,8 @@ class Fencing:
         if not news:
             return
         self._revoke(news)
+        if not self.engine.outage.remains.is_empty:
+            self.engine.outage.remains.drop_covered(news)
         # All are told: an entry that is watched may be behind a fence that covers others, too.
         walked = [one for one in news if self.fenced is None or not self.fenced.hold(one) or not self.has_pushes]
         for one in walked:

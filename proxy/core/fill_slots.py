@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from proxy.cache.entry import Flight, Namespace
-from proxy.core.slots import WHOLE, Client, Failure, Link, Slot
+from proxy.core.slots import WHOLE, Client, Failure, Link, Slot, retry
 from proxy.wire.encode import OK, array, command
 from proxy.wire.reply import elements
 
@@ -51,6 +51,12 @@ class JoinSlot(Slot):
         else:
             assert self.client is not None
             self.client.ask(self._raw, self)
+
+    def fail(self, failure: Failure) -> None:
+        """Ask again, or answer with an error."""
+        self.submitted_at = self.joined_at  # it may not have been asked for by itself yet
+        if not retry(self, self._raw, failure):
+            super().fail(failure)
 
 
 class CachingSlot(Slot):
@@ -101,13 +107,14 @@ def end_flight(engine: Engine, flight: Flight, pttl: bytes) -> None:
             joiner.answer(flight.reply, deadline)
 
 
-def abandon_flight(engine: Engine, flight: Flight) -> None:
-    """Give a lease back; those who joined ask for themselves."""
+def abandon_flight(engine: Engine, flight: Flight, failure: Failure) -> None:
+    """Give a lease back; those who joined ask for themselves, unless it took too long already."""
     engine.flights.revoke(flight)
     if flight.joiners is not None:
         joiners, flight.joiners = flight.joiners, None
+        engine.stats.failed += len(joiners)
         for joiner in joiners:
-            joiner.answer(None, 0.0)
+            joiner.fail(failure)
 
 
 class FillSlot(Slot):
@@ -158,18 +165,30 @@ class FillSlot(Slot):
             self.fill(value)
 
     def fail(self, failure: Failure) -> None:
-        """Give the lease back; answer the opener with the value if that came, else with the error."""
-        abandon_flight(self._engine, self.flight)
+        """Give the lease back; answer the opener with the value if that came, else ask again, or with the error."""
+        abandon_flight(self._engine, self.flight, failure)
         if self.reply is None and self.left == 1 and self.parts is not None:
             self.fill(b"".join(self.parts.chunks[: self.parts.whole]))
         elif self.reply is None:
             self.left = 1
-            super().fail(failure)
+            flight = self.flight
+            raw = flight.request if flight.request is not flight.key else GET + flight.key
+            if not retry(self, raw, failure):
+                super().fail(failure)
+
+    def again(self, reply: bytes) -> None:
+        """Answer with what was read without a lease."""
+        if self._engine.judge is not None and self.flight.request is self.flight.key:
+            reply = self._engine.judge(self.flight.key, reply)
+        self.fill(reply)
 
     def refuse(self, error: bytes) -> None:
-        """Give the lease back and answer."""
-        abandon_flight(self._engine, self.flight)
+        """Give the lease back and answer, also those who joined."""
+        joiners, self.flight.joiners = self.flight.joiners, None
+        self._engine.flights.revoke(self.flight)
         self.fill(error)
+        for joiner in joiners or ():
+            joiner.refuse(error)
 
 
 class PttlSlot(Slot):
@@ -188,13 +207,13 @@ class PttlSlot(Slot):
 
     def fail(self, failure: Failure) -> None:
         """Give the lease back."""
-        abandon_flight(self._engine, self.flight)
+        abandon_flight(self._engine, self.flight, failure)
 
 
 class MgetSlot(Slot):
     """An MGET of which some keys were in L1: the rest is fetched and joined in order."""
 
-    __slots__ = ("_engine", "_flights", "_frames", "keys")
+    __slots__ = ("_engine", "_flights", "_frames", "keys", "raw")
     needs_whole = True
 
     def __init__(
@@ -205,6 +224,7 @@ class MgetSlot(Slot):
         self._frames = frames  # None where the key was fetched
         self._flights = flights  # one a fetched key; None where no lease was open to us
         self.keys: list[bytes] = []  # what was fetched, as bulk strings; () where nobody judges it
+        self.raw = b""  # what was asked, where it may be asked again
 
     def may_stream(self, size: int) -> bool:
         """Stream only what was fetched whole, and is too large for L1 anyway."""
@@ -236,9 +256,10 @@ class MgetSlot(Slot):
         super().fill(reply)
 
     def fail(self, failure: Failure) -> None:
-        """Give the leases back."""
+        """Give the leases back; ask again, or answer with an error."""
         self._revoke()
-        super().fail(failure)
+        if not (self.raw and retry(self, self.raw, failure)):
+            super().fail(failure)
 
     def _revoke(self) -> None:
         for flight in self._flights:

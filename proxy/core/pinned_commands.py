@@ -14,14 +14,19 @@ from proxy.core.notices import Notices
 from proxy.core.pinned_slots import ExecSlot, ScriptSlot
 from proxy.core.pinning import Pinning
 from proxy.core.respite_commands import RespiteCommands
-from proxy.core.session_commands import SessionCommands
+from proxy.core.session_commands import SessionCommands, is_login
 from proxy.core.slots import CallSlot, EffectSlot, Slot, WriteAllSlot, WriteSlot
 from proxy.core.value_commands import DISCARD, ValueCommands
+from proxy.errors import LOGIN_IN_MULTI, TOO_MANY_SUBSCRIPTIONS
+from proxy.wire.blocking import waits_s
 from proxy.wire.commands import CommandSpec, Kind
 from proxy.wire.encode import bulk, command, count
 from proxy.wire.request import Raw
 
 PING: Final = command("PING")
+SPOILER: Final = command("RESPITE-DENIED")  # no command of any server: queued by MULTI, it has EXEC refused
+FOLLOWED: Final = frozenset([b"SELECT", b"CLIENT|GETNAME", b"CLIENT|ID", b"CLIENT|INFO", b"CLIENT|LIST"])
+"""What MULTI may queue of a session's own commands, and its link serves others afterwards: SELECT is followed."""
 
 
 class PinnedCommands:
@@ -42,21 +47,33 @@ class PinnedCommands:
         state = link.state
         if state.once or state.preparing:
             return False
-        spec = self._services.table.find(args)
+        spec = client.rights.table.find(args)
+        kind = spec.kind
+        if kind is Kind.DENIED:
+            self._deny(client, link, client.rights.refusal(spec, args))
+            return True
         if state.stream:
+            if kind is Kind.SUBSCRIBE and self._is_too_much(client, state, args):
+                client.quit()
+                return True
             self._linger(spec, args)
             link.send_raw(raw)
             return True
-        kind = spec.kind
         name = bytes(args[0]).upper()
         if kind is Kind.SESSION and (name in (b"RESET", b"QUIT") or not self._is_redis_own(client, state)):
             return self._session(client, link, args, raw)
         if kind is Kind.FORBIDDEN:
             client.quit()
+        elif kind is Kind.SESSION and self._services.has_users and is_login(args):
+            self._deny(client, link, LOGIN_IN_MULTI)
         elif name in (b"EXEC", b"DISCARD", b"UNWATCH"):
             if name == b"EXEC" and self.notices is not None and state.queued_notices:
                 self.notices.queue(link, state)
             self._end(client, link, name, raw)
+        elif kind is Kind.SUBSCRIBE and self._is_too_much(client, state, args):
+            if client.queue and not state.multi:
+                return False  # how many stand is known once those before it are acknowledged
+            self._deny(client, link, TOO_MANY_SUBSCRIPTIONS)
         elif kind is Kind.SUBSCRIBE and not state.multi:
             state.used = True
             if len(args) == 1 and client.queue:
@@ -72,6 +89,51 @@ class PinnedCommands:
             self._plain(client, link, spec, args, raw)
         return True
 
+    def _deny(self, client: Downstream, link: PinnedConnection, refusal: bytes) -> None:
+        """Refuse a command as Redis does: what MULTI has queued can then only be discarded."""
+        self._engine.stats.denied += 1
+        state = link.state
+        if state.stream:
+            client.quit()  # nothing that is no part of the stream can be said to it
+        else:
+            self.refuse(client, refusal)
+
+    def refuse(self, client: Downstream, error: bytes) -> None:
+        """Give an error for a command that Redis does not get; what MULTI has queued can then only be discarded."""
+        link = client.pin
+        if link is not None and link.state.multi:
+            slot = CallSlot(client, lambda _: error)
+            client.owe(slot)
+            self._spoil(link, slot)
+        else:
+            client.reply(error)
+
+    @staticmethod
+    def _spoil(link: PinnedConnection, slot: Slot) -> None:
+        """Have EXEC refuse what MULTI has queued."""
+        link.state.keep(SPOILER)
+        link.state.queued += 1
+        link.submit(SPOILER, slot)
+
+    @staticmethod
+    def _is_denied_by_now(client: Downstream, state: Pinning) -> bool:
+        """Return whether MULTI has queued what its client might run then and, since a reload, may not any more."""
+        find = client.rights.table.find
+        return any(find(name.split(b"|")).kind is Kind.DENIED for name in state.queued_commands)
+
+    def _is_too_much(self, client: Downstream, state: Pinning, args: list[bytes]) -> bool:
+        """Return whether a SUBSCRIBE may go over the limit of one client; what it asks for is counted if not."""
+        most = self._services.max_subscriptions
+        if not most or b"UNSUB" in bytes(args[0]).upper():
+            return False
+        if not (client.queue or state.multi or state.stream):
+            state.asked_names = 0  # all that were asked for stand, or were refused
+        asked = state.asked_names + len(args) - 1
+        if sum(map(len, state.subscriptions.values())) + asked > most:
+            return True
+        state.asked_names = asked
+        return False
+
     @staticmethod
     def _is_redis_own(client: Downstream, state: Pinning) -> bool:
         """Return whether Redis itself must judge a session command: queued by MULTI, or refused to a subscriber."""
@@ -82,6 +144,8 @@ class PinnedCommands:
             return False
         if self._session_commands.answer(client, args, raw):
             return True
+        if client.parked:
+            return False
         link.state.once = True
         asked, then = self._session_commands.ask(client, link, args, raw)
         slot = CallSlot(client, then, lambda: client.give_up(args))
@@ -93,6 +157,8 @@ class PinnedCommands:
         """Forward EXEC, DISCARD or UNWATCH; what follows waits, for it may belong on the shared link again."""
         state = link.state
         if name == b"EXEC":
+            if state.rights is not client.rights and self._is_denied_by_now(client, state):
+                self._spoil(link, Slot(None))
             self._engine.begin_write(state.queued_keys)
             if state.queued_all:
                 self._engine.begin_write_all()
@@ -203,6 +269,7 @@ class PinnedCommands:
             notice = notices.notice(client, spec, args, mark, db if isinstance(db, int) else None)
         if kind is Kind.MULTI and len(args) == 1 and not state.multi:
             state.multi = True
+            state.rights = client.rights
             client.session.multi = 0
             link.introduce(client.session)
             slot: Slot = Slot(client)
@@ -235,11 +302,15 @@ class PinnedCommands:
             if notice is not None:
                 state.queued_notices.append((state.queued, notice))
             self._queue(state, args)
+            state.queued_commands.add(spec.name)
             if notices is not None or (
                 self.value_commands is not None and self.value_commands.values.rules.has_envelopes
             ):
                 state.keep(raw)
-            state.queued_subscribe = state.queued_subscribe or kind is Kind.SUBSCRIBE
+            if kind is Kind.SUBSCRIBE or (kind is Kind.SESSION and bytes(args[0]).upper() in (b"AUTH", b"HELLO")):
+                state.queued_unmatched = True
+            # What it does to the link is for nobody who has that after it.
+            state.used = state.used or (kind is Kind.SESSION and spec.name not in FOLLOWED)
             client.session.multi = state.queued
         elif blocks and client.leaving:
             # Nobody is there to read what it would pop.
@@ -249,6 +320,7 @@ class PinnedCommands:
             return
         elif blocks:
             state.once = link.patient = True
+            link.patience_s = waits_s(spec.name, args)
             if spec.name in (b"WAIT", b"WAITAOF"):
                 # It waits for the writes of its connection; a PING moves the pinned link up to all of them.
                 link.submit(PING, Slot(None))

@@ -66,7 +66,13 @@ class ExecSlot(Slot):
     def may_stream(self, size: int) -> bool:
         """Stream unless the reply must be read for what it changed in the session, or must wait for what it drops."""
         state = self._state
-        return not (state.queued_changes or state.queued_dependents or state.queued_whole or state.queued_ours)
+        return not (
+            state.queued_changes
+            or state.queued_dependents
+            or state.queued_whole
+            or state.queued_ours
+            or state.queued_unmatched
+        )
 
     def fill(self, reply: bytes) -> None:
         """End the writes that were queued, then answer."""
@@ -90,7 +96,7 @@ class ExecSlot(Slot):
                     setattr(self._client.session, attribute, value)
             if self._client.pin is not None:
                 self._client.pin.move(self._client.session)
-        if state.queued_subscribe and reply[:1] == b"*":
+        if state.queued_unmatched and reply[:1] == b"*":
             state.stream = state.used = True
         if self._values is not None:
             reply = self._values.finish_exec(state, reply)

@@ -37,11 +37,14 @@ class Pinning:
     once: bool = False  # the commands after this one wait for its reply
     used: bool = False  # something was done that the next user of the link must not inherit
     subscriptions: dict[bytes, set[bytes]] = attrs.field(factory=dict)  # "", "p", "s" -> names
+    asked_names: int = 0  # of SUBSCRIBEs that are not acknowledged yet, are queued, or whose replies nobody matches
     queued_keys: list[bytes] = attrs.field(factory=list)  # written by what MULTI has queued, as bulk strings
     queued_all: bool = False  # MULTI has queued a write whose keys are unknown
     queued_script: bool = False  # MULTI has queued a script, which may write what it does not declare
-    queued_subscribe: bool = False  # MULTI has queued a SUBSCRIBE: after EXEC nothing can be matched any more
+    queued_unmatched: bool = False  # MULTI has queued SUBSCRIBE, AUTH or HELLO: after EXEC nothing can be matched
     queued: int = 0  # commands MULTI has queued
+    queued_commands: set[bytes] = attrs.field(factory=set)  # .. and which, each once
+    rights: object = None  # what its client was allowed to run when MULTI was sent
     queued_bare: list[bytes] = attrs.field(factory=list)  # keys whose bytes the queue looks at: unwrapped before EXEC
     queued_fenced: list[bytes] = attrs.field(factory=list)  # keys of the queue that a fence may cover
     queued_whole: dict[int, list[bytes]] = attrs.field(factory=dict)  # place -> the keys whose values are its reply
@@ -75,7 +78,7 @@ class Pinning:
     def may_queue_anew(self) -> bool:
         """Return whether what MULTI has queued can be discarded and queued again, and nobody knows."""
         return len(self.queued_raws) == self.queued and not (
-            self.watching or self.queued_changes or self.queued_subscribe
+            self.watching or self.queued_changes or self.queued_unmatched
         )
 
     def keep(self, raw: Raw) -> None:
@@ -88,9 +91,10 @@ class Pinning:
 
     def end_multi(self) -> None:
         """Forget the transaction: EXEC or DISCARD has been answered, and neither leaves a WATCH."""
-        self.multi = self.watching = self.queued_all = self.queued_script = self.queued_subscribe = False
+        self.multi = self.watching = self.queued_all = self.queued_script = self.queued_unmatched = False
         self.queued = self.queued_bytes = 0
         self.queued_raws = []
+        self.queued_commands = set()
         self.queued_keys = []
         self.queued_changes = []
         self.queued_bare = []

@@ -18,11 +18,13 @@ from proxy.core.downstream import Downstream, Services
 from proxy.core.engine import Engine
 from proxy.core.figures.stats import Stats
 from proxy.core.notices import Notices
+from proxy.core.outage.offline.memory import WAIT, Memory
+from proxy.core.outage.stand_in import FAILURES
 from proxy.core.pinned_commands import PinnedCommands
 from proxy.core.reads import Reads
 from proxy.core.session_commands import SessionCommands
 from proxy.core.shadow import shadow
-from proxy.core.slots import EffectSlot, Slot, WriteAllSlot, WriteSlot
+from proxy.core.slots import EffectSlot, ReadSlot, Slot, WriteAllSlot, WriteSlot
 from proxy.core.value_commands import ValueCommands, Way
 from proxy.core.value_slots import WholeSlot
 from proxy.core.values import ALL, NONE, READ, SEAL, Values
@@ -46,6 +48,11 @@ _MGET: Final = Kind.MGET
 NOAUTH: Final = b"-NOAUTH Authentication required.\r\n"
 
 
+def _is_of_one(spec: CommandSpec) -> bool:
+    """Return whether a read that L1 may answer is of one key: `reads` sees to its fallback, and not at a hit."""
+    return spec.kind is Kind.GET or (spec.kind is Kind.CACHED and spec.read is not None and not spec.read.join)
+
+
 class Pipeline:
     """Route commands. One a worker."""
 
@@ -58,6 +65,7 @@ class Pipeline:
         self.pinned_commands = PinnedCommands(engine, services, self.session_commands)
         self.value_commands: ValueCommands | None = None
         self.notices: Notices | None = None
+        self.memory: Memory | None = None  # set while anything is held that Redis has not been told of
 
     def take_values(self, values: Values | None) -> None:
         """Do to values what classes ask for; None: they ask for nothing."""
@@ -83,26 +91,40 @@ class Pipeline:
             session = client.session
             if session.muted or session.skips or client.muting:
                 self._mute(client)
+            memory = self.memory
+            if memory is not None and session.authenticated:
+                met = memory.meet(client, client.rights.table.find(requests[at][0]), requests[at][0])
+                if met == WAIT:
+                    memory.wait(client)
+                    self._hold(client, "link", requests[at:])
+                    return
+                if met is not None:
+                    self.pinned_commands.refuse(client, met)
+                    at += 1
+                    continue
             if client.pin is not None:
                 args, raw = requests[at]
-                if not self.pinned_commands.take(client, args, raw):
-                    self._hold(client, "reply", requests[at:])
+                if not self._take_pinned(client, args, raw):
+                    self._hold(client, client.parked or "reply", requests[at:])
                     return
                 at += 1
                 continue
-            if client.joins and self.services.table.find(requests[at][0]).kind not in READ_KINDS:
+            if client.joins and client.rights.table.find(requests[at][0]).kind not in READ_KINDS:
                 # A reader who joined may have to ask again: no write, SELECT .. of its own may overtake that.
                 self._hold(client, "settle", requests[at:])
                 return
             if session.authenticated:
-                taken = self._plain(client, requests, at, 1 if client.muting else total)
+                taken = self._plain(client, requests, at, 1 if client.muting or memory is not None else total)
                 if taken != at:
                     at = taken
                     continue
             args, raw = requests[at]
-            spec = self.services.table.find(args)
+            spec = client.rights.table.find(args)
             if not session.authenticated and spec.kind is not Kind.SESSION:
                 client.reply(NOAUTH)
+            elif spec.kind is Kind.DENIED:
+                self.stats.denied += 1
+                client.reply(client.rights.refusal(spec, args))
             elif not self._special(client, spec, args, raw):
                 self._hold(client, client.parked or "settle", requests[at:])
                 return
@@ -114,14 +136,17 @@ class Pipeline:
         Returns the place of the first request that is neither.
         """
         engine = self.engine
-        by_word = self.services.table.by_word
-        find = self.services.table.find
+        table = client.rights.table
+        by_word = table.by_word
+        find = table.find
         cached = client.namespace is not None or client.shadow is not None
         writes = engine.enabled
         values = None if self.value_commands is None else self.value_commands.values
         notices = self.notices
+        guards = engine.guards
         total = len(requests)
         while at < total:
+            slot: Slot
             raws: list[Raw] = []
             keys: list[bytes] = []
             common = LANE_NONE  # the lane of all of them
@@ -142,6 +167,8 @@ class Pipeline:
                 if spec.blocks_if and spec.may_block(args):
                     break
                 if notices is not None and notices.wants(spec, args):
+                    break
+                if guards is not None and guards.wants(spec, args):
                     break
                 if values is not None:
                     concern = values.concern(spec, args)
@@ -166,14 +193,20 @@ class Pipeline:
             if link is None:
                 for _ in raws:
                     client.reply(client.why_not())
+            elif common == LANE_READ and not judged:
+                asked = raws[0] if len(raws) == 1 else b"".join(raws)
+                slot = ReadSlot(client, asked)
+                slot.left = len(raws)
+                client.owe(slot)
+                link.submit(asked, slot)
             else:
                 if common == LANE_WRITE:
                     engine.begin_write(keys)
-                    slot: Slot = WriteSlot(client, engine, keys)
+                    slot = WriteSlot(client, engine, keys)
                 elif judged and values is not None:
                     slot = WholeSlot(client, [asked for asked, _ in requests[at - len(raws) : at]], values)
                 else:
-                    slot = Slot(client) if common == LANE_READ else EffectSlot(client)
+                    slot = EffectSlot(client)
                 slot.left = len(raws)
                 client.owe(slot)
                 link.submit(raws[0] if len(raws) == 1 else b"".join(raws), slot)
@@ -181,8 +214,39 @@ class Pipeline:
                 return at
         return at
 
+    def _take_pinned(self, client: Downstream, args: list[bytes], raw: Raw) -> bool:
+        """Route a command of a client that has a link of its own; False = it must wait."""
+        guards = self.engine.guards
+        state = None if client.pin is None else client.pin.state
+        if guards is not None and state is not None and not (state.multi or state.watching or state.stream):
+            spec = client.rights.table.find(args)
+            if guards.wants(spec, args):
+                guarded = guards.begin(client, raw, (spec, args))
+                return guarded is None or self.pinned_commands.take(guarded, args, raw)
+        return self.pinned_commands.take(client, args, raw)
+
+    def instead(self, client: Downstream, args: list[bytes], error: bytes) -> bytes:
+        """Return what a command gets for which no connection could be opened: what its fallback says, or the error."""
+        guards = self.engine.guards
+        spec = client.rights.table.find(args)
+        failure = FAILURES.get(error)
+        if guards is None or failure is None or not guards.wants(spec, args):
+            return error
+        found = guards.answer(client, spec, args, failure)
+        if found is None:
+            return error
+        guards.saved(failure)
+        return found
+
     def _special(self, client: Downstream, spec: CommandSpec, args: list[bytes], raw: Raw) -> bool:
         """Route what is neither a plain read nor a plain write; False = it must wait."""
+        guards = self.engine.guards
+        if guards is None or not guards.wants(spec, args) or (client.namespace is not None and _is_of_one(spec)):
+            return self._route(client, spec, args, raw)
+        guarded = guards.begin(client, raw, (spec, args))
+        return guarded is None or self._route(guarded, spec, args, raw)
+
+    def _route(self, client: Downstream, spec: CommandSpec, args: list[bytes], raw: Raw) -> bool:
         kind = spec.kind
         is_whole_read = kind in WHOLE_READS and (client.namespace or client.shadow) is not None
         notices = self.notices
@@ -208,15 +272,19 @@ class Pipeline:
         if kind is Kind.CACHED and client.namespace is not None and len(args) > 1:
             self.reads.read(client, client.namespace, spec, args, raw)
             return True
-        if kind in READ_KINDS:  # of wrong arity: Redis has the words
-            self._forward(client, raw, Slot(client))
+        if kind in READ_KINDS:  # of wrong arity (Redis has the words), or where L1 is not asked
+            self._forward(client, raw, ReadSlot(client, raw))
             return True
         if kind is Kind.FIELD_EXPIRY:
             self.engine.let_fields_expire()
             self._write(client, spec, args, raw)
             return True
-        if is_announced and not (spec.blocks_if and spec.may_block(args)):
+        is_plain = kind in (Kind.READ, Kind.WRITE) and not (spec.blocks_if and spec.may_block(args))
+        if is_plain and spec.keys is not None:  # announced, or of a class with a fallback: else it had gone with others
             self._write(client, spec, args, raw)
+            return True
+        if is_plain:
+            self._forward(client, raw, EffectSlot(client) if spec.is_write else ReadSlot(client, raw))
             return True
         if kind is Kind.WRITE_ALL:
             if client.route() is None:
@@ -229,8 +297,8 @@ class Pipeline:
         if kind is Kind.FORBIDDEN:
             client.quit()
             return True
-        if kind is Kind.SESSION and self.session_commands.answer(client, args, raw):
-            return True
+        if kind is Kind.SESSION and (self.session_commands.answer(client, args, raw) or client.parked):
+            return not client.parked
         return self._pinned(client, args, raw)
 
     def _pinned(self, client: Downstream, args: list[bytes], raw: Raw) -> bool:

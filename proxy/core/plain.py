@@ -18,7 +18,7 @@ from proxy.errors import damaged_value
 from proxy.values.scripts import peek, swap
 from proxy.values.stream import is_sealed
 from proxy.wire.encode import command
-from proxy.wire.reply import elements, frames
+from proxy.wire.reply import ReplyError, elements, frames
 from proxy.wire.request import Raw
 
 if TYPE_CHECKING:
@@ -58,7 +58,12 @@ class StepSlot(Slot):
     def fill(self, reply: bytes) -> None:
         """Go on."""
         super().fill(reply)
-        self._then(frames(reply))
+        try:
+            self._then(frames(reply))
+        except (ReplyError, ValueError, IndexError):
+            # No answer to what was asked: the link will end, and is rid of this slot already.
+            self.fail(Failure.LOST)
+            raise
 
     def fail(self, failure: Failure) -> None:
         """End what the step was one of."""

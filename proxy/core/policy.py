@@ -16,7 +16,7 @@ from proxy.wire.encode import unbulk
 class Policy:
     """The classes in force. Keys are given as bulk strings."""
 
-    __slots__ = ("_find", "_keeps_others", "classes", "prefixes", "rules", "scope", "tightest_s")
+    __slots__ = ("_find", "_keeps_others", "classes", "has_fallbacks", "prefixes", "rules", "scope", "tightest_s")
 
     def __init__(self, classes: Sequence[ClassSettings] = (), scope: Literal["all", "classes"] = "all") -> None:
         self.classes = tuple(classes)
@@ -26,6 +26,7 @@ class Policy:
         self._keeps_others = scope == "all"
         bounds = [one.max_staleness_s for one in classes if one.l1 and one.max_staleness_s is not None]
         self.tightest_s = min(bounds, default=None)
+        self.has_fallbacks = any(one.has_fallback for one in rules.classes)
         # Redis takes no prefix for every prefix.
         self.prefixes = rules.prefixes() if scope == "classes" and rules.prefixes() != (b"",) else ()
 

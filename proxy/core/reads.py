@@ -11,7 +11,7 @@ Owns what a read does; where commands go that are no reads is `pipeline`'s, who 
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from proxy.cache.entry import Entry, Flight, Namespace
 from proxy.core.downstream import Downstream
@@ -20,7 +20,8 @@ from proxy.core.figures.stats import Stats
 from proxy.core.figures.tally import name_of
 from proxy.core.fill_slots import GET, PTTL, FillSlot, JoinSlot, MgetSlot, PttlSlot, submit_leased, with_pttl
 from proxy.core.gather import gather
-from proxy.core.slots import Link, Slot
+from proxy.core.outage.stand_in import StandIn
+from proxy.core.slots import CallSlot, Link, ReadSlot, Slot
 from proxy.core.value_slots import WholeSlot
 from proxy.wire.commands import CommandSpec
 from proxy.wire.encode import bulk, command, unbulk
@@ -29,6 +30,8 @@ from proxy.wire.request import Raw
 
 if TYPE_CHECKING:
     from proxy.core.values import Values
+
+MGET: Final = b"*2\r\n$4\r\nMGET\r\n"  # .. of one key, which follows
 
 
 class Reads:
@@ -83,6 +86,12 @@ class Reads:
         if entry is not None and engine.revive(entry):
             self._hit(client, entry)
             return
+        guards = engine.guards
+        if guards is not None and not isinstance(client, StandIn) and guards.has_key(key):
+            guarded = guards.begin(client, request or GET + key)
+            if guarded is not None:
+                self.miss(guarded, namespace, key, request, read)
+            return
         stats = self.stats
         stats.misses += 1
         if stats.misses >= engine.tally.missed_at:
@@ -116,9 +125,10 @@ class Reads:
 
     def _pass(self, client: Downstream, link: Link, raw: bytes) -> None:
         """Read for this client alone."""
-        slot = Slot(client)
         if self.values is not None and raw.startswith(GET):
-            slot = WholeSlot(client, ((b"GET", unbulk(raw[len(GET) :])),), self.values)
+            slot: Slot = WholeSlot(client, ((b"GET", unbulk(raw[len(GET) :])),), self.values)
+        else:
+            slot = ReadSlot(client, raw)
         client.owe(slot)
         link.submit(raw, slot)
 
@@ -169,6 +179,9 @@ class Reads:
     def mget(self, client: Downstream, namespace: Namespace, names: list[bytes]) -> None:
         """Answer an MGET: what is in L1 from there, the rest fetched in one MGET, a lease for each key."""
         engine = self.engine
+        if not namespace.is_shared:
+            self._mget_apart(client, namespace, names)
+            return
         now = engine.now
         find = partial(engine.held, namespace) if engine.l1.hidden else namespace.entries.get
         frames: list[bytes | None] = []
@@ -188,16 +201,7 @@ class Reads:
                 missing.append(name)
                 keys.append(key)
         if sum([len(frame) for frame in frames if frame is not None]) > self.engine.max_value_bytes:
-            # Too much to join here: Redis' own reply streams.
-            link = client.route()
-            if link is None:
-                client.reply(client.why_not())
-                return
-            slot: Slot = Slot(client) if self.values is None else WholeSlot(client, ((b"MGET", *names),), self.values)
-            if self.values is not None:
-                self.values.before_read(link, missing, namespace.scope.db)
-            client.owe(slot)
-            link.submit(command("MGET", *names), slot)
+            self._pass_mget(client, namespace, names)  # too much to join here: Redis' own reply streams
             return
         engine.verifier.count_hits(known, "MGET")
         self.stats.misses += len(missing)
@@ -225,7 +229,54 @@ class Reads:
         if engine.judge is not None:
             fetching.keys = keys
         client.owe(fetching)
-        submit_leased(engine, link, namespace, command("MGET", *missing), fetching)
+        fetching.raw = command("MGET", *missing)
+        submit_leased(engine, link, namespace, fetching.raw, fetching)
         for flight in flights:
             if flight is not None:
                 link.submit(PTTL + flight.key, PttlSlot(engine, flight))
+
+    def _mget_apart(self, client: Downstream, namespace: Namespace, names: list[bytes]) -> None:
+        """Have Redis answer an MGET while it is not known whether its user may run GET as well.
+
+        What one of the two has brought, the other serves: not to somebody who may run only one. So both are asked
+        for once, until the rights may have changed.
+        """
+        self.stats.misses += len(names)
+        link = self._pass_mget(client, namespace, names)
+        if link is None or namespace.is_shared is False or namespace.asking is not None:
+            return
+        asking = namespace.asking = object()
+        replies: list[bytes] = []
+
+        def answered(reply: bytes) -> bytes:
+            replies.append(reply)
+            if namespace.asking is asking and len(replies) == 2:
+                namespace.asking = None
+                if any(b"run the" in one for one in replies if one.startswith(b"-NOPERM")):
+                    namespace.is_shared = False
+                elif not any(one.startswith((b"-NOPERM", b"-NOAUTH", b"-LOADING")) for one in replies):
+                    namespace.is_shared = True
+            return b""
+
+        def failed() -> None:
+            if namespace.asking is asking:
+                namespace.asking = None
+
+        key = bulk(names[0])
+        for raw in (GET + key, MGET + key):
+            link.submit(raw, CallSlot(None, answered, failed))
+
+    def _pass_mget(self, client: Downstream, namespace: Namespace, names: list[bytes]) -> Link | None:
+        """Have Redis answer an MGET; return the link it went out on, None when there is none."""
+        link = client.route()
+        if link is None:
+            client.reply(client.why_not())
+            return None
+        raw = command("MGET", *names)
+        slot: Slot = ReadSlot(client, raw)
+        if self.values is not None:
+            slot = WholeSlot(client, ((b"MGET", *names),), self.values)
+            self.values.before_read(link, names, namespace.scope.db)
+        client.owe(slot)
+        link.submit(raw, slot)
+        return link

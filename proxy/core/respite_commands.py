@@ -1,6 +1,8 @@
 """RESPITE: what a user with a Redis client can ask the proxy itself.
 
-Allowed to users who may run CONFIG: before anything is answered, Redis is asked to let them read a setting.
+Allowed to users who may run CONFIG: before anything is told, Redis is asked to let them read a setting; before
+anything is changed, to let them change one that does not exist. Where listen.users says how much of RESPITE is
+somebody's, that counts instead.
 """
 
 from __future__ import annotations
@@ -43,7 +45,10 @@ HELP: Final = (
     "VERSION <key>",
     "    Return the version of a key's value, nil where it has none.",
 )
-PROBE: Final = command("CONFIG", "GET", "respite-may-i")
+CHANGING: Final = frozenset([b"INVALIDATE", b"L1", b"RELOAD", b"SETV"])  # the others only tell
+PROBE_GET: Final = command("CONFIG", "GET", "respite-may-i")
+PROBE_SET: Final = command("CONFIG", "SET", "respite-may-i", "")
+PING: Final = command("PING")
 
 
 class RespiteCommands:
@@ -55,9 +60,14 @@ class RespiteCommands:
     def ask(self, client: Downstream, args: list[bytes]) -> tuple[Raw, Callable[[bytes], bytes | Pending]]:
         """Return the question whether the user may, and the answer if so."""
         words = [bytes(word) for word in args[1:]]
+        rights = client.rights
+        changes = bool(words) and words[0].upper() in CHANGING
 
         def then(reply: bytes) -> bytes | Pending:
-            if reply[:1] in b"-!":
+            if rights.respite == "none" or (changes and rights.respite == "read"):
+                self._services.count_denied()
+                return _denied(rights.user, words)
+            if rights.asks_redis and reply[:1] in b"-!" and not (changes and _may_set(reply)):
                 return reply
             host = self._services.host
             match [word.upper() for word in words]:
@@ -66,7 +76,7 @@ class RespiteCommands:
                 case [b"EXPLAIN", _]:
                     return self._explain(host, client, words[1])
                 case [b"VERSION", _]:
-                    return version(client, words[1])
+                    return version(client, self._services, words[1])
                 case [b"SETV", _, _, _, *_]:
                     return set_versioned(client, self._services, words[1:])
                 case [b"INVALIDATE", b"KEY", _, *_] | [b"INVALIDATE", b"MATCH" | b"TAG", _]:
@@ -74,7 +84,9 @@ class RespiteCommands:
             pending = None if host is None else self._ask_host(host, client.session.protocol, words)
             return self._answer(client, words) if pending is None else pending
 
-        return PROBE, then
+        if not rights.asks_redis:
+            return PING, then
+        return (PROBE_SET if changes else PROBE_GET), then
 
     def _reload(self, host: Host | None, protocol: int) -> Pending:
         pending = Pending()
@@ -94,24 +106,26 @@ class RespiteCommands:
         return pending
 
     def _explain(self, host: Host | None, client: Downstream, key: bytes) -> Pending:
-        """Join what all workers know of a key with what Redis holds."""
+        """Join what all workers know of a key with what Redis holds, and lets this user read."""
         pending = Pending()
         protocol = client.session.protocol
 
-        def known(facts: dict[str, Any] | None) -> None:
-            if facts is None:
-                pending.settle(HOST_SILENT)
-            elif "value" in facts:
-                pending.settle(verbatim(json.dumps(facts), protocol))
-            else:
-                ask_value(
-                    client, key, lambda value: pending.settle(verbatim(json.dumps({**facts, "value": value}), protocol))
-                )
+        def valued(value: dict[str, Any]) -> None:
+            refusal = value.get("error", "")
+            if refusal.startswith("NOPERM"):  # who may not read the key is told nothing else of it, either
+                pending.settle(error(refusal))
+                return
 
-        if host is None:
-            known(self._services.explain(key))
-        else:
-            host.ask("explain", key, then=known)
+            def known(facts: dict[str, Any] | None) -> None:
+                told = HOST_SILENT if facts is None else verbatim(json.dumps({**facts, "value": value}), protocol)
+                pending.settle(told)
+
+            if host is None:
+                known(self._services.explain(key))
+            else:
+                host.ask("explain", key, then=known)
+
+        ask_value(client, self._services, key, valued)
         return pending
 
     def _ask_host(self, host: Host, protocol: int, words: list[bytes]) -> Pending | None:
@@ -169,6 +183,20 @@ class RespiteCommands:
                 return error(
                     f"ERR unknown RESPITE subcommand or wrong number of arguments for '{name}'. Try RESPITE HELP."
                 )
+
+
+def _may_set(reply: bytes) -> bool:
+    """Return whether Redis refused the setting, not the command: only those who may run it are told of its name."""
+    return b"respite-may-i" in reply and not reply.lower().startswith((b"-err unknown command", b"-err unknown sub"))
+
+
+def _denied(user: str, words: list[bytes]) -> bytes:
+    name = b" ".join(words[:1])[:64].decode("utf-8", "backslashreplace").lower()
+    if user:
+        return error(f"NOPERM respite: user '{user}' may not run 'respite {name}' here (listen.users)")
+    return error(
+        f"NOPERM respite: this proxy does not let clients run 'respite {name}' (listen.deny_commands, allow_commands)"
+    )
 
 
 def _section(report: dict[str, Any], name: str) -> dict[str, Any]:

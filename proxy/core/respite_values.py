@@ -39,7 +39,7 @@ def as_version(number: int) -> int:
     return number << VERSION_BITS if number < _MS_MAX else number
 
 
-def version(client: Downstream, key: bytes) -> Pending | bytes:
+def version(client: Downstream, services: Services, key: bytes) -> Pending | bytes:
     """Answer RESPITE VERSION: the version of a key's value, nil where it has none."""
     nil = NIL[client.session.protocol]
 
@@ -49,7 +49,7 @@ def version(client: Downstream, key: bytes) -> Pending | bytes:
         known = value_facts(reply)
         return integer(known["version"]) if known.get("version") else nil
 
-    return _ask(client, facts(key), then)
+    return _ask(client, _facts(services, key), then)
 
 
 def set_versioned(client: Downstream, services: Services, words: Sequence[bytes]) -> Pending | bytes:
@@ -105,7 +105,7 @@ def invalidate(client: Downstream, services: Services, what: bytes, names: Seque
     return pending
 
 
-def ask_value(client: Downstream, key: bytes, then: Callable[[dict[str, Any]], None]) -> None:
+def ask_value(client: Downstream, services: Services, key: bytes, then: Callable[[dict[str, Any]], None]) -> None:
     """Find out what Redis holds of a key, in figures; {"error"} where it cannot be asked."""
 
     def answered(reply: bytes) -> None:
@@ -115,7 +115,7 @@ def ask_value(client: Downstream, key: bytes, then: Callable[[dict[str, Any]], N
     if link is None:
         answered(client.why_not())
     else:
-        link.submit(facts(key), StepSlot(1, lambda replies: answered(replies[0]), answered))
+        link.submit(_facts(services, key), StepSlot(1, lambda replies: answered(replies[0]), answered))
 
 
 def value_facts(reply: bytes) -> dict[str, Any]:
@@ -153,6 +153,11 @@ class PendingWrite(DependentSlot):
         """Hand it on."""
         super().answer(reply)
         self._pending.settle(reply)
+
+
+def _facts(services: Services, key: bytes) -> bytes:
+    """Ask as somebody who only reads, where the server knows such scripts: others would need the right to write."""
+    return facts(key, read_only=services.table.find([b"EVAL_RO"]).name == b"EVAL_RO")
 
 
 def _ask(client: Downstream, raw: bytes, then: Callable[[bytes], bytes]) -> Pending | bytes:

@@ -45,6 +45,7 @@ class Session:
     no_evict: bool = False
     no_touch: bool = False
     authenticated: bool = True  # false: listen.users asks for AUTH first
+    proxy_user: bytes = b""  # which of listen.users it is, b"" none
     subscriptions: int = 0
     patterns: int = 0
     multi: int = -1  # commands queued in a MULTI, -1 = none

@@ -6,7 +6,6 @@ is answered here; the rest is asked on a pinned link, so that Redis judges and w
 
 from __future__ import annotations
 
-import hmac
 import re
 from collections.abc import Callable
 from typing import Final
@@ -16,12 +15,16 @@ from proxy.core.client_commands import ClientCommands
 from proxy.core.downstream import Downstream, PinnedConnection, Services
 from proxy.core.session import Identity
 from proxy.core.slots import Pending
-from proxy.wire.encode import OK, RESET, command, count
+from proxy.wire.encode import OK, RESET, command, count, error
 from proxy.wire.request import Raw
 
 Then = Callable[[bytes], bytes | Pending]
 _ID: Final = re.compile(rb"(\$2\r\nid\r\n):\d+\r\n")
-WRONGPASS: Final = b"-WRONGPASS invalid username-password pair or user is disabled.\r\n"
+AUTH_ARITY: Final = b"-ERR wrong number of arguments for 'auth' command\r\n"
+RESET_ARITY: Final = b"-ERR wrong number of arguments for 'reset' command\r\n"
+SYNTAX_ERROR: Final = b"-ERR syntax error\r\n"
+NOPROTO: Final = b"-NOPROTO unsupported protocol version\r\n"
+BAD_PROTOCOL: Final = b"-ERR Protocol version is not an integer or out of range\r\n"
 HELLO_NOAUTH: Final = (
     b"-NOAUTH HELLO must be called with the client already authenticated, otherwise the HELLO <proto> AUTH <user> "
     b"<pass> option can be used to authenticate the client and select the RESP protocol version at the same time\r\n"
@@ -48,6 +51,9 @@ class SessionCommands:
             client.quit()
             return True
         if name == b"RESET":
+            if len(args) > 1 and not client.session.authenticated:
+                client.reply(RESET_ARITY)  # whoever it is, it gets no connection of its own for that
+                return True
             return len(args) == 1 and self._reset(client)
         if name == b"SELECT":
             return self._select(client, args)
@@ -89,7 +95,7 @@ class SessionCommands:
         session = client.session
         client.unpin()
         session.identity = self._services.initial_identity
-        session.authenticated = not self._services.proxy_users
+        session.authenticated, session.proxy_user = not self._services.has_users, b""
         session.db, session.protocol, session.name = self._services.initial_db, 2, b""
         session.muted = session.no_evict = session.no_touch = False
         session.skips, session.multi = 0, -1
@@ -116,27 +122,30 @@ class SessionCommands:
         return True
 
     def _auth(self, client: Downstream, args: list[bytes]) -> bool:
-        if not self._services.proxy_users or len(args) not in (2, 3):
+        if not self._services.has_users:
             return False
-        if self._admit(client, args[1:]):
-            client.reply(OK)
-        else:
-            client.reply(WRONGPASS)
+        if len(args) not in (2, 3):
+            client.reply(AUTH_ARITY if len(args) == 1 else SYNTAX_ERROR)
+            return True
+        refusal = self._log_in(client, args[1:])
+        if refusal is None:
+            return False
+        client.reply(refusal or OK)
         return True
 
-    def _admit(self, client: Downstream, words: list[bytes]) -> bool:
-        """Check against listen.users; such clients are to Redis who the upstream URL says."""
-        if not self._is_ours(words):
-            return False
-        client.session.authenticated = True
-        client.rescope()
-        return True
+    def _log_in(self, client: Downstream, words: list[bytes]) -> bytes | None:
+        """Try a name and a password, or a password alone, against listen.users: b"" = in, an error, None = parked.
 
-    def _is_ours(self, words: list[bytes]) -> bool:
-        """Return whether a name and a password, or a password alone, stand in listen.users."""
-        username, password = (words[0], words[1]) if len(words) == 2 else (b"default", words[0])
-        expected = self._services.proxy_users.get(bytes(username))
-        return expected is not None and hmac.compare_digest(expected, bytes(password))
+        Such clients are to Redis who the upstream URL says.
+        """
+        name, password = (words[0], words[1]) if len(words) == 2 else (b"default", words[0])
+        refusal = self._services.log_in(client, bytes(name), bytes(password))
+        if refusal is None:
+            client.parked = "login"
+        elif not refusal:
+            client.session.authenticated, client.session.proxy_user = True, bytes(name)
+            client.rescope()
+        return refusal
 
     def _become(self, client: Downstream, words: list[bytes]) -> None:
         """Take the identity Redis has just accepted."""
@@ -148,9 +157,15 @@ class SessionCommands:
     def _hello(self, client: Downstream, args: list[bytes]) -> bool:
         """Answer HELLO from what Redis said last to the same question; HELLO with options is always asked."""
         session = client.session
-        if not session.authenticated and not any(bytes(word).upper() == b"AUTH" for word in args[1:]):
+        if not session.authenticated and len(args) < 3:
             client.reply(HELLO_NOAUTH)
             return True
+        if self._services.has_users and len(args) > 2:
+            refusal = self._log_in_by_hello(client, [bytes(word) for word in args[1:]])
+            if refusal:
+                client.reply(refusal)
+            if refusal or refusal is None:
+                return bool(refusal)
         if client.pin is not None or len(args) > 2 or (len(args) == 2 and bytes(args[1]) not in (b"2", b"3")):
             return False
         protocol = int(args[1]) if len(args) == 2 else session.protocol
@@ -162,12 +177,24 @@ class SessionCommands:
         client.reply(self._own(template, session.id))
         return True
 
+    def _log_in_by_hello(self, client: Downstream, words: list[bytes]) -> bytes | None:
+        """Take the AUTH of a HELLO, where there is one: b"" = go on, an error, None = parked.
+
+        What Redis would refuse without a look at the password is not given one. Source: Redis documentation, HELLO.
+        """
+        auths, _, _ = _hello_options(words[1:])
+        if words[0] not in (b"2", b"3"):
+            return NOPROTO if count(words[0]) is not None else BAD_PROTOCOL
+        if flaw := _hello_flaw(words[1:]):
+            return flaw
+        if auths:
+            return self._log_in(client, auths[-1])
+        return b"" if client.session.authenticated else HELLO_NOAUTH
+
     def _ask_hello(self, client: Downstream, link: PinnedConnection, args: list[bytes]) -> tuple[Raw, Then]:
         session = client.session
         auth, name, others = _hello_options([bytes(word) for word in args[2:]])
-        ours = bool(self._services.proxy_users)
-        if ours and auth and not self._is_ours(auth[-1]):
-            return command("PING"), lambda _: WRONGPASS
+        ours = self._services.has_users  # whom they let in is known by now
         forwarded = [*args[:2], *others] if ours else args
 
         def greeted(reply: bytes) -> bytes:
@@ -175,9 +202,7 @@ class SessionCommands:
                 return reply
             if len(args) > 1:
                 session.protocol = int(args[1])
-            if auth and ours:
-                session.authenticated = True
-            elif auth:
+            if auth and not ours:
                 self._become(client, auth[-1])
             if name is not None:
                 session.name = name
@@ -191,6 +216,23 @@ class SessionCommands:
     def _own(reply: bytes, session_id: int) -> bytes:
         """Put the session's id into a HELLO reply."""
         return _ID.sub(rb"\g<1>:%d\r\n" % session_id, reply, count=1)
+
+
+def is_login(args: list[bytes]) -> bool:
+    """Return whether a command of a session brings a password: AUTH, and HELLO with it."""
+    name = bytes(args[0]).upper()
+    return name == b"AUTH" or (name == b"HELLO" and any(bytes(word).upper() == b"AUTH" for word in args[2:]))
+
+
+def _hello_flaw(words: list[bytes]) -> bytes:
+    """Return what Redis says of options that it does not understand, b"" when there are none."""
+    at = 0
+    while at < len(words):
+        width = {b"AUTH": 3, b"SETNAME": 2}.get(words[at].upper(), 0)
+        if not width or at + width > len(words):
+            return error(f"ERR Syntax error in HELLO option '{words[at][:128].decode('utf-8', 'backslashreplace')}'")
+        at += width
+    return b""
 
 
 def _hello_options(words: list[bytes]) -> tuple[list[list[bytes]], bytes | None, list[bytes]]:

@@ -30,6 +30,7 @@ class Failure(Enum):
     UNAVAILABLE = 0  # the command was never sent
     LOST = 1  # it was sent, then the link died
     TIMED_OUT = 2
+    REFUSED = 3  # Redis answers, and cannot do it now: it loads, it runs a script, it has lost its master
 
 
 class Client(Protocol):
@@ -47,8 +48,11 @@ class Client(Protocol):
     def stream(self, part: bytes) -> None:
         """Take a part of the reply of the slot at the head of the queue."""
 
-    def ask(self, raw: bytes, slot: Slot) -> None:
+    def ask(self, raw: Raw, slot: Slot) -> None:
         """Submit a read for a slot that is in the queue already."""
+
+    def ask_again(self, raw: Raw, slot: Slot) -> bool:
+        """Ask once more for a slot in the queue whose read was lost with its link; False: somebody else sees to it."""
 
     def abort(self, why: str) -> None:
         """Close the connection: what it was being sent cannot be finished."""
@@ -142,6 +146,10 @@ class Slot:
         if client is not None and client.queue and client.queue[0] is self:
             client.settle()
 
+    def again(self, reply: bytes) -> None:
+        """Take the replies to what was asked once more."""
+        self.fill(reply)
+
     def fail(self, failure: Failure) -> None:
         """Answer what is still owed with an error; a client that has half a reply is cut off."""
         if self.mode is HALF and self.client is not None:
@@ -198,6 +206,57 @@ class Slot:
             self.mode = STREAMS
 
 
+class ReadSlot(Slot):
+    """Replies of plain reads, that are asked once more if their link is lost. `raw` is what was asked."""
+
+    __slots__ = ("raw",)
+
+    def __init__(self, client: Client, raw: Raw) -> None:
+        # Slot's own lines again: to call them costs 2 % of a read that passes through.
+        self.client = client
+        self.left = 1
+        self.reply = None
+        self.parts = None
+        self.mode = WHOLE
+        self.raw = raw
+
+    def fail(self, failure: Failure) -> None:
+        """Ask again, or answer with an error."""
+        if not retry(self, self.raw, failure):
+            super().fail(failure)
+
+
+class RetrySlot(Slot):
+    """The replies to reads that were asked once more, for the slot that waits; they are not asked a third time."""
+
+    __slots__ = ("_waiting",)
+    needs_whole = True
+
+    def __init__(self, waiting: Slot) -> None:
+        super().__init__(None)
+        self.left = waiting.left
+        self._waiting = waiting
+
+    def fill(self, reply: bytes) -> None:
+        """Hand them over, unless it took too long."""
+        is_waited_for, self.reply = self.reply is None, reply
+        if is_waited_for:
+            self._waiting.again(reply)
+
+    def give_up(self) -> None:
+        """Tell the slot that waits that the time is over; whatever comes now is nobody's."""
+        self.fill(errors.UPSTREAM_TIMED_OUT * self._waiting.left)
+
+
+def retry(slot: Slot, raw: Raw, failure: Failure) -> bool:
+    """Ask once more for reads whose link was lost, on the link that comes next; False if they must fail now."""
+    parts = slot.parts
+    if failure is Failure.TIMED_OUT or slot.client is None or slot.mode >= STREAMS or (parts and parts.whole):
+        return False
+    slot.parts = None  # half a reply that nobody has seen
+    return slot.client.ask_again(raw, slot)
+
+
 class EffectSlot(Slot):
     """The reply of a command that changes something and names no key: PUBLISH, SCRIPT LOAD."""
 
@@ -237,7 +296,10 @@ class WriteSlot(Slot):
 
     def fill(self, reply: bytes) -> None:
         """End the writes, then answer: who reads this reply must find nothing older."""
-        self._engine.end_write(self.keys)
+        engine = self._engine
+        engine.end_write(self.keys)
+        if reply[:1] == b"-":
+            engine.outage.refused(reply)
         super().fill(reply)
 
 

@@ -97,6 +97,10 @@ class Tracking:
         """Return whether a PING has been out for longer than L1 may be served without its PONG."""
         return bool(self._pings) and self._engine.now - self._pings[0] > self.max_staleness_s
 
+    def waited_s(self) -> float:
+        """Return for how long the oldest PING that has not been answered is out; 0.0 when there is none."""
+        return self._engine.now - self._pings[0] if self._pings else 0.0
+
     def distrust(self) -> None:
         """Serve again only once a PING that is sent later has come back: a push that matters is on its way."""
         self._distrusted_at = self._engine.now
@@ -124,4 +128,4 @@ class Tracking:
         self._pings.clear()
         self.serve_until = 0.0
         self._engine.suspend()
-        self._engine.flush()
+        self._engine.lose()

@@ -9,11 +9,11 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from proxy.core.slots import WHOLE, Client, Failure, Slot, WriteSlot
+from proxy.core.slots import WHOLE, Client, Failure, Slot, WriteSlot, retry
 from proxy.errors import DEPENDENTS_LEFT, damaged_value
 from proxy.values.envelope import MAGIC
 from proxy.values.stream import is_sealed
-from proxy.wire.encode import array, unbulk
+from proxy.wire.encode import array, command, unbulk
 from proxy.wire.reply import elements, frames
 
 if TYPE_CHECKING:
@@ -50,6 +50,11 @@ class WholeSlot(Slot):
         if MAGIC in reply and self.mode is WHOLE:  # else it is a last part at most
             reply = b"".join(map(self._judged, self._asked, frames(reply)))
         super().fill(reply)
+
+    def fail(self, failure: Failure) -> None:
+        """Ask again, or answer with an error."""
+        if not retry(self, b"".join([command(*words) for words in self._asked]), failure):
+            super().fail(failure)
 
     def _judged(self, words: Sequence[bytes], frame: bytes) -> bytes:
         name = bytes(words[0]).upper()

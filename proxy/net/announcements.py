@@ -50,6 +50,7 @@ class Announcements:
         self._clock = clock
         self._control: ControlLink | None = None
         self.state = "not subscribed"
+        self.has_fences = False  # Redis has told which are in force, since the link came up
 
     def begin(self, control: ControlLink) -> None:
         """Take up a link that has just come up."""
@@ -67,6 +68,7 @@ class Announcements:
         """Take note that the link is gone."""
         self._control = None
         self.state = "not subscribed"
+        self.has_fences = False
         self._openers.lost()
 
     def ask_time(self) -> None:
@@ -124,6 +126,7 @@ class Announcements:
 
     def _all_fences(self, reply: Any, known: set[Fence]) -> None:
         """Take all that are in force; those `known` before that are not any more were swept while nobody listened."""
+        self.has_fences = True
         if isinstance(reply, hiredis.ReplyError):
             log.warning("fences cannot be read", why=str(reply))
             return

@@ -16,10 +16,12 @@ import hiredis
 import trio
 
 from proxy.core.feed.clock import LatestClock
+from proxy.core.outage.stand_in import BRIEF
 from proxy.core.session import Identity
 from proxy.errors import HandshakeError, RemoteError
 from proxy.log import get_logger
 from proxy.net.dial import Stream, Upstream, open_stream
+from proxy.net.watch import is_brief
 from proxy.values import changes, telling
 from proxy.wire.encode import command
 
@@ -80,6 +82,8 @@ class ChangeLink:
             is_resp3 = False
         link = cls(stream, prefixes, clock, silent_s)
         try:
+            if replies[0].startswith(BRIEF):
+                raise HandshakeError(replies[0])
             with trio.fail_after(upstream.response_timeout_s):
                 await link._begin(replies[0], hear, is_resp3=is_resp3)
         except trio.TooSlowError as exc:
@@ -151,6 +155,8 @@ class ChangeLink:
         return self._unconfirmed == 0
 
     def _tracked(self, reply: Any) -> None:
+        if is_brief(reply):
+            raise RemoteError(str(reply))
         if isinstance(reply, hiredis.ReplyError):
             self.deaf = f"Redis does not tell which keys change: {reply}"
 
@@ -211,6 +217,8 @@ class ChangeLink:
                 hear(frame)
             case _ if self._answers:
                 self._answers.popleft()(frame)
+            case hiredis.ReplyError() if self._unconfirmed > 0 and is_brief(frame):
+                raise RemoteError(str(frame))  # it will be heard another time, not never
             case hiredis.ReplyError() if self._unconfirmed > 0:
                 self._unconfirmed = -1
                 log.warning("not all about changes can be heard", why=str(frame))

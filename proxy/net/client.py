@@ -13,10 +13,12 @@ from socket import socket
 from typing import TYPE_CHECKING, Final
 
 from proxy.cache.entry import Entry
+from proxy.core.rights.origins import Origin
 from proxy.core.session import Session
 from proxy.errors import ProtocolError
 from proxy.net.dial import Stream, reset_on_close
 from proxy.net.known import ANSWER_MAX, GET_LENGTH, GETS, KnowingClient
+from proxy.net.process import kernel_unread
 from proxy.net.reactor import ERROR, HANGUP, PEER_CLOSED, READ, WRITE
 from proxy.net.sender import STALL_BYTES
 from proxy.wire.encode import error
@@ -27,9 +29,13 @@ if TYPE_CHECKING:
 
 RECV_MIN: Final = 2048  # a 64 KiB buffer a call is dear; grown for clients that fill it
 RECV_MAX: Final = 128 * 1024  # RECV_MIN times a power of four
+RECV_METERED: Final = 4 * RECV_MIN  # of a client with a rate: what one read holds may go beyond it
 SHORT_READS: Final = 32
 TAIL_MAX: Final = 32 * 1024  # an incomplete command up to here is parsed again with what follows; above, assembled
-BACKLOG_MAX: Final = 1024  # commands kept for a parked client before it is read no further
+BACKLOG_MAX: Final = 1024  # commands kept for a parked client before it is read no further ..
+BACKLOG_BYTES: Final = 1024 * 1024  # .. and their bytes, looked at after each read
+STRANGER_BYTES: Final = 64 * 1024  # the same for one that has not logged in where it must, and what it has not read
+AWAITED: Final = ("link", "login")  # what a client is parked for that somebody else will tell it of
 GIVES_MEANING: Final = frozenset([b"MULTI", b"WATCH", b"SELECT", b"HELLO", b"AUTH"])  # .. to what follows
 NEAR: Final = 64  # outstanding commands below which no limit is near
 LINK_HIGH: Final = 16 * 1024 * 1024  # unsent bytes of a link at which the clients that feed it are read no further
@@ -38,10 +44,21 @@ LINK_HIGH: Final = 16 * 1024 * 1024  # unsent bytes of a link at which the clien
 class ClientConnection(KnowingClient):
     """A client, from accept to close."""
 
-    __slots__ = ("_assembler", "_backpressed", "_recv", "_recv_size", "_short_reads", "_tail", "ended", "read_at")
+    __slots__ = (
+        "_assembler",
+        "_backlog_bytes",
+        "_backpressed",
+        "_recv",
+        "_recv_size",
+        "_short_reads",
+        "_tail",
+        "ended",
+        "read_at",
+        "waits_off",
+    )
 
-    def __init__(self, worker: Worker, stream: Stream, session: Session) -> None:
-        super().__init__(worker, stream, session)
+    def __init__(self, worker: Worker, stream: Stream, session: Session, origin: Origin) -> None:
+        super().__init__(worker, stream, session, origin)
         self.ended = False  # QUIT: no command is looked at any more
         self.read_at = worker.engine.now
         self._recv = stream.recv
@@ -49,6 +66,8 @@ class ClientConnection(KnowingClient):
         self._short_reads = 0
         self._assembler: Assembler | None = None
         self._tail = b""  # a short incomplete command
+        self._backlog_bytes = 0  # of what was read while it was parked
+        self.waits_off = False  # it has asked for more than its rate allows
         self._backpressed = False  # read no further: too much is outstanding, or unsent
         worker.reactor.add(self._fd, self, self._mask)
 
@@ -77,7 +96,7 @@ class ClientConnection(KnowingClient):
             return
         size = len(data)
         if size >= self._recv_size:
-            self._recv_size = min(self._recv_size * 4, RECV_MAX)
+            self._recv_size = min(self._recv_size * 4, RECV_MAX if self.meter is None else RECV_METERED)
         elif self._recv_size != RECV_MIN:
             # The last piece of a burst is short: only many short reads in a row say that the bursts are over.
             self._short_reads = self._short_reads + 1 if size * 8 < self._recv_size else 0
@@ -92,7 +111,13 @@ class ClientConnection(KnowingClient):
         engine = worker.engine
         self.read_at = engine.now
         worker.stats.received_bytes += size
-        if namespace is None or self._tail or self._assembler is not None or engine.verifier.looks_at_all:
+        if (
+            namespace is None
+            or self._tail
+            or self._assembler is not None
+            or self.checked
+            or engine.verifier.looks_at_all
+        ):
             self._parse(data)
             return
         if data.startswith(GETS):
@@ -155,9 +180,12 @@ class ClientConnection(KnowingClient):
             session.last_words = requests[-1][0][:2]
             self.worker.stats.commands += len(requests)
             if self.parked:
+                self._backlog_bytes += sum([len(raw) for _, raw in requests])
                 self.park(self.parked, requests)
             else:
                 self._run(requests)
+            if self.meter is not None and not self.meter.take(len(requests), self.worker.engine.now):
+                self.worker.door.rates.hold_back(self)
             self._press_if_needed()
         if refused is not None and not self.closed:
             self.worker.stats.protocol_errors += 1
@@ -202,12 +230,14 @@ class ClientConnection(KnowingClient):
         """Notice that the client closed its sending side while we do not read."""
         if self.pin is not None and self.pin.patient:
             self.close()
+        elif self.waits_off and not kernel_unread(self._fd):
+            self.close_when_settled()  # nothing is left to be waited for, and its place is wanted
         else:
             self._gone = True  # nothing that blocks is begun for it any more
             self._watch(self._mask & ~PEER_CLOSED)
 
     def park(self, why: str, requests: list[Request]) -> None:
-        """Keep requests until `why` has passed: "settle", "reply" or "link"."""
+        """Keep requests until `why` has passed: "settle", "reply", "link" or "login"."""
         self.parked = why
         self.namespace = self.shadow = None
         self._backlog += requests
@@ -221,6 +251,8 @@ class ClientConnection(KnowingClient):
         self.expose()
         if backlog:
             self.worker.pipeline.run(self, backlog)
+        if not self._backlog:
+            self._backlog_bytes = 0
         self.press()
 
     def flush(self) -> None:
@@ -231,7 +263,8 @@ class ClientConnection(KnowingClient):
         self._send_collected()
         if self.closed:
             return
-        if self.parked and self.parked != "link" and not self.queue and (self.pin is None or not self.pin.state.once):
+        is_held = self.parked in AWAITED or (self.pin is not None and self.pin.state.once)
+        if self.parked and not self.queue and not is_held:
             self.unpark()
         elif self._backpressed:
             self.press()
@@ -253,10 +286,13 @@ class ClientConnection(KnowingClient):
     def press(self) -> None:
         """Read on, or no further, as what is outstanding and unsent allows."""
         link = self.link
+        is_stranger = self.unproven
         too_much = (
             sum(slot.left for slot in self.queue) > self.worker.max_pipeline
             or len(self._backlog) > BACKLOG_MAX
-            or self.unsent_bytes > STALL_BYTES
+            or self._backlog_bytes > (STRANGER_BYTES if is_stranger else BACKLOG_BYTES)
+            or self.unsent_bytes > (STRANGER_BYTES if is_stranger else STALL_BYTES)
+            or self.waits_off
         )
         if link is not None and link.unsent_bytes > LINK_HIGH:
             too_much = True
@@ -296,11 +332,16 @@ class ClientConnection(KnowingClient):
         """Return whether the client is owed nothing and holds no connection."""
         return not self.queue and not self.parked and self.pin is None and not self.unsent_bytes and not self._out
 
+    @property
+    def is_mid_request(self) -> bool:
+        """Return whether the client has sent something that was not looked at yet, or not all of a command."""
+        return bool(self._tail) or self._assembler is not None or kernel_unread(self._fd) > 0
+
     def kill(self, why: str) -> None:
         """Close a client that broke a limit; what it has not read is dropped."""
         if not self.closed:
             self.worker.stats.killed += 1
-            self.worker.log_killed(self.session, why)
+            self.worker.door.log_killed(self.session, why)
             if isinstance(self._stream, socket):
                 reset_on_close(self._stream)
             self.close()
@@ -320,16 +361,16 @@ class ClientConnection(KnowingClient):
         self.unstall()
         for slot in self.queue:
             slot.orphan()
-        self._out.clear()
+        self._forget_unsent()
         self._backlog.clear()
         self._assembler = None
-        if self._outbox is not None:
-            self._outbox.clear()
+        self._tail = b""  # who waits for a login of this client may hold it for a while
         if self.pin is not None:
-            pin, self.pin = self.pin, None
-            pin.state.used = True  # whatever it was doing, nobody else wants it
+            self.pin.state.used = True  # whatever it was doing, nobody else wants it
+            pin = self._let_go()
+            assert pin is not None
             self.worker.pool.give_back(pin)
         if self.group is not None:
             self.worker.leave(self.group)
             self.group = None
-        self.worker.forget(self)
+        self.worker.door.forget(self)

@@ -14,23 +14,26 @@ from typing import Any, Final
 import hiredis
 import trio
 
-from proxy.core.engine import Engine
 from proxy.core.figures.links import LinkFigures
 from proxy.core.figures.tally_report import LinkKind
+from proxy.core.outage.stand_in import BRIEF
 from proxy.core.session import Identity
-from proxy.core.tracking import Tracking
 from proxy.errors import HandshakeError, RemoteError
 from proxy.log import get_logger
 from proxy.net.backoff import Backoff
-from proxy.net.dial import Stream, Upstream, open_stream
+from proxy.net.dial import Stream, Upstream
+from proxy.net.fence_line import FenceLine
+from proxy.net.gate import STEADY_S, Gate
+from proxy.net.greet import greet
 from proxy.net.outbox import Outbox
 from proxy.net.reactor import READ, WRITE, Reactor
-from proxy.net.watch import Watch
+from proxy.net.watch import Watch, is_brief
 from proxy.wire.commands import CommandTable, Kind
 from proxy.wire.encode import command
-from proxy.wire.greeting import CLIENT_FIELDS, QUESTIONS, Greeting, read_greeting
+from proxy.wire.greeting import CLIENT_FIELDS, Greeting
 
 PING: Final = command("PING")
+UNHEARD_S: Final = 0.1  # a PING that is out for less may well be answered yet
 WATCH_EVERY_S: Final = 1.0  # how long a change of ACLs made elsewhere may go unseen
 log = get_logger("control")
 
@@ -38,9 +41,7 @@ log = get_logger("control")
 class ControlLink:
     """Keep the invalidation link; one a worker. `table` is what the server's commands are known to be."""
 
-    def __init__(
-        self, reactor: Reactor, engine: Engine, tracking: Tracking, upstream: Upstream, identity: Identity
-    ) -> None:
+    def __init__(self, reactor: Reactor, upstream: Upstream, gate: Gate, identity: Identity) -> None:
         self.table = CommandTable.builtin()
         self.table_is_builtin = True
         self.server = ""
@@ -52,12 +53,14 @@ class ControlLink:
         self.first_attempt = trio.Event()
         self.on_up: Callable[[], None] = lambda: None
         self.on_down: Callable[[], None] = lambda: None
+        self.on_table: Callable[[CommandTable], None] = lambda _: None
         self.on_watch: Callable[[], None] = lambda: None  # it is time to ask what must be asked again and again
         self.on_message: Callable[[bytes], None] = lambda _: None
         self._reactor = reactor
-        self._engine = engine
-        self._tracking = tracking
+        self._engine = reactor.engine
+        self._tracking = reactor.tracking
         self._upstream = upstream
+        self._gate = gate
         self._identity = identity
         self._adopted = trio.Event()
         self._stream: Stream | None = None
@@ -68,21 +71,30 @@ class ControlLink:
         self._client_id = 0
         self._figures = LinkFigures()  # of all such links since the start
         self._expected: list[str] = []  # what the replies to come answer: ping, fence, asked ..
-        self._heard_at = 0.0
+        self._answered_at = 0.0  # when something came last
+        self._heard_at = 0.0  # .. or the wait for it began
         self._pinged_at = 0.0
         self._watched_at = 0.0
         self._redirect_refused = False
         self._also_cached: tuple[str, ...] = ()
-        self.watch = Watch(self, engine, tracking)
+        self.watch = Watch(self, self._engine, self._tracking)
         self._asked: deque[Callable[[Any], None]] = deque()
         self._on_refused: Callable[[str], None] = lambda _: None
-        self._fencing: list[Callable[[], None]] = []  # who asked for a fence in this wake-up
-        self._fenced: deque[list[Callable[[], None]]] = deque()  # and in earlier ones, a PING each
+        self._fences = FenceLine()
 
     @property
     def is_up(self) -> bool:
         """Return whether the link stands."""
         return self._stream is not None
+
+    @property
+    def user(self) -> bytes:
+        """Return who this link is to Redis."""
+        return self._identity.user
+
+    def is_unheard_since(self, then: float) -> bool:
+        """Return whether nothing has come since, though Redis was pinged: it may be Redis itself that is silent."""
+        return not self.is_up or (self._answered_at <= then and self._tracking.waited_s() >= UNHEARD_S)
 
     def counted(self) -> LinkKind:
         """Return how the link stands, and what was counted of it and of those before it; latency is that of PINGs."""
@@ -93,11 +105,17 @@ class ControlLink:
         backoff = Backoff()
         try:
             while True:
-                if await self._open():
-                    backoff.reset()
+                alone = await self._gate.turn()
+                with self._gate.knocking(alone=alone):
+                    is_up = await self._open()
+                began = trio.current_time()
+                if is_up:
                     await self._ended.wait()
-                with trio.move_on_after(backoff.next_s()):
-                    await self._adopted.wait()
+                if trio.current_time() - began >= STEADY_S:
+                    backoff.reset()
+                elif not self._gate.is_shut:
+                    with trio.move_on_after(backoff.next_s()):
+                        await self._adopted.wait()
         finally:
             self._reactor.enter()
             self.lose("stopping")
@@ -122,6 +140,7 @@ class ControlLink:
 
     def _learn(self, table: CommandTable) -> None:
         self.table = table
+        self.on_table(table)
         for name, why in self.table.refused.items():
             log.warning("not cached", command=name, why=why)
         self.watch.has_field_expiry = self.table.find([b"HPEXPIRE"]).kind is Kind.FIELD_EXPIRY
@@ -134,36 +153,24 @@ class ControlLink:
     async def _open(self) -> bool:
         self._adopted = trio.Event()
         try:
-            stream, greeting = await self._hello()
+            stream, greeting = await greet(self._upstream, self._identity, self._also_cached)
         except RemoteError as exc:
-            refused = isinstance(exc, HandshakeError)
-            self.state, state = ("refused" if refused else "unreachable"), self.state
-            self.why = str(exc)
-            if state != self.state:
-                log.warning("upstream " + self.state, why=str(exc))
+            self._reactor.enter()
+            self._gate.judge(exc)
+            self._reactor.flush()
+            is_about_us = isinstance(exc, HandshakeError) and not exc.reply.startswith(BRIEF)
+            state = "refused" if is_about_us and not self._gate.is_shut else "unreachable"
+            self.state, state, self.why = state, self.state, str(exc)
+            if state != self.state == "refused":
+                log.warning("upstream refused", why=str(exc))
             self.first_attempt.set()
             return False
         self._reactor.enter()
+        self._gate.passed()
         self._begin(stream, greeting)
         self._reactor.flush()
         self.first_attempt.set()
         return True
-
-    async def _hello(self) -> tuple[Stream, Greeting]:
-        """Connect, and hear what the server is. Raises RemoteError; nothing stays open then."""
-        try:
-            stream, raw = await open_stream(self._upstream, self._identity, 0, 3, "respite-control", *QUESTIONS)
-        except HandshakeError as exc:
-            if not exc.reply.lower().startswith(b"-err unknown command"):
-                raise
-            # No HELLO: a server before 6, which cannot track. Its commands are still worth knowing.
-            stream, raw = await open_stream(self._upstream, self._identity, 0, 2, "respite-control", *QUESTIONS)
-            raw[2] = b":0\r\n"
-        try:
-            return stream, read_greeting(raw, self._also_cached)
-        except RemoteError:
-            stream.close()
-            raise
 
     def _begin(self, stream: Stream, greeting: Greeting) -> None:
         self.server, self.version, self.run_id = greeting.server, greeting.version, greeting.run_id
@@ -175,9 +182,8 @@ class ControlLink:
         self._outbox = Outbox()
         self._mask = READ
         self._ended = trio.Event()
-        self._expected.clear()
-        self._fenced.clear()
-        self._asked.clear()
+        for left in (self._expected, self._fences.sent, self._asked):
+            left.clear()
         self.watch.begin()
         self._heard_at = self._engine.now
         self._reactor.add(stream.fileno(), self)
@@ -224,25 +230,19 @@ class ControlLink:
             self._tracking.distrust()
             then()
             return
-        if not self._fencing:
+        if self._fences.ask(then):
             self._reactor.dirty_links.append(self)
-        self._fencing.append(then)
 
     def flush(self) -> None:
         """Send one PING for all who asked for a fence in this wake-up."""
         if self._stream is None:
             self._release()
-        elif self._fencing:
-            self._fenced.append(self._fencing)
-            self._fencing = []
+        elif self._fences.send():
             self._send(PING, "fence")
 
     def _release(self) -> None:
         """Let go of all who wait for a fence."""
-        waiting = [then for batch in (*self._fenced, self._fencing) for then in batch]
-        for batch in self._fenced:
-            batch.clear()  # its PONG is still to come, and is not that of a later batch
-        self._fencing = []
+        waiting = self._fences.empty()
         if waiting:
             self._tracking.distrust()
         for then in waiting:
@@ -257,6 +257,7 @@ class ControlLink:
         if self._expected and now - max(self._heard_at, paused_until) > max(
             response_timeout_s, self._tracking.max_staleness_s
         ):
+            self._gate.failed("no answer from the upstream")
             self.lose("no answer from the upstream")
         elif now - self._pinged_at >= self._tracking.ping_every_s:
             self._ping()
@@ -315,7 +316,7 @@ class ControlLink:
         if not data:
             self.lose("the upstream closed the connection")
             return
-        self._heard_at = self._engine.now
+        self._heard_at = self._answered_at = self._engine.now
         self._figures.received_bytes += len(data)
         self._reader.feed(data)
         try:
@@ -338,6 +339,7 @@ class ControlLink:
                 case [b"subscribe", *_]:
                     self._expected.remove("subscribe")
                 case [b"invalidate", *_]:
+                    self._engine.flush()
                     self.lose("an invalidation that cannot be understood may be one that is missed")
             return
         if not self._expected:
@@ -345,16 +347,22 @@ class ControlLink:
             return
         expected = self._expected.pop(0)
         if expected == "ping":
+            if isinstance(frame, hiredis.ReplyError) and self._gate.is_told(f"-{frame}\r\n".encode()):
+                self.lose(str(frame))
+                return
+            if not isinstance(frame, hiredis.ReplyError):
+                self._engine.outage.heard()
             self._tracking.pong()
             if "ping" not in self._expected:
                 self._figures.latency.add(self._engine.now - self._pinged_at)
         elif expected == "asked":
             self._asked.popleft()(frame)
+        elif expected in ("subscribe", "track") and is_brief(frame):
+            self.lose(str(frame))  # it began to be busy just now: what else was asked was not answered either
         elif expected == "subscribe":
             self._on_refused(str(frame))
         elif expected == "fence":
-            for then in self._fenced.popleft():
-                then()
+            self._fences.come()
         elif expected == "track" and isinstance(frame, hiredis.ReplyError):
             log.warning("tracking refused", reply=str(frame))
             self._tracking.refuse(str(frame))

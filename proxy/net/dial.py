@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-import ssl
 import struct
 from collections.abc import Sequence
 from typing import Any, Final, Protocol
@@ -15,6 +14,7 @@ from proxy.config.model import Endpoint
 from proxy.core.session import Identity
 from proxy.errors import HandshakeError, RemoteError
 from proxy.net.tls import handshake
+from proxy.tls.renewal import Renewable
 from proxy.wire.encode import command
 from proxy.wire.reply import FrameScanner
 from proxy.wire.request import Raw
@@ -38,7 +38,7 @@ class Upstream:
     """Where to connect, and how."""
 
     endpoint: Endpoint
-    context: ssl.SSLContext | None
+    context: Renewable | None
     connect_timeout_s: float
     response_timeout_s: float
 
@@ -51,8 +51,9 @@ async def dial(upstream: Upstream) -> Stream:
             sock = await _connect(endpoint)
             if upstream.context is None:
                 return sock
-            name = endpoint.host if upstream.context.check_hostname else None
-            return await handshake(sock, upstream.context, server_side=False, server_hostname=name)
+            context = upstream.context.current()
+            name = endpoint.host if context.check_hostname else None
+            return await handshake(sock, context, server_side=False, server_hostname=name)
     except trio.TooSlowError as exc:
         raise RemoteError(f"no connection within {upstream.connect_timeout_s:g} s") from exc
     except (OSError, UnicodeError) as exc:  # the latter of a host name that none can have

@@ -233,6 +233,7 @@ class EventSink:
             before = len(l1)
             engine.begin_write((name,))
             part.entries.append(before - len(l1))
+        engine.outage.invalidated(part.db, zip(part.keys, part.versions, strict=True))
 
         def then(reply: bytes) -> None:
             engine.end_write(names)

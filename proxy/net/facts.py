@@ -13,6 +13,8 @@ from proxy.core.figures.hottest import Hottest
 from proxy.core.figures.report import build_report, gauges, named_histograms
 from proxy.core.figures.stats import Histogram, MetricFamily
 from proxy.core.figures.tally_report import LinkKind, link_fields, tally_families
+from proxy.core.outage.figures import families as outage_families
+from proxy.core.outage.figures import upstream_fields
 from proxy.net.process import resident_bytes
 
 if TYPE_CHECKING:
@@ -36,7 +38,8 @@ class Facts:
         """Return what is counted, measured, and told of the broker."""
         measured = gauges(build_report(self))
         counted = tally_families(self.engine.tally, self.link_kinds())
-        return [*self.stats.families(), *measured, *counted, *self.event_families()]
+        outages = outage_families(self.engine.outage)
+        return [*self.stats.families(), *measured, *counted, *outages, *self.event_families()]
 
     def histograms(self) -> dict[str, Histogram]:
         """Return the present state of every histogram, by its name."""
@@ -50,6 +53,7 @@ class Facts:
             "state": control.state,
             "server": control.server,
             "why": control.why,
+            **upstream_fields(self.engine.outage),
             "tracked_keys": control.watch.governor.keys,
             "tracked_max_keys": control.watch.governor.max_keys,
         }

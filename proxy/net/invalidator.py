@@ -115,6 +115,7 @@ class Invalidator:
         before = len(engine.l1)
         engine.begin_write(names)
         task.entries += before - len(engine.l1)
+        engine.outage.invalidated(db, ((key, None) for key in keys))
 
         def then(reply: bytes) -> None:
             engine.end_write(names)
@@ -153,16 +154,18 @@ class Invalidator:
 
     def fence_command(self, db: int, globs: Sequence[bytes], tags: Sequence[bytes]) -> bytes:
         """Return the command that sets fences, for a link of database 0; its reply is for `put_fences`."""
-        return set_fences(db, globs, tags, self._clock.next())
+        version = self._clock.next()
+        remains = self._engine.outage.remains
+        if not remains.is_empty:  # Redis may not hear of it now; what is served meanwhile must
+            remains.drop_covered(_fences(db, globs, tags, version))
+        return set_fences(db, globs, tags, version)
 
     def put_fences(self, db: int, globs: Sequence[bytes], tags: Sequence[bytes], reply: bytes) -> int:
         """Put fences in force here that Redis has set; return how many entries L1 dropped for it at once."""
         version = int(text(reply))
         self._clock.observe(version)
         before = len(self._engine.l1)
-        fences = [Fence(db, "glob", glob, version) for glob in globs]
-        fences += [Fence(db, "tag", tag, version) for tag in tags]
-        self._fencing.put(fences)
+        self._fencing.put(_fences(db, globs, tags, version))
         return max(before - len(self._engine.l1), 0)
 
     def _send(self, task: _Task, db: int, raw: bytes, then: Callable[[bytes], None]) -> None:
@@ -172,6 +175,13 @@ class Invalidator:
             then(UPSTREAM_UNAVAILABLE)
         else:
             link.submit(raw, answer(then))
+
+
+def _fences(db: int, globs: Sequence[bytes], tags: Sequence[bytes], version: int) -> list[Fence]:
+    return [
+        *(Fence(db, "glob", glob, version) for glob in globs),
+        *(Fence(db, "tag", tag, version) for tag in tags),
+    ]
 
 
 def answer(then: Callable[[bytes], None]) -> Slot:

@@ -10,18 +10,21 @@ Owns the fifo and the unsent bytes. A link that ends fails every slot with the r
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from proxy.core.figures.links import LinkFigures
 from proxy.core.figures.stats import Stats
+from proxy.core.outage.stand_in import StandIn
 from proxy.core.slots import Failure, Slot
+from proxy.errors import UPSTREAM_OVERLOADED
 from proxy.log import get_logger
 from proxy.net.dial import Stream
+from proxy.net.landing import Landing
 from proxy.net.outbox import Outbox
 from proxy.net.reactor import READ, WRITE, Reactor
-from proxy.wire.reply import FrameScanner, ReplyError
+from proxy.wire.blocking import FOREVER
+from proxy.wire.reply import ReplyError
 from proxy.wire.request import Raw
 
 if TYPE_CHECKING:
@@ -31,11 +34,10 @@ RECV_MIN: Final = 16 * 1024
 RECV_MAX: Final = 256 * 1024  # one read of a link that streams; more only delays the others
 SLOW_CLIENT: Final = 1  # why a link is not read: bits
 DICTIONARY: Final = 2
-_OKS: Final = b"+OK\r\n" * 512
 log = get_logger("link")
 
 
-class Link:
+class Link(Landing):
     """A link that takes commands as soon as it exists; they are sent once `attach` brings a connection."""
 
     __slots__ = (
@@ -46,41 +48,46 @@ class Link:
         "_out",
         "_outbox",
         "_pauses",
-        "_push_parts",
         "_reactor",
         "_recv_size",
-        "_scanner",
         "_stats",
         "_stream",
+        "client_id",
         "connected",
-        "fifo",
+        "ended",
         "figures",
+        "full",
         "kind",
         "mode",
         "open",
         "opener",
         "optin",
+        "patience_s",
         "patient",
         "paused",
+        "progress",
         "relieved",
         "run_id",
-        "tracked",
         "waiting_since",
     )
 
     def __init__(self, reactor: Reactor, stats: Stats, kind: str, on_lost: Callable[[Link, str], None]) -> None:
+        super().__init__()
         self.kind = kind
         self.open = True  # commands may be submitted
+        self.full = False  # .. or not, because too many wait
+        self.ended = False
         self.connected = False
         self.run_id = b""  # of the server it leads to, where that is known
+        self.client_id = 0  # what that calls it, where it was asked
         self.mode = ""  # how Redis was asked to track, "" when it never was
         self.optin = False  # it tracks only reads that CLIENT CACHING YES goes before
-        self.tracked = False  # Redis tracks what is read here: leases may be opened
-        self.patient = False  # a blocking command runs: no reply is late
+        self.patient = False  # a blocking command runs: its reply is late only after the time it asked for
+        self.patience_s = FOREVER  # .. which is so long
         self.paused = False  # not read: its reply's client is slow, or a value cannot be opened without a dictionary
-        self.fifo: deque[Slot] = deque()
         self.figures = LinkFigures()
         self.waiting_since = 0.0  # when Redis last answered, or when the first of the waiting commands was given
+        self.progress = (0, 0.0)  # bytes that had come when more than a trickle had last come, and when (net.timers)
         self.relieved: set[Callable[[], None]] = set()  # clients read no further until the outbox is empty
         self._reactor = reactor
         self._stats = stats
@@ -93,10 +100,8 @@ class Link:
         self._mask = READ
         self._pauses = 0  # what it is paused for
         self._recv_size = RECV_MIN
-        self._scanner = FrameScanner()
         # None: values are stored as they were written. It opens them before anything here sees them.
         self.opener = None if reactor.openers is None else reactor.openers.make()
-        self._push_parts: list[bytes] | None = None  # a push cut by the end of a chunk
 
     @property
     def unsent_bytes(self) -> int:
@@ -110,12 +115,18 @@ class Link:
 
     def streams_to(self, client: object) -> bool:
         """Return whether a reply that is arriving is forwarded to a client part by part."""
-        return bool(self.fifo) and self.fifo[0].client is client and self.fifo[0].streams
+        if not self.fifo or not self.fifo[0].streams:
+            return False
+        waits = self.fifo[0].client
+        return (waits.client if isinstance(waits, StandIn) else waits) is client
 
     def submit(self, raw: Raw, slot: Slot) -> None:
         """Queue a command whose reply, or replies, the slot takes."""
         if not self.open:
-            slot.fail(Failure.UNAVAILABLE)
+            if self.full:
+                slot.refuse(UPSTREAM_OVERLOADED)
+            else:
+                slot.fail(Failure.UNAVAILABLE)
             return
         now = self._reactor.engine.now
         if not self.fifo:
@@ -135,7 +146,8 @@ class Link:
         self.connected = True
         self._stats.links_opened += 1
         self._reactor.add(stream.fileno(), self)
-        self.waiting_since = self._reactor.engine.now
+        self.waiting_since = now = self._reactor.engine.now
+        self.progress = (0, now)
         self.flush()
         self._pump()
 
@@ -201,7 +213,8 @@ class Link:
         if self._pauses:
             return
         self.paused = False
-        self.waiting_since = self._reactor.engine.now
+        self.waiting_since = now = self._reactor.engine.now
+        self.progress = (self.figures.received_bytes, now)
         self._watch(self._mask | READ)
 
     def on_event(self, mask: int) -> None:
@@ -256,7 +269,7 @@ class Link:
         if data:
             self.receive(data)
         wanted = opener.waits_for
-        if wanted and self.open:  # only now: the answer may be there at once, and what came before is landed first
+        if wanted and not self.ended:  # only now: the answer may be there at once, and what came before is landed first
             self.pause(DICTIONARY)
             assert self._reactor.openers is not None
             self._reactor.openers.fetch(wanted, lambda: self._reactor.guard(self, lambda: self._reopen(wanted)))
@@ -264,7 +277,7 @@ class Link:
     def _reopen(self, wanted: int) -> None:
         """Go on: a dictionary has come, or is lost."""
         opener, openers = self.opener, self._reactor.openers
-        if not self.open or opener is None or opener.waits_for != wanted:
+        if self.ended or opener is None or opener.waits_for != wanted:
             return
         if openers is None or not openers.knows(wanted):
             opener.give_up(wanted)
@@ -274,99 +287,12 @@ class Link:
         except (ReplyError, ValueError) as exc:
             self.lose(str(exc))
 
-    def receive(self, data: bytes) -> None:
-        """Land the frames of a chunk, in order. Raises ReplyError for what is no RESP, or no reply to anything."""
-        scanner = self._scanner
-        pos = self._continue(data) if scanner.busy else 0
-        fifo = self.fifo
-        find = data.find
-        size = len(data)
-        while pos < size:
-            kind = data[pos]
-            if kind == 0x3E:
-                end = scanner.scan(data, pos)
-                if end < 0:
-                    self._push_parts = [data[pos:]]
-                    return
-                self.on_push(data[pos:end])
-                pos = end
-                continue
-            if not fifo:
-                self.on_surplus(data[pos:])
-                return
-            slot = fifo[0]
-            left = slot.left
-            start = pos
-            if left > 1 and kind == 0x2B and data.startswith(_OKS[: 5 * left], pos) and left <= 512:
-                pos += 5 * left
-                left = 0
-            while left:
-                if kind == 0x24:  # `$`: four of five replies; inlined, as a call costs half of what it does
-                    end = find(b"\n", pos) + 1
-                    if end:
-                        length = int(data[pos + 1 : end])
-                        end += length + 2 if length >= 0 else 0
-                        if left > 2:  # a pipeline often asks for values of one size: compare the next heads
-                            head = data[pos : data.find(b"\n", pos) + 1]
-                            step = end - pos
-                            while left > 1 and end + step <= size and data.startswith(head, end):
-                                end += step
-                                left -= 1
-                    if not end or end > size:
-                        end = scanner.scan(data, pos)
-                elif kind in b"+:-":
-                    end = find(b"\n", pos) + 1 or scanner.scan(data, pos)
-                else:
-                    end = scanner.scan(data, pos)
-                if end < 0:
-                    if pos > start:
-                        slot.keep(data[start:pos], slot.left - left)
-                    slot.partial(data[pos:])
-                    return
-                left -= 1
-                pos = end
-                if pos >= size or (left and (kind := data[pos]) == 0x3E):
-                    break
-            if left:
-                slot.keep(data[start:pos], slot.left - left)
-            else:
-                fifo.popleft()
-                slot.land(data[start:pos])
-
-    def _continue(self, data: bytes) -> int:
-        """Go on with the frame the last chunk ended in; return where it ends."""
-        end = self._scanner.scan(data, 0)
-        piece = data if end < 0 else data[:end]
-        if self._push_parts is not None:
-            self._push_parts.append(piece)
-            if end >= 0:
-                push, self._push_parts = b"".join(self._push_parts), None
-                self.on_push(push)
-        else:
-            slot = self.fifo[0]
-            if end < 0:
-                slot.partial(piece)
-            elif slot.left > 1:
-                slot.keep(piece, 1)
-            else:
-                self.fifo.popleft()
-                slot.land(piece)
-        return end if end >= 0 else len(data)
-
-    def on_surplus(self, data: bytes) -> None:
-        """Take bytes that answer nothing: the order of slots cannot be trusted any more."""
-        raise ReplyError("the upstream sent a reply to nothing")
-
-    def on_push(self, frame: bytes) -> None:
-        """Take an out-of-band frame. On a data link it is no client's: at most it says that tracking has ended."""
-        if b"tracking-redir-broken" in frame[:64]:
-            self.tracked = False
-
     def lose(self, why: str, failure: Failure = Failure.LOST) -> None:
         """End the link: every slot is answered, then the owner is told."""
-        if not self.open:
+        if self.ended:
             return
-        self.open = self.connected = self.tracked = False
+        self.ended = True
+        self.open = self.full = self.connected = self.tracked = False
         sent = self._given - self._outbox.size
         self.counted().failed += sum(slot.left for slot in self.fifo)
         self._stats.ended_links.setdefault(self.kind, LinkFigures()).add(self.figures)
@@ -378,7 +304,7 @@ class Link:
         self._outbox.clear()
         self._out.clear()
         fifo = self.fifo
-        self._stats.failed += len(fifo)
+        self._stats.failed += sum(slot.client is not None for slot in fifo)
         self._on_lost(self, why)
         while fifo:
             slot = fifo.popleft()

@@ -22,6 +22,7 @@ from proxy.core.session import Identity, Session
 from proxy.core.slots import Client, Slot
 from proxy.errors import PINNED_EXHAUSTED, UPSTREAM_UNAVAILABLE, HandshakeError, RemoteError
 from proxy.net.dial import Upstream, open_stream
+from proxy.net.gate import Gate
 from proxy.net.link import Link
 from proxy.net.reactor import Reactor
 from proxy.wire.encode import command, count
@@ -101,7 +102,7 @@ class PinnedLink(Link):
             self._receive_subscribed(data)
         else:
             super().receive(data)
-        if not self.fifo and self.holder is not None and self.open:
+        if not self.fifo and self.holder is not None and not self.ended:
             self.patient = False
             self.holder.pin_quiet()
 
@@ -205,10 +206,11 @@ class _Waiting:
 class PinnedPool:
     """Hand out pinned links, `limit` at most."""
 
-    def __init__(self, reactor: Reactor, stats: Stats, upstream: Upstream, limit: int) -> None:
+    def __init__(self, reactor: Reactor, stats: Stats, upstream: Upstream, gate: Gate, limit: int) -> None:
         self.links: set[PinnedLink] = set()
         self.limit = limit
         self.upstream = upstream
+        self._gate = gate
         self._reactor = reactor
         self._stats = stats
         self._idle: dict[Place, deque[PinnedLink]] = {}
@@ -245,11 +247,24 @@ class PinnedPool:
     def take(self, place: Place, then: Callable[[PinnedLink | None, bytes], None]) -> None:
         """Open a link, or wait for one at the limit; `then` gets it inside the reactor."""
         assert self._nursery is not None
+        if self._gate.is_shut:
+            self.decline(lambda: then(None, self._gate.refusal or UPSTREAM_UNAVAILABLE))
+            return
         if len(self.links) + self._opening >= self.limit and not self._close_one_idle():
             self._waiting.append(_Waiting(place, then, self._reactor.engine.now))
             return
         self._opening += 1
         self._nursery.start_soon(self._open, place, then)
+
+    def decline(self, then: Callable[[], None]) -> None:
+        """Call `then` in a wake-up of its own: no link is to be had."""
+        assert self._nursery is not None
+        self._nursery.start_soon(self._decline, then)
+
+    async def _decline(self, then: Callable[[], None]) -> None:
+        self._reactor.enter()
+        then()
+        self._reactor.flush()
 
     def give_back(self, link: PinnedLink) -> None:
         """Take a link back; a clean one is used again."""
@@ -292,6 +307,7 @@ class PinnedPool:
         except RemoteError as exc:
             self._opening -= 1
             self._reactor.enter()
+            self._gate.judge(exc)
             then(None, exc.reply if isinstance(exc, HandshakeError) else UPSTREAM_UNAVAILABLE)
             self._serve_waiting()
             self._reactor.flush()

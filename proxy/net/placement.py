@@ -7,20 +7,29 @@ reads may be answered from L1 at all.
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from proxy.cache.entry import Namespace, Scope
+from proxy.core.rights.logins import WRONGPASS
+from proxy.core.rights.meter import Bucket
+from proxy.core.rights.origins import Origin
+from proxy.core.rights.rights import Rights
 from proxy.core.session import Session
-from proxy.core.slots import Slot
+from proxy.core.slots import RetrySlot, Slot
+from proxy.errors import PINNED_SHARE_USED
 from proxy.net.dial import Stream
 from proxy.net.link import Link
 from proxy.net.pinned import PinnedLink, Place
 from proxy.net.sender import Sender
 from proxy.net.upstream import Group
-from proxy.wire.request import Request
+from proxy.wire.request import Raw, Request
 
 if TYPE_CHECKING:
     from proxy.net.worker import Worker
+
+
+RETRIED_MAX: Final = 256
+"""A client with more outstanding reads is told that they failed: each of them would look for writes among all."""
 
 
 class PlacedClient(Sender):
@@ -30,26 +39,34 @@ class PlacedClient(Sender):
         "_backlog",
         "_closing",
         "_gone",
+        "checked",
         "classed",
         "group",
         "joins",
         "link",
+        "meter",
         "namespace",
+        "origin",
         "parked",
         "pin",
+        "rights",
         "shadow",
     )
 
-    def __init__(self, worker: Worker, stream: Stream, session: Session) -> None:
+    def __init__(self, worker: Worker, stream: Stream, session: Session, origin: Origin) -> None:
         super().__init__(worker, stream, session)
         self.group: Group | None = None
         self.link: Link | None = None
         self.namespace: Namespace | None = None
         self.shadow: Namespace | None = None
         self.pin: PinnedLink | None = None
-        self.parked = ""  # why its commands wait: "settle", "reply" or "link"
+        self.parked = ""  # why its commands wait: "settle", "reply", "link" or "login"
         self.joins = 0
         self.classed = worker.is_classed(session)
+        self.origin = origin
+        self.rights: Rights = worker.rights.of(session.proxy_user)
+        self.meter: Bucket | None = None  # None: it may ask for as much as it likes
+        self.checked = False  # each command is looked at, or counted: none is answered from its bytes alone
         self._backlog: list[Request] = []  # requests of a parked client
         self._closing = False  # close once everything owed has been sent
         self._gone = False  # it closed its sending side, and that was noticed without reading
@@ -79,8 +96,13 @@ class PlacedClient(Sender):
 
     @property
     def unproven(self) -> bool:
-        """Whether Redis has not yet let this user in."""
-        return not self.session.authenticated or (self.group is not None and self.group.is_unauthenticated)
+        """Whether Redis has not yet let this user in, or would not if it said something."""
+        session, group = self.session, self.group
+        if not session.authenticated:
+            return True
+        if group is None:
+            return self.worker.asks_for_login and session.identity == self.worker.initial_identity
+        return group.is_unauthenticated
 
     def acknowledged(self, frame: bytes) -> None:
         """Send a subscription's acknowledgement."""
@@ -107,7 +129,7 @@ class PlacedClient(Sender):
         self.worker.stats.failed += 1
         return self.regroup().why_not() if self.group is None else self.group.why_not()
 
-    def ask(self, raw: bytes, slot: Slot) -> None:
+    def ask(self, raw: Raw, slot: Slot) -> None:
         """Submit a read for a slot that is in the queue already."""
         if self.closed:
             slot.fill(b"")
@@ -117,6 +139,23 @@ class PlacedClient(Sender):
             slot.refuse(self.why_not())
         else:
             link.submit(raw, slot)
+
+    def ask_again(self, raw: Raw, slot: Slot) -> bool:
+        """Ask once more, on the link that comes next, for a slot in the queue whose read was lost with its link.
+
+        Not where a write was sent behind it, which may have been applied: it would read what comes later.
+        """
+        queue = self.queue
+        if self.pin is not None or len(queue) > RETRIED_MAX:
+            return False
+        if any(one.is_write and one.reply is None for one in queue):
+            return False
+        self.worker.stats.failed -= 1
+        again = RetrySlot(slot)
+        until = slot.submitted_at + self.worker.settings.upstream.response_timeout_s
+        self.worker.engine.outage.retry(again, until)
+        self.ask(raw, again)
+        return True
 
     def rescope(self) -> None:
         """Follow the session: its links and its namespace are those of its user, database and protocol."""
@@ -139,6 +178,9 @@ class PlacedClient(Sender):
         session = self.session
         mode = self.worker.mode_of(session)
         self.classed = self.worker.is_classed(session)
+        self.rights = self.worker.rights.of(session.proxy_user)
+        self.meter = self.worker.door.rates.meter_of(self)
+        self.look()
         if (
             self.group is None
             or self.pin is not None
@@ -156,10 +198,21 @@ class PlacedClient(Sender):
         else:
             self.namespace, self.shadow = self.group.namespace, None
 
+    def look(self) -> None:
+        """Look at each command from now on, or not, as rights and rates ask for it."""
+        self.checked = self.rights.looks_at_reads or self.meter is not None
+
     def pin_down(self) -> bool:
         """Get a connection of its own; False = one is being opened, and the client must be parked."""
         session = self.session
         place = Place(session.identity, session.db, session.protocol)
+        most = self.worker.settings.listen.max_pinned_per_address
+        if most and self.origin.pinned >= most:
+            self.worker.stats.pins_refused += 1
+            self.parked = "link"
+            self.worker.pool.decline(lambda: self.worker.reactor.guard(self, self._refused_pin))
+            return False
+        self.origin.pinned += 1
         link = self.worker.pool.take_nowait(place)
         if link is None:
             self.parked = "link"
@@ -180,17 +233,41 @@ class PlacedClient(Sender):
 
     def _take_pinned(self, link: PinnedLink | None, refusal: bytes) -> None:
         """Go on with the link that was opened, or answer the command that needed it."""
+        if link is None or self.closed:
+            self.origin.pinned -= 1
         if self.closed:
             if link is not None:
                 self.worker.pool.give_back(link)
             return
         if link is not None:
             self._hold(link)
+            self.unpark()
         else:
+            self._fail_first(refusal)
+
+    def _refused_pin(self) -> None:
+        """Answer the command that would have needed a link: those of the client's address are used up."""
+        if not self.closed:
+            self._fail_first(PINNED_SHARE_USED)
+
+    def logged_in(self) -> None:
+        """Run the login again that was parked: by now its password is known."""
+        if not self.closed:
+            self.unpark()
+
+    def turned_away(self) -> None:
+        """Answer the login that was parked: name or password are wrong."""
+        if not self.closed:
+            self._fail_first(WRONGPASS)
+
+    def _fail_first(self, refusal: bytes) -> None:
+        """Answer the command that the client is parked for with an error, and go on with what is behind it."""
+        if self._backlog:
             args, _ = self._backlog.pop(0)
             self.worker.stats.failed += 1
-            self.reply(refusal)
-            if not refusal.startswith(b"-NOAUTH"):  # what Redis would say to each of those behind it, too
+            self.reply(self.worker.pipeline.instead(self, args, refusal))  # type: ignore[arg-type]  # the whole client
+            # After these Redis would say the same to each of those behind it.
+            if not refusal.startswith((b"-NOAUTH", b"-WRONGPASS")):
                 self.give_up(args)
         self.unpark()
 
@@ -201,8 +278,7 @@ class PlacedClient(Sender):
             return
         link.state.once = False
         if link.state.is_free:
-            self.pin = None
-            self.session.upstream_id = 0
+            self._let_go()
             if self._is_place_of(link):
                 self.expose()
             else:
@@ -220,8 +296,7 @@ class PlacedClient(Sender):
 
     def pin_lost(self, why: str) -> None:
         """Go on without the link if it held nothing; else close, as the session's state is gone with it."""
-        link, self.pin = self.pin, None
-        self.session.upstream_id = 0
+        link = self._let_go()
         if link is not None and not link.state.is_free:
             self.close_when_settled()
         self.rescope()
@@ -229,11 +304,18 @@ class PlacedClient(Sender):
 
     def unpin(self) -> None:
         """End the pinned link, if there is one, with whatever state it holds."""
-        link, self.pin = self.pin, None
-        self.session.upstream_id = 0
+        link = self._let_go()
         if link is not None:
             link.holder = None
             link.lose("reset")
+
+    def _let_go(self) -> PinnedLink | None:
+        """Hold no link any more; return the one that was held."""
+        link, self.pin = self.pin, None
+        self.session.upstream_id = 0
+        if link is not None:
+            self.origin.pinned -= 1
+        return link
 
     def streaming_link(self) -> Link | None:
         """Return the link a large reply comes from."""

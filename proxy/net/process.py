@@ -20,6 +20,16 @@ def resident_bytes() -> int:
         return peak if sys.platform == "darwin" else peak * 1024
 
 
+def kernel_unread(fd: int) -> int:
+    """Return how many bytes have come for a socket that nobody has read (FIONREAD)."""
+    try:
+        raw = fcntl.ioctl(fd, termios.FIONREAD, b"\0" * 4)
+    except OSError:
+        return 0
+    held: int = struct.unpack("i", raw)[0]
+    return held
+
+
 def kernel_unsent(fd: int) -> int:
     """Return how many bytes of a socket its peer has not taken yet (SIOCOUTQ); 0 where the system does not say."""
     try:

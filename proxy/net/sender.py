@@ -218,6 +218,7 @@ class Sender(ABC):
         if not outbox.size:
             self.drained_at = self.worker.engine.now
         outbox.put(list(parts), size)
+        self.worker.unread_bytes += size
         if outbox.size > self.worker.output_limit:
             self.kill("output buffer limit")
             return
@@ -233,15 +234,24 @@ class Sender(ABC):
         try:
             empty = outbox.pump(self._send)
         except OSError:
+            self.worker.unread_bytes -= before - outbox.size
             self.close()
             return
         if outbox.size < before:
             self.drained_at = self.worker.engine.now
             self.worker.stats.sent_bytes += before - outbox.size
+            self.worker.unread_bytes -= before - outbox.size
         if empty:
             self._watch(self._mask & ~WRITE)
         if self.stalls is not None and outbox.size < STALL_BYTES // 4:
             self.unstall()
+
+    def _forget_unsent(self) -> None:
+        """Hold nothing of what has been collected or not been taken."""
+        self._out.clear()
+        if self._outbox is not None:
+            self.worker.unread_bytes -= self._outbox.size
+            self._outbox.clear()
 
     def takes_some(self) -> bool:
         """Return whether the client has taken anything since the last look: what the kernel holds counts too.

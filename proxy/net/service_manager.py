@@ -1,6 +1,7 @@
 """What systemd is told: that we are ready, reload, stop, and that we still turn.
 
     start line -> READY=1 ... RELOADING=1, READY=1 ... STOPPING=1    a reload before or after these is not told of
+                     |                        ... or MAINPID=, and the next proxy says READY=1
                      '------ WATCHDOG=1, three times in the time it waits for one, as long as `proof` says so
 
 Owns the datagram socket of sd_notify; everything is silent where nobody asked to be told (no NOTIFY_SOCKET). A word
@@ -13,9 +14,9 @@ from __future__ import annotations
 import os
 import socket
 import time
-from collections.abc import Awaitable, Callable, Iterator, MutableMapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
-from typing import Final
+from typing import Any, Final
 
 import trio
 
@@ -46,6 +47,16 @@ class ServiceManager:
         is_ours = pid == str(os.getpid()) and wait_us.isascii() and wait_us.isdigit()
         return cls(address, int(wait_us) / 1e6 if is_ours else 0.0)
 
+    def about(self) -> dict[str, Any]:
+        """Return what the proxy that takes our place needs to `follow` us."""
+        return {"notify": self._address, "watchdog_s": self.watchdog_s}
+
+    def follow(self, about: Mapping[str, Any]) -> None:
+        """Speak for the service of the proxy before us, where nobody else waits to hear of us."""
+        if not self._address:
+            self._address = str(about.get("notify", ""))
+            self.watchdog_s = float(about.get("watchdog_s", 0.0))
+
     @property
     def patience_s(self) -> float:
         """How long a part of us may take to prove that it turns."""
@@ -61,6 +72,11 @@ class ServiceManager:
         """Say that what runs is being finished."""
         self._is_ready = False
         self._tell("STOPPING=1", "STATUS=stopping: what runs is being finished")
+
+    def replaced_by(self, pid: int) -> None:
+        """Say that another process is the service from now on; that it stops is nobody's business then."""
+        self._is_ready = False
+        self._tell(f"MAINPID={pid}")
 
     @contextmanager
     def reloading(self) -> Iterator[None]:

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 TICK_S: Final = 0.05
 STALL_S: Final = 1.0  # a client that takes nothing of a large reply for so long is closed: others wait behind it
+TRICKLE: Final = 8 * 1024
+"""Bytes a second. A link that brings less over a response_timeout, in which its oldest command waited, is given up."""
 LATE: Final = "no reply in upstream.response_timeout"
 log = get_logger("timers")
 
@@ -56,31 +58,59 @@ class Timers:
         worker.control.tick(now, timeout_s, worker.paused_until)
         if now >= worker.paused_until:
             for link in self._links():
-                waited = now - max(link.waiting_since, worker.paused_until)
-                if waited > timeout_s and link.connected and link.fifo and not link.paused and not link.patient:
+                if is_late(link, now, worker.paused_until, timeout_s):
+                    # Where Redis has been heard of since, only this is late.
+                    if worker.control.is_unheard_since(link.waiting_since):
+                        worker.gate.failed(LATE)
                     link.lose(LATE, Failure.TIMED_OUT)
         for client in list(worker.stalled):
             if client.takes_some():
                 client.drained_at = now
             elif now - client.drained_at > STALL_S:
                 client.kill("it stopped reading a large reply")
+        if worker.unread_bytes > worker.unread_limit:
+            worker.door.relieve()
+        worker.door.rates.tick(now)
+        worker.engine.outage.tick(now)
         worker.engine.end_lingering()
         worker.touch_hot_keys()
         worker.facts.hottest.turn()
         worker.engine.tally.tick()
         worker.tuning.tick()
+        worker.certificates.tick(now)
+        worker.door.strangers.tick(now)
         worker.engine.recomputes.tick(now)
+        worker.reconciler.tick(now)
         while self._unmarked and all(slot.reply is not None for slot in self._unmarked[0]):
             self._unmarked.pop(0)
             worker.engine.end_write_all()
         worker.pool.tick(now, timeout_s)
+        worker.links.tick(now)
         worker.links.sweep(now)
         idle_s = settings.listen.idle_timeout_s
         if idle_s:
             for connected in list(worker.clients):
-                if connected.is_idle and now - connected.read_at > idle_s:
+                if connected.is_idle and not connected.waits_off and now - connected.read_at > idle_s:
                     connected.close()
 
     def _links(self) -> list[Link]:
         worker = self._worker
         return [*(link for group in worker.links.groups.values() for link in group.links), *worker.pool.links]
+
+
+def is_late(link: Link, now: float, paused_until: float, timeout_s: float) -> bool:
+    """Return whether a link owes a reply for too long: it is silent, or what comes is no more than a trickle.
+
+    A reply that is large, or has many before it, may take longer than that, as long as bytes keep coming. One that a
+    blocking command waits for has the time that it asked for besides.
+    """
+    if not link.fifo or not link.connected or link.paused:
+        return False
+    if link.patient:
+        return now - max(link.fifo[0].submitted_at, link.waiting_since, paused_until) > link.patience_s + timeout_s
+    received = link.figures.received_bytes
+    if received - link.progress[0] >= TRICKLE * timeout_s:
+        link.progress = (received, now)
+    if now - max(link.waiting_since, paused_until) > timeout_s:
+        return True
+    return now - max(link.fifo[0].submitted_at, link.progress[1], paused_until) > timeout_s

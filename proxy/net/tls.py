@@ -1,4 +1,4 @@
-"""TLS: contexts from settings, and a socket that reads like a plain one."""
+"""TLS: the contexts of both sides of a worker, and a socket that reads like a plain one."""
 
 from __future__ import annotations
 
@@ -9,29 +9,25 @@ import trio
 
 from proxy.config.model import TlsClient, TlsServer
 from proxy.errors import ListenError, RemoteError
-from proxy.tls import make_client_context
+from proxy.tls.contexts import client_side, server_side
+from proxy.tls.renewal import Renewable
 from proxy.wire.request import Raw
 
 
-def server_context(settings: TlsServer) -> ssl.SSLContext:
+def server_context(settings: TlsServer) -> Renewable:
     """Return the context for `rediss://` listeners. Raises ListenError when the files cannot be used."""
     if not settings.cert or not settings.key:
         raise ListenError("a rediss:// listener needs listen.tls.cert and listen.tls.key")
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     try:
-        context.load_cert_chain(settings.cert, settings.key)
-        if settings.ca:
-            context.load_verify_locations(settings.ca)
-            context.verify_mode = ssl.CERT_REQUIRED if settings.require_client_cert else ssl.CERT_OPTIONAL
-    except (OSError, ssl.SSLError) as exc:
+        return server_side("listen.tls", settings)
+    except OSError as exc:
         raise ListenError(f"listen.tls cannot be used: {exc}") from exc
-    return context
 
 
-def client_context(settings: TlsClient) -> ssl.SSLContext:
+def client_context(settings: TlsClient) -> Renewable:
     """Return the context for a `rediss://` upstream. Raises RemoteError when the files cannot be used."""
     try:
-        return make_client_context(settings)
+        return client_side("upstream.tls", settings)
     except OSError as exc:
         raise RemoteError(f"upstream.tls cannot be used: {exc}") from exc
 
@@ -86,6 +82,7 @@ async def handshake(
     Raises OSError (ssl.SSLError among them); the socket is closed then, and when cancelled.
     """
     try:
+        sock.getpeername()  # of a peer that has reset already, wrap_socket would fail and leave the socket open
         tls = context.wrap_socket(
             sock, server_side=server_side, server_hostname=server_hostname, do_handshake_on_connect=False
         )

@@ -15,24 +15,28 @@ from typing import Final
 import trio
 
 from proxy.cache.entry import Namespace, Scope
-from proxy.core.engine import Engine
 from proxy.core.figures.stats import Stats
+from proxy.core.outage.stand_in import BRIEF
 from proxy.core.session import Identity
 from proxy.core.slots import CallSlot, Slot
-from proxy.core.tracking import Tracking
-from proxy.errors import UPSTREAM_UNAVAILABLE, HandshakeError, RemoteError
+from proxy.errors import UPSTREAM_OVERLOADED, UPSTREAM_UNAVAILABLE, HandshakeError, RemoteError
 from proxy.log import get_logger
 from proxy.net.backoff import Backoff
 from proxy.net.dial import Stream, Upstream, open_stream
+from proxy.net.gate import IS_BUSY, STEADY_S, Gate, check_ready
 from proxy.net.link import Link
 from proxy.net.reactor import Reactor
-from proxy.wire.encode import command
+from proxy.wire.encode import command, count
 from proxy.wire.greeting import INFO_SERVER, run_id_of
 
 LINKS_MAX: Final = 4  # a group's links: one, and what slow readers of large replies hold up
+CLIENT_ID: Final = command("CLIENT", "ID")
 TRACKING_OFF: Final = command("CLIENT", "TRACKING", "OFF")
 ELSEWHERE_MAX: Final = 5  # an address that goes on leading to several servers is passed through, and not cached
 IDLE_S: Final = 60.0  # a group without clients is kept so long
+RENEWAL_S: Final = 10.0  # links that were not renewed for so long lead to a master again
+RETRACK_S: Final = 0.1  # Redis was busy when a link asked to be tracked: it asks again so soon
+RENEWALS_APART: Final = 10  # times the usual delay: each drops what L1 holds, and a fail-over takes seconds
 log = get_logger("upstream")
 
 
@@ -64,35 +68,48 @@ class Group:
         return self.refusal.startswith(b"-NOAUTH")
 
     def pick(self) -> Link | None:
-        """Return the link new commands go to; None when they must fail now, with `refusal` or as unavailable."""
+        """Return the link new commands go to; None when they must fail now, for `why_not`."""
+        may_wait = not self.failures and not self._owner.gate.is_shut
         for link in self.links:
-            if link.open and not link.paused and (link.connected or not self.failures):
+            if link.open and not link.paused and (link.connected or may_wait):
                 return link
         if len(self.links) < LINKS_MAX and any(link.paused for link in self.links):
             return self._owner.open_extra(self)
-        return next((link for link in self.links if link.connected), None)
+        return next((link for link in self.links if link.connected and link.open), None)
 
     def why_not(self) -> bytes:
         """Return the error for commands that cannot be sent."""
-        return self.refusal or UPSTREAM_UNAVAILABLE
+        if any(link.full for link in self.links):
+            return UPSTREAM_OVERLOADED
+        return self.refusal or self._owner.gate.refusal or UPSTREAM_UNAVAILABLE
 
 
 class DataLinks:
     """All groups. Knows the upstream's address; `run` keeps their links open."""
 
-    def __init__(self, reactor: Reactor, engine: Engine, tracking: Tracking, stats: Stats, upstream: Upstream) -> None:
+    def __init__(self, reactor: Reactor, stats: Stats, upstream: Upstream, gate: Gate) -> None:
         self.groups: dict[Scope, Group] = {}
         self.upstream = upstream
         self.redirect_refused = trio.Event()
         self.run_id: Callable[[], bytes] = lambda: b""  # of the server the invalidation link leads to
         self.on_elsewhere: Callable[[], None] = lambda: None  # a data link leads to another
         self._elsewhere = 0  # how often in a row that was so
+        self.let_in: set[bytes] = set()  # users whom Redis has let in, and has not refused since
         self.on_refused: Callable[[Group], None] = lambda _: None
+        self.on_cut: Callable[[Scope, Link], None] = lambda *_: None  # a link is lost on which something was asked
+        self.max_waiting = 0  # upstream.max_waiting
+        self.gate = gate
         self._reactor = reactor
-        self._engine = engine
-        self._tracking = tracking
+        self._engine = reactor.engine
+        self._outage = reactor.engine.outage
+        self._tracking = reactor.tracking
         self._stats = stats
         self._nursery: trio.Nursery | None = None
+        self._renewal = Backoff()  # how long links to a replica are left alone
+        self._renew_at = 0.0
+        self._untracked: set[Link] = set()  # links whose tracking Redis was too busy to begin
+        self._retrack_at = 0.0
+        self._outage.on_back.append(self._back)
 
     def group(self, scope: Scope, identity: Identity) -> Group:
         """Return the group of a scope, opened on first need."""
@@ -119,6 +136,7 @@ class DataLinks:
         finally:
             self._reactor.enter()
             for group in self.groups.values():
+                group.failures += 1  # nothing is asked once more
                 for link in list(group.links):
                     link.lose("stopping")
             self._reactor.flush()
@@ -130,6 +148,61 @@ class DataLinks:
         group.links.append(link)
         self._nursery.start_soon(self._connect, group, link)
         return link
+
+    def _back(self) -> None:
+        """Let commands of every group wait for its link: Redis is there again."""
+        for group in self.groups.values():
+            if not group.refusal:
+                group.failures = 0
+
+    def renew(self) -> None:
+        """Open every link anew, where the address leads to now: this one says that it is a replica.
+
+        What is on its way is still answered; what comes goes on the new links. Not more often than after a growing
+        delay: where the address goes on leading there, its clients read Redis' own words.
+        """
+        now = self._engine.now
+        if now < self._renew_at:
+            return
+        if now > self._renew_at + RENEWAL_S:
+            self._renewal.reset()
+        self._renew_at = now + RENEWALS_APART * self._renewal.next_s()
+        log.warning("the address of the upstream leads to a replica, links are opened anew")
+        for group in self.groups.values():
+            if not group.links[0].connected:
+                continue
+            for link in group.links:
+                link.open = link.full = False
+            group.links.insert(0, self.make(group))
+            group.lost.set()
+        self.on_elsewhere()
+
+    def tick(self, now: float) -> None:
+        """Fail what has waited too long for a connection; bound what waits; end links that are renewed."""
+        if self._untracked and now >= self._retrack_at:
+            self._retrack_at = now + RETRACK_S
+            untracked, self._untracked = self._untracked, set()
+            for link in untracked:
+                if link.connected and not link.tracked:
+                    self._track(link)
+        for group in self.groups.values():
+            for link in list(group.links):
+                if link.fifo and not link.connected and now - link.waiting_since > self.upstream.connect_timeout_s:
+                    self._give_up(group, link)
+                elif link.open or link.full:
+                    link.full = sum(slot.left for slot in link.fifo) > self.max_waiting
+                    link.open = not link.full
+                elif not link.fifo:
+                    link.lose("the address led to a replica")
+
+    def _give_up(self, group: Group, link: Link) -> None:
+        """Answer those who wait for a link that does not come; what comes fails at once until it does."""
+        group.failures += 1
+        if link is group.links[0]:
+            group.links[0] = self.make(group)
+        else:
+            group.links.remove(link)
+        link.lose("no connection in upstream.connect_timeout")
 
     def retrack(self) -> None:
         """Ask for tracking on every open link: the invalidation link is a new one."""
@@ -150,6 +223,7 @@ class DataLinks:
             if group.clients or now - group.idle_since < IDLE_S or any(link.fifo for link in group.links):
                 continue
             del self.groups[group.scope]
+            self._outage.forget(group.scope)
             group.closed = True
             if group.cancel is not None:
                 group.cancel.cancel()
@@ -191,6 +265,8 @@ class DataLinks:
         if reply[:1] == b"+":
             is_ours = link.open and redirect_id == self._tracking.redirect_id
             link.tracked = is_ours and not self._leads_elsewhere(link)
+        elif reply.startswith(BRIEF):
+            self._untracked.add(link)
         elif not reply.startswith((b"-NOPERM", b"-NOAUTH")):
             log.warning("tracking refused", reply=reply.decode("utf-8", "replace").strip())
             self.redirect_refused.set()
@@ -200,41 +276,60 @@ class DataLinks:
         backoff = Backoff()
         with trio.CancelScope() as group.cancel:
             while True:
-                link = group.links[0]
-                group.lost = lost = trio.Event()
-                if await self._connect(group, link):
-                    backoff.reset()
+                alone = await self.gate.turn()
+                with self.gate.knocking(alone=alone):
+                    group.lost = lost = trio.Event()
+                    is_up = await self._connect(group)
+                began = trio.current_time()
+                if is_up:
                     await lost.wait()
-                else:
+                if trio.current_time() - began >= STEADY_S:
+                    backoff.reset()
+                elif not self.gate.is_shut:
                     await trio.sleep(backoff.next_s())
 
-    async def _connect(self, group: Group, link: Link) -> bool:
-        """Connect one link; on failure it is ended and its waiters answered."""
+    async def _connect(self, group: Group, extra: Link | None = None) -> bool:
+        """Connect a group's first link, or an extra one; on failure it is ended and its waiters answered."""
         scope = group.scope
         mode = self._tracking.mode
         redirect_id = self._tracking.redirect_id if self._tracking.redirects else 0
         more = [command("PING"), INFO_SERVER]
         if redirect_id:
             more.append(self._tracking_on(redirect_id))
+        asks_id = self._outage.base_s > 0
+        if asks_id:
+            more.append(CLIENT_ID)
         try:
             stream, replies = await open_stream(
                 self.upstream, group.identity, scope.db, scope.protocol, "respite-data", *more
             )
+            check_ready(stream, replies[0])
         except RemoteError as exc:
             self._reactor.enter()
-            group.refusal = exc.reply if isinstance(exc, HandshakeError) else b""
+            self.gate.judge(exc)
+            link = extra or group.links[0]
+            is_about_us = isinstance(exc, HandshakeError) and not self.gate.is_shut
+            group.refusal = exc.reply if isinstance(exc, HandshakeError) and is_about_us else b""
+            if group.refusal and not group.refusal.startswith(BRIEF):
+                self.let_in.discard(scope.user)
             group.failures += 1
             if group.failures == 1:
                 log.warning("link failed", db=scope.db, protocol=scope.protocol, why=str(exc))
-            self._answer(link, group)
+            self._answer(link, group.refusal or self.gate.refusal)
             link.lose(str(exc))
             if group.refusal.startswith(b"-WRONGPASS"):
                 self.on_refused(group)
             self._reactor.flush()
             return False
-        self._attach(group, link, stream)
-        group.refusal = replies[0] if replies[0].startswith(b"-NOAUTH") else b""
+        link = extra or group.links[0]  # those that have waited too long are others now
+        if link.ended:
+            stream.close()
+            return False
         link.run_id = run_id_of(replies[1])
+        link.client_id = (count(replies[-1][1:-2]) or 0) if asks_id else 0
+        self._attach(group, link, stream, is_ready=not replies[0].startswith(IS_BUSY))
+        group.refusal = replies[0] if replies[0].startswith(b"-NOAUTH") else b""
+        (self.let_in.discard if group.refusal else self.let_in.add)(scope.user)
         self._elsewhere = self._elsewhere + 1 if self._leads_elsewhere(link) else 0
         if 0 < self._elsewhere <= ELSEWHERE_MAX:
             log.warning("the address of the upstream leads to another server than before")
@@ -248,24 +343,30 @@ class DataLinks:
         self._reactor.flush()
         return True
 
-    def _attach(self, group: Group, link: Link, stream: Stream) -> None:
+    def _attach(self, group: Group, link: Link, stream: Stream, *, is_ready: bool) -> None:
         self._reactor.enter()
         group.failures = 0
+        self.gate.passed(is_ready=is_ready)
         link.attach(stream)
+        self._outage.linked(group.scope)
 
     @staticmethod
-    def _answer(link: Link, group: Group) -> None:
+    def _answer(link: Link, refusal: bytes) -> None:
         """Give those who waited for the handshake Redis' own refusal."""
-        if group.refusal:
-            while link.fifo:
-                slot = link.fifo.popleft()
-                slot.refuse(group.refusal)
+        while refusal and link.fifo:
+            slot = link.fifo.popleft()
+            slot.refuse(refusal)
 
     def _on_lost(self, group: Group, link: Link, why: str) -> None:
         """Drop what the link fed: in redirect mode Redis forgets with it what was to be pushed."""
-        if link is not group.links[0] and link in group.links:
+        if link.fifo and link.client_id:
+            self.on_cut(group.scope, link)
+        if link not in group.links:
+            return  # it has waited too long to be connected, and fed nothing
+        if link is not group.links[0]:
             group.links.remove(link)
         else:
+            self._outage.lost(group.scope)
             if not group.failures and why not in ("stopping", "idle"):
                 log.warning("link lost", db=group.scope.db, user=group.scope.user.decode("utf-8", "replace"), why=why)
             group.links[0] = self.make(group)

@@ -1,6 +1,7 @@
 """What a server is asked again and again on the invalidation link: who may read what, and how it bears the tracking.
 
     ACL LIST        changed --> L1 is dropped; sessions of users that are gone are closed
+                    refused --> every few seconds L1 is dropped, but for the user that this link is
     INFO keyspace   fields that expire by themselves --> no replies about hashes are kept
     INFO stats      the tracking table fills --> core.governor --> what is tracked is narrowed
 
@@ -18,6 +19,7 @@ import hiredis
 
 from proxy.core.governor import EVERY_S as GOVERN_EVERY_S
 from proxy.core.governor import Governor
+from proxy.core.outage.stand_in import BRIEF
 from proxy.log import get_logger
 from proxy.wire.encode import command
 
@@ -30,6 +32,7 @@ ACL_LIST: Final = command("ACL", "LIST")
 INFO_KEYSPACE: Final = command("INFO", "keyspace")
 INFO_STATS: Final = command("INFO", "stats")
 CONFIG_MAX_KEYS: Final = command("CONFIG", "GET", "tracking-table-max-keys")
+DISTRUST_EVERY_S: Final = 5.0  # how long a right that was taken may still be served where ACLs cannot be read
 _VOLATILE_FIELDS: Final = re.compile(rb"(?:keys_with_volatile_items|subexpiry)=[1-9]")
 log = get_logger("control")
 
@@ -46,6 +49,8 @@ class Watch:
         self._engine = engine
         self._tracking = tracking
         self._governed_at = 0.0
+        self._distrusted_at = 0.0
+        self._is_distrusting = False
 
     def begin(self) -> None:
         """Begin with a link that has just come up."""
@@ -86,6 +91,8 @@ class Watch:
             self._control.lose("what is tracked is narrowed")
 
     def _fields(self, reply: Any) -> None:
+        if is_brief(reply):
+            return  # no field is given an end before Redis answers again
         # Valkey's word, and Redis'. A user who may not ask gets an error: then nothing is known.
         if isinstance(reply, hiredis.ReplyError) or _VOLATILE_FIELDS.search(reply):
             self._engine.let_fields_expire(0.0)
@@ -93,11 +100,32 @@ class Watch:
             self._engine.keep_fields()
 
     def _acls(self, reply: Any) -> None:
+        if is_brief(reply):
+            return  # nor are ACLs changed by then
         if isinstance(reply, hiredis.ReplyError):
+            if "unknown command" not in str(reply).lower():  # a server before 6 has no users
+                self._distrust(str(reply))
             return
+        self._is_distrusting = False
         digest = hashlib.sha256(repr(reply).encode()).digest()
         if self.acl_digest and digest != self.acl_digest:
             log.info("ACLs changed, L1 is dropped")
             self._engine.flush()
             self.on_users({line.split()[1] for line in reply})
         self.acl_digest = digest
+
+    def _distrust(self, why: str) -> None:
+        """Keep nothing for long of users whose rights cannot be watched; those of our own are not changed under us."""
+        now = self._engine.now
+        if not self._is_distrusting:
+            log.warning(
+                "ACLs cannot be watched: L1 keeps little for users who log in", why=why, every_s=DISTRUST_EVERY_S
+            )
+        if not self._is_distrusting or now - self._distrusted_at >= DISTRUST_EVERY_S:
+            self._is_distrusting, self._distrusted_at = True, now
+            self._engine.forget_users(self._control.user)
+
+
+def is_brief(reply: object) -> bool:
+    """Return whether Redis only says that it cannot answer now: it loads, or runs a script."""
+    return isinstance(reply, hiredis.ReplyError) and f"-{reply}".encode().startswith(BRIEF)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Callable, MutableMapping
+from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Final
 
 import trio
@@ -23,33 +23,39 @@ from proxy.core.figures.report import build_report, explain_key
 from proxy.core.figures.stats import MetricFamily, Stats
 from proxy.core.pipeline import Pipeline
 from proxy.core.policy import Policy
+from proxy.core.rights.logins import Logins
+from proxy.core.rights.rights import RightsBook
 from proxy.core.session import Identity, Session, Sessions
 from proxy.core.slots import Slot
 from proxy.core.tracking import Tracking
 from proxy.core.tuning import Tuning, make_tuners
 from proxy.core.warming import Warmer
-from proxy.errors import TOO_MANY_CLIENTS
-from proxy.log import get_logger
 from proxy.net.client import ClientConnection
 from proxy.net.control import ControlLink
-from proxy.net.dial import Stream, Upstream
+from proxy.net.dial import Upstream
+from proxy.net.door.certificates import Certificates
+from proxy.net.door.doorkeeper import Doorkeeper
+from proxy.net.door.draining import drain
+from proxy.net.door.listener import Listener
+from proxy.net.door.logins import LoginDesk
 from proxy.net.facts import Facts
+from proxy.net.gate import Gate
 from proxy.net.link import Link
-from proxy.net.listener import Listener
 from proxy.net.pinned import PinnedPool
 from proxy.net.reactor import Reactor
+from proxy.net.reconciler import Reconciler
 from proxy.net.sender import Sender
 from proxy.net.timers import Timers
 from proxy.net.tls import client_context, server_context
 from proxy.net.upstream import DataLinks, Group
 from proxy.net.value_layer import ValueLayer
+from proxy.tls.renewal import Renewable
 from proxy.wire.commands import CommandTable
 from proxy.wire.request import Limits, RequestParser
 
 HELLOS_MAX: Final = 1024  # users times protocols whose HELLO is remembered
 GC_EVERY: Final = (50_000, 20, 100)  # a full collection over 100,000 entries takes 13-30 ms; nothing here makes cycles
 _GOLDEN: Final = 0.6180339887498949  # multiples of it are spread evenly over 0 .. 1
-log = get_logger("worker")
 
 
 class Worker:
@@ -78,9 +84,11 @@ class Worker:
         )
         self.initial_identity = Identity(upstream.username.encode(), upstream.password.encode())
         self.initial_db = upstream.db
-        self.control = ControlLink(self.reactor, self.engine, self.tracking, self.upstream, self.initial_identity)
-        self.links = DataLinks(self.reactor, self.engine, self.tracking, self.stats, self.upstream)
-        self.pool = PinnedPool(self.reactor, self.stats, self.upstream, settings.upstream.pinned_connections)
+        self.gate = Gate(self.reactor, self.engine.outage)
+        self.control = ControlLink(self.reactor, self.upstream, self.gate, self.initial_identity)
+        self.links = DataLinks(self.reactor, self.stats, self.upstream, self.gate)
+        pinned = settings.upstream.pinned_connections
+        self.pool = PinnedPool(self.reactor, self.stats, self.upstream, self.gate, pinned)
         self.sessions = Sessions()
         self.on_reload: Callable[[Callable[[dict[str, Any]], None]], None] = lambda then: None
         self.host: Host | None = None  # the other workers, and the parent that knows them
@@ -88,13 +96,21 @@ class Worker:
         self.pipeline = Pipeline(self.engine, self.stats, self)
         self.parser = RequestParser()
         self.clients: set[ClientConnection] = set()
+        self.door = Doorkeeper(self)
+        self.logins = Logins()
+        self.login_desk = LoginDesk(self)
+        self.log_in = self.login_desk.log_in
+        self.rights: RightsBook = RightsBook(self.control.table)
+        self.control.on_table = self._learn
         self.stalled: set[Sender] = set()
+        self.unread_bytes = 0  # what all clients have not taken yet
         self.paused_until = 0.0
         self.timers = Timers(self)
         self.draining = False
+        self.may_accept: Callable[[], Awaitable[object]] = trio.lowlevel.checkpoint  # returns when clients may come
         tls = server_context(settings.listen.tls) if any(u.scheme == "tls" for u in settings.listen.urls) else None
         self.listeners = [
-            Listener(self.reactor, url, tls if url.scheme == "tls" else None, self.accept)
+            Listener(self.reactor, url, tls if url.scheme == "tls" else None, self.door.accept)
             for url in settings.listen.urls
         ]
         self.engine.verifier.probe = self._probe
@@ -105,12 +121,15 @@ class Worker:
         self.links.on_elsewhere = lambda: self.control.lose("the address of the upstream leads to another server")
         self.control.on_up = self._control_up
         self.control.on_down = self._control_down
-        self.control.watch.on_users = self._users_changed
-        self.links.on_refused = self._refused
+        self.control.watch.on_users = self.door.users_changed
+        self.engine.outage.on_readonly = self.links.renew
+        self.links.on_refused = self.door.refused
         self.value_layer = ValueLayer(self)
         self.values = self.value_layer.values
         self.invalidate = self.value_layer.invalidator.invalidate_as_event
         self.facts = Facts(self)
+        self.certificates = Certificates(settings, self._contexts)
+        self.reconciler = Reconciler(self, self.value_layer)
         self.tuning = Tuning(self.engine, self.values, make_tuners(), self.apply)
         self.apply(settings)
 
@@ -120,8 +139,14 @@ class Worker:
         listen = settings.listen
         self.limits = Limits(listen.max_bulk_bytes, listen.max_request_bytes)
         self.output_limit = listen.output_buffer_limit_bytes
+        self.unread_limit = listen.output_buffer_total_bytes // listen.workers
         self.max_pipeline = listen.max_pipeline
-        self.proxy_users = {user.name.encode(): user.password.encode() for user in listen.users}
+        self.user_names = frozenset(user.name.encode() for user in listen.users)
+        self.has_users = bool(listen.users)
+        self.max_subscriptions = listen.max_subscriptions
+        self.logins.take(listen.users)
+        self.rights.take(listen)
+        self.door.apply()
         self.pool.limit = settings.upstream.pinned_connections
         self.engine.max_age_s = settings.l1.max_age_s
         self.engine.max_value_bytes = settings.l1.max_value_bytes
@@ -130,6 +155,8 @@ class Worker:
         self.engine.early_refresh = settings.l1.early_refresh
         self.engine.l1.admit = "second_read" if self.tracking.narrowed else settings.l1.admit
         self._take_classes(Policy(settings.classes, settings.l1.scope))
+        self.engine.outage.take(self._policy, settings)
+        self.links.max_waiting = settings.upstream.max_waiting
         if settings.l1.tracking != self.tracking.wanted:
             self.tracking.wanted = settings.l1.tracking
             self.control.lose("l1.tracking was changed")
@@ -138,8 +165,16 @@ class Worker:
         self.warmer.rate = settings.l1.touch_rate
         self.control.cache(settings.l1.cache_commands)
         self.switch_l1(on=settings.l1.enabled and settings.rollout.mode != "off")
+        self.reconciler.apply(settings)
         for client in self.clients:
             client.expose()
+        self.certificates.look(self.engine.now)
+
+    def _learn(self, table: CommandTable) -> None:
+        """Follow the server's commands: what is denied may be more than before, for those who are here as well."""
+        self.rights.learn(table)
+        for client in self.clients:
+            client.look()
 
     def _take_classes(self, policy: Policy) -> None:
         """Follow the classes. What they say is part of how the server was asked to track, so changes start anew."""
@@ -183,11 +218,13 @@ class Worker:
                 nursery.start_soon(self.reactor.run)
                 await nursery.start(self.links.run)
                 await nursery.start(self.pool.run)
+                await nursery.start(self.login_desk.run)
                 nursery.start_soon(self.control.run)
                 nursery.start_soon(self.timers.run)
                 nursery.start_soon(self.value_layer.run)
                 nursery.start_soon(self._watch_redirect)
                 await self.control.first_attempt.wait()
+                await self.may_accept()
                 for listener in self.listeners:
                     await nursery.start(listener.run)
                 gc.collect()
@@ -201,51 +238,7 @@ class Worker:
 
     async def drain(self, timeout_s: float) -> None:
         """Take no more clients, let those who wait for something get it, close the rest."""
-        self.draining = True
-        self.reactor.enter()
-        for listener in self.listeners:
-            listener.close()
-        self.engine.recomputes.end()
-        self.reactor.flush()
-        with trio.move_on_after(timeout_s):
-            while self.clients:
-                for client in list(self.clients):
-                    if client.is_idle or (client.pin is not None and client.pin.state.outlives_drain):
-                        client.close()
-                await trio.sleep(0.01)
-        await self.value_layer.settle()
-
-    def accept(self, stream: Stream) -> None:
-        """Take a new client, or refuse it at the limit."""
-        if len(self.clients) >= self.settings.listen.max_clients:
-            self.stats.rejected += 1
-            try:
-                stream.send(TOO_MANY_CLIENTS)
-            except OSError:
-                log.debug("refusal not read")
-            stream.close()
-            return
-        self.stats.accepted += 1
-        now = self.engine.now
-        session = Session(
-            id=self.sessions.next_id(),
-            address=_address(stream, peer=True),
-            local_address=_address(stream, peer=False),
-            created_at=now,
-            identity=self.initial_identity,
-            db=self.initial_db,
-            authenticated=not self.proxy_users,
-        )
-        client = ClientConnection(self, stream, session)
-        session.close = client.close
-        session.last_at = lambda: client.read_at
-        self.clients.add(client)
-        self.sessions.add(session)
-
-    def forget(self, client: ClientConnection) -> None:
-        """Let go of a client that has closed."""
-        self.clients.discard(client)
-        self.sessions.remove(client.session)
+        await drain(self, timeout_s)
 
     def join(self, scope: Scope, identity: Identity) -> Group:
         """Return the group of a scope for one more client."""
@@ -257,10 +250,6 @@ class Worker:
         """Note that a client uses a group no more."""
         group.clients -= 1
         group.idle_since = self.engine.now
-
-    def log_killed(self, session: Session, why: str) -> None:
-        """Say that a client broke a limit."""
-        log.warning("client closed", id=session.id, address=session.address, why=why)
 
     def _probe(self, namespace: Namespace, raw: bytes, slot: Slot) -> None:
         """Send a command of our own on the link that feeds a namespace, if it stands."""
@@ -274,24 +263,17 @@ class Worker:
         link = group.pick() if group is not None else None
         return link if link is not None and link.connected else None
 
+    def _contexts(self) -> dict[str, Renewable]:
+        """Return the TLS contexts in use, by side."""
+        listening = [one.handshakes.context for one in self.listeners if one.handshakes is not None]
+        found = {"listen": listening[0] if listening else None, "upstream": self.upstream.context}
+        return {name: context for name, context in found.items() if context is not None}
+
     def touch_hot_keys(self) -> None:
         """Name the hottest keys of L1 in a TOUCH."""
         for namespace, keys in self.warmer.turn().items():
             self.stats.touched += len(keys)
             self._probe(namespace, b"*%d\r\n$5\r\nTOUCH\r\n%b" % (len(keys) + 1, b"".join(keys)), Slot(None))
-
-    def _users_changed(self, users: set[bytes]) -> None:
-        """Close the sessions of users that are no more, as Redis closes their connections."""
-        for client in list(self.clients):
-            user = client.session.identity.user
-            if user and user not in users:
-                client.kill("its user was deleted")
-
-    def _refused(self, group: Group) -> None:
-        """Close the sessions of a user whose password Redis does not take any more: they must log in again."""
-        for client in list(self.clients):
-            if client.group is group:
-                client.close_when_settled()
 
     def _control_up(self) -> None:
         self.hellos.clear()
@@ -324,6 +306,12 @@ class Worker:
         """Whether the upstream has not told its commands yet."""
         return self.control.table_is_builtin
 
+    @property
+    def asks_for_login(self) -> bool:
+        """Whether Redis lets nobody in who has not said who it is: that is what it told us, whose URL does not."""
+        control = self.control
+        return control.user != self.initial_identity.user or (control.state == "refused" and "NOAUTH" in control.why)
+
     def now(self) -> float:
         """Return the clock of this wake-up, in seconds."""
         return self.engine.now
@@ -333,6 +321,10 @@ class Worker:
         words = session.last_words
         name = self.table.find(words).name if words else b""  # an unknown one is the client's text: not shown
         return session.line(self.engine.now, self.control.client_fields, name)
+
+    def count_denied(self) -> None:
+        """Count a command that was refused because its client may not run it here."""
+        self.stats.denied += 1
 
     def is_known_good(self, scope: Scope) -> bool:
         """Return whether Redis has accepted this user, database and protocol, and still does."""
@@ -368,7 +360,8 @@ class Worker:
 
     def report(self, section: str) -> dict[str, Any]:
         """Return the figures of `stats.json`, or one section of them (empty when there is no such)."""
-        report = {**build_report(self.facts), "tuning": self.tuning.report()}
+        report = {**build_report(self.facts), "tuning": self.tuning.report(), "tls": self.certificates.report()}
+        report["offline"] = self.reconciler.report()
         if not section:
             return report
         part = report.get(section, {})
@@ -376,7 +369,9 @@ class Worker:
 
     def explain(self, key: bytes) -> dict[str, Any]:
         """Return what is known about a key."""
-        return {**explain_key(self.engine, key), **self.value_layer.explain(key), "tuning": self.tuning.explain(key)}
+        known = {**explain_key(self.engine, key), **self.value_layer.explain(key), "tuning": self.tuning.explain(key)}
+        held = self.reconciler.memory.explain(key)
+        return known | {"offline": held} if held else known
 
     def clear_l1(self) -> int:
         """Drop everything in L1; return how many entries went."""
@@ -386,15 +381,5 @@ class Worker:
 
     def families(self) -> list[MetricFamily]:
         """Return all metrics."""
-        return [*self.facts.families(), *self.tuning.families()]
-
-
-def _address(stream: Stream, *, peer: bool) -> str:
-    try:
-        address = stream.getpeername() if peer else stream.getsockname()
-    except OSError:
-        return "?:0"
-    if isinstance(address, tuple):
-        host = f"[{address[0]}]" if ":" in address[0] else address[0]
-        return f"{host}:{address[1]}"
-    return f"{stream.getsockname() or address}:0"
+        told = (self.facts, self.tuning, self.certificates, self.reconciler)
+        return [family for one in told for family in one.families()]

@@ -3,7 +3,7 @@
 parent.py      serves no client: addresses, embedded Redis, admin port, signals
   host.py        answers the admin port, and clients' own questions, for all workers (core/merge.py joins)
   fleet.py       a seat a worker: starts it, notices that it died, starts another
-  addresses.py   the ports and sockets they share;  shares.py   their part of each limit
+  shares.py      their part of each limit; the addresses that they share are net/door/addresses.py
       |
 channel.py     questions and answers over a socket pair, both ways
       |

@@ -119,7 +119,12 @@ class Channel:
                 end = _HEAD.size + size
                 if len(data) < end:
                     break
-                self._take(pickle.loads(bytes(data[_HEAD.size : end])), nursery)
+                try:
+                    message = pickle.loads(bytes(data[_HEAD.size : end]))
+                except Exception:  # pickle raises whatever it comes upon
+                    log.exception("no message of ours")
+                    return
+                self._take(message, nursery)
                 del data[:end]
             try:
                 chunk = await self._stream.receive_some(_READ_BYTES)
@@ -133,7 +138,7 @@ class Channel:
         match message:
             case ("ask", number, name, arguments):
                 nursery.start_soon(self._answer, number, name, arguments)
-            case (kind, number, value):
+            case (kind, int(number), value):
                 awaited = self._awaited.get(number)
                 if awaited is not None:  # else whoever asked has given up
                     awaited.value, awaited.failed = (value, "") if kind == "answer" else (None, value)

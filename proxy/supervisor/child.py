@@ -1,31 +1,33 @@
 """The process of one of several workers: asks its parent what to serve, serves it, ends with its parent.
 
-SIGTERM drains it, and the parent starts another. Ctrl-C and SIGHUP are the parent's: a worker has a session of its own,
-so they come to the parent alone. When the parent has gone, however it went, this process goes too: the kernel kills it
-(Linux), or it finds the channel closed.
+SIGTERM drains it, once another worker has been told to accept for it, and the parent starts another. Ctrl-C and SIGHUP
+are the parent's: a worker has a session of its own, so they come to the parent alone. When the parent has gone, however
+it went, this process goes too: the kernel kills it (Linux), or it finds the channel closed.
 """
 
 from __future__ import annotations
 
 import ctypes
+import os
 import signal
 import socket
 import sys
+from contextlib import suppress
+from functools import partial
 from typing import Final
 
 import attrs
 import trio
 
-from proxy.app import DRAIN_S, App
+from proxy.app import DRAIN_S, App, why_not_started
 from proxy.config.model import Endpoint, Settings
 from proxy.core.session import Sessions
 from proxy.errors import ListenError, RemoteError
 from proxy.log import configure, get_logger
+from proxy.net.door.addresses import Address
+from proxy.net.door.entrance import SERVES_S, await_fit
+from proxy.net.door.queues import Queues, make_worker
 from proxy.net.event_sink import make_event_sink
-from proxy.net.listener import Listener
-from proxy.net.tls import server_context
-from proxy.net.worker import Worker
-from proxy.supervisor.addresses import Address
 from proxy.supervisor.channel import Channel, NoAnswerError
 from proxy.supervisor.duties import Duties, HostLink
 
@@ -38,10 +40,12 @@ class Job:
     """What a worker is to serve: `settings` hold its share of what is for the whole host."""
 
     index: int
+    count: int  # of workers
     ids: range  # of clients, which are told apart on the whole host
     settings: Settings
     upstream: Endpoint
     addresses: tuple[Address, ...]
+    must_be_fit: bool  # another proxy serves as long as this one cannot
 
 
 def run_worker(fd: int) -> int:
@@ -63,22 +67,36 @@ async def _main(sock: socket.socket) -> int:
             await _work(channel, duties, nursery)
         except (ListenError, RemoteError) as exc:
             code = 1
-            if not isinstance(exc, NoAnswerError):  # else nobody is there to be told
-                await channel.ask("failed", str(exc))
+            await _tell(channel, str(exc))
+        except BaseExceptionGroup as group:
+            if (why := why_not_started(group)) is None:
+                raise
+            code = 1
+            await _tell(channel, why)
         nursery.cancel_scope.cancel()
     return code
+
+
+async def _tell(channel: Channel, why: str) -> None:
+    with suppress(NoAnswerError):  # nobody is there to be told
+        await channel.ask("failed", why)
 
 
 async def _work(channel: Channel, duties: Duties, nursery: trio.Nursery) -> None:
     job: Job = await channel.ask("job")
     duties.index = job.index
     configure(job.settings.log.level, job.settings.log.format)
-    worker = _build(job)
+    worker = make_worker(job.settings, job.upstream)
+    worker.sessions = Sessions(job.ids.start, job.ids.step)
     app = App(worker, job.settings, lambda: job.settings, make_event_sink(worker), consumes=job.index == 0)
     if duties.settings is not None:  # came while the worker was being made
         app.take(duties.settings)
     worker.host = HostLink(channel, nursery, worker.reactor)
     duties.app = app
+    duties.queues = queues = Queues(worker, job.addresses, job.index, job.count)
+    if job.must_be_fit:
+        worker.may_accept = partial(_await_all_fit, channel, app)
+    await nursery.start(queues.run)
     with trio.CancelScope() as starting:
         nursery.start_soon(_cancel_at, duties.stopping, starting)
         urls = await nursery.start(worker.run)
@@ -86,31 +104,28 @@ async def _work(channel: Channel, duties: Duties, nursery: trio.Nursery) -> None
     consuming = await nursery.start(app.consume)
     await duties.stopping.wait()
     consuming.cancel()
+    await _hand_in(channel, duties, job)
     log.info("stopping", worker=job.index)
     await worker.drain(DRAIN_S)
     if app.telemetry is not None:  # its figures are the parent's to send
         await app.telemetry.close()
 
 
-def _build(job: Job) -> Worker:
-    """Make the worker, with listeners that share their addresses and ids that no other worker gives."""
-    listen = job.settings.listen
-    worker = Worker(attrs.evolve(job.settings, listen=attrs.evolve(listen, urls=())), job.upstream)
-    worker.apply(job.settings)
-    worker.sessions = Sessions(job.ids.start, job.ids.step)
-    tls = server_context(listen.tls) if any(one.endpoint.scheme == "tls" for one in job.addresses) else None
-    worker.listeners = [
-        Listener(
-            worker.reactor,
-            one.endpoint,
-            tls if one.endpoint.scheme == "tls" else None,
-            worker.accept,
-            reuse_port=one.fd < 0,
-            inherited=None if one.fd < 0 else socket.socket(fileno=one.fd),
-        )
-        for one in job.addresses
-    ]
-    return worker
+async def _await_all_fit(channel: Channel, app: App) -> None:
+    """Return once every worker can serve: whom one accepts before is cut off if another never can."""
+    await await_fit(app.ready)
+    await channel.ask("fit", timeout_s=SERVES_S)
+
+
+async def _hand_in(channel: Channel, duties: Duties, job: Job) -> None:
+    """Leave the queues to another worker, which the parent names, or to the next one in this seat."""
+    if duties.queues is not None and not duties.queues.is_retired:
+        with suppress(NoAnswerError):
+            await channel.ask("leaving")
+        duties.queues.retire()
+    for address in job.addresses:
+        for fd in address.fds:
+            os.close(fd)
 
 
 async def _end_with(channel: Channel, scope: trio.CancelScope) -> None:

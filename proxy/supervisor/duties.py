@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, Final
 
 import attrs
@@ -15,6 +15,7 @@ from proxy.core.session import Filters, Session
 from proxy.errors import RemoteError
 from proxy.events.event import Event
 from proxy.log import get_logger
+from proxy.net.door.queues import Queues
 from proxy.net.pulse import Pulse
 from proxy.net.reactor import Reactor
 from proxy.supervisor.channel import Channel, Handler
@@ -30,6 +31,7 @@ class Duties:
     def __init__(self) -> None:
         self.index = 0
         self.app: App | None = None
+        self.queues: Queues | None = None
         self.stopping = trio.Event()
         self.settings: Settings | None = None  # came before the app did
         self.pulse: Pulse | None = None  # once somebody wants to know
@@ -39,6 +41,7 @@ class Duties:
         return {
             "apply": self.apply,
             "clear_l1": self.clear_l1,
+            "cover": self.cover,
             "drain": self.drain,
             "explain": self.explain,
             "figures": self.figures,
@@ -49,6 +52,7 @@ class Duties:
             "pulse": self.beat,
             "ready": self.ready,
             "report": self.report,
+            "retire": self.retire,
             "upstream_id": self.upstream_id,
         }
 
@@ -79,6 +83,16 @@ class Duties:
             self.settings = settings
         else:
             self.app.take(settings)
+
+    async def cover(self, seats: Collection[int]) -> None:
+        """Accept for these workers too, and for no others any more."""
+        if self.queues is not None:
+            await self.queues.cover(seats)
+
+    async def retire(self, kept: Collection[str]) -> None:
+        """Accept no more, and take who waits, but of the addresses that others go on with."""
+        if self.queues is not None:
+            self.queues.retire(kept)
 
     async def drain(self) -> None:
         """Begin to stop."""

@@ -1,8 +1,10 @@
 """The worker processes: a seat each, which is never empty for long.
 
     start -> asks its job -> serving -> ends -> waits, longer each time -> start
-               |                         |
-               |                         +-> while stopping: the seat stays empty
+               |        |                |
+               |        |                |   meanwhile the first of the others accepts who comes to its queues
+               |        |                +-> while stopping: the seat stays empty
+               |        +-> where another proxy serves until then: fit, and serving once all are
                +-> fails before the seat has ever served: the whole start fails, with its words
 
 Owns the processes. Whatever ends `run`, every one of them has been waited for.
@@ -52,6 +54,8 @@ class Child:
     channel: Channel
     process: subprocess.Popen[bytes]
     urls: list[str] | None = None  # where it listens, None before it serves
+    accepts: bool = False  # it serves, and does not leave yet
+    covers: frozenset[int] = frozenset()  # the seats whose queues it accepts from, too
     failed: str = ""  # why it cannot start
     figures: Figures | None = None  # as it gave them when it was last asked
 
@@ -63,6 +67,7 @@ class Seat:
     index: int
     restarts: int = 0
     child: Child | None = None  # None between two of them
+    is_fit: trio.Event = attrs.field(factory=trio.Event)  # it could serve, where all must before one does
     served: trio.Event = attrs.field(factory=trio.Event)
     retired: Figures | None = None  # what the processes before it counted
 
@@ -82,6 +87,7 @@ class Fleet:
     ) -> None:
         self.seats = [Seat(index) for index in range(count)]
         self.stopping = False
+        self._covering = trio.Lock()
         self._job = job
         self._handlers = handlers
         self._fds = fds
@@ -98,6 +104,13 @@ class Fleet:
                 await seat.served.wait()
             first = self.seats[0].child
             task_status.started(first.urls if first is not None and first.urls is not None else [])
+
+    async def retire(self, kept: frozenset[str]) -> None:
+        """Have every worker accept no more; who waits in a queue is taken, but of the addresses that are `kept`."""
+        self.stopping = True
+        async with trio.open_nursery() as nursery:
+            for child in self.children():
+                nursery.start_soon(_ask_to_retire, child, kept)
 
     async def drain(self) -> None:
         """Have every worker finish what runs and leave; returns when all have, or have had their time."""
@@ -136,6 +149,8 @@ class Fleet:
         seat.child = child
         try:
             await child.channel.run()
+            child.accepts = False
+            await self._cover()
         except BaseException:
             child.process.kill()
             raise
@@ -148,6 +163,23 @@ class Fleet:
                 seat.retired = retire(child.figures, seat.retired)
         return child
 
+    async def _cover(self) -> None:
+        """Have the first worker that accepts do it for all who do not, once they have for the first time."""
+        async with self._covering:
+            seats = [seat for seat in self.seats if seat.served.is_set()]
+            away = frozenset(seat.index for seat in seats if seat.child is None or not seat.child.accepts)
+            for seat in seats:
+                child = seat.child
+                if child is None or not child.accepts or self.stopping:
+                    continue
+                try:
+                    if child.covers != away:
+                        await child.channel.ask("cover", away)
+                except RemoteError as exc:  # it hangs, or has just gone: another one shall
+                    log.warning("worker covers for no other", worker=seat.index, why=str(exc))
+                else:
+                    child.covers, away = away, frozenset()
+
     def _start(self, seat: Seat) -> Child:
         """Start a process; on this thread, for the kernel ties its life to the thread that forked it."""
 
@@ -155,10 +187,21 @@ class Fleet:
             first = seat.index + 1 + seat.restarts * _IDS_PER_LIFE * len(self.seats)
             return self._job(seat.index, range(first, 2**63, len(self.seats)))
 
+        async def fit() -> None:
+            seat.is_fit.set()
+            for one in self.seats:
+                await one.is_fit.wait()
+
         async def serving(urls: list[str]) -> None:
             child.urls = urls
+            child.accepts = True
             seat.served.set()
+            await self._cover()
             log.info("worker serves", worker=seat.index, pid=child.pid)
+
+        async def leaving() -> None:
+            child.accepts = False
+            await self._cover()
 
         async def failed(why: str) -> None:
             child.failed = why
@@ -180,9 +223,16 @@ class Fleet:
         except BaseException:
             ours.close()
             raise
-        handlers = {**self._handlers, "job": job, "serving": serving, "failed": failed}
-        child = Child(process.pid, Channel(ours, handlers), process)
+        own: dict[str, Handler] = {"job": job, "fit": fit, "serving": serving, "leaving": leaving, "failed": failed}
+        child = Child(process.pid, Channel(ours, {**self._handlers, **own}), process)
         return child
+
+
+async def _ask_to_retire(child: Child, kept: frozenset[str]) -> None:
+    try:
+        await child.channel.ask("retire", kept)
+    except RemoteError as exc:
+        log.warning("worker is not heard to accept no more", pid=child.pid, why=str(exc))
 
 
 async def _ask_to_drain(child: Child) -> None:

@@ -22,9 +22,21 @@ class _Earlier:
 
 
 def warnings(settings: Settings) -> tuple[str, ...]:
-    """Return a sentence for each doubt: on globs, on TTLs, on dependencies, each in the order of the file."""
+    """Return a sentence for each doubt: on globs, TTLs, dependencies, passwords, each in the order of the file."""
     classes = settings.classes
-    return (*_never_matching(classes), *_ttls_without_effect(classes), *doubtful_dependencies(classes))
+    return (
+        *_never_matching(classes),
+        *_ttls_without_effect(classes),
+        *doubtful_dependencies(classes),
+        *_open_passwords(settings),
+    )
+
+
+def _open_passwords(settings: Settings) -> Iterator[str]:
+    """Name the users whose password whoever reads the file can use."""
+    names = ", ".join(user.name for user in settings.listen.users if user.password)
+    if names:
+        yield f"listen.users: the password of {names} stands in the file as it is; respite hash-password hides it"
 
 
 def _never_matching(classes: Sequence[ClassSettings]) -> Iterator[str]:

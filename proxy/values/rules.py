@@ -59,6 +59,13 @@ class ClassRules:
     invalidates: tuple[Dependency, ...]
     does_more: bool
     """Whether a write of one of its keys may do more than wrap its value: another TTL, other keys dropped."""
+    stale_if_error_s: float = 0
+    offline: Literal["fail", "memory"] = "fail"
+
+    @property
+    def has_fallback(self) -> bool:
+        """Return whether a command of one of its keys may be answered while Redis is away."""
+        return self.stale_if_error_s > 0 or self.offline == "memory"
 
     def captures(self, key: bytes) -> tuple[bytes, ...]:
         """Return what the wildcards of the first glob that takes the key took; () for a key of another class."""
@@ -160,6 +167,8 @@ def _compile_class(settings: ClassSettings) -> ClassRules:
         tags=tuple(map(compile_template, settings.tags)),
         invalidates=tuple(map(compile_dependency, settings.invalidates)),
         does_more=ttl.has_effect or bool(settings.invalidates),
+        stale_if_error_s=settings.stale_if_error_s if settings.l1 else 0,
+        offline=settings.offline,
     )
 
 

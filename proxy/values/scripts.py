@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
+import attrs
+
 from proxy.values.clock import AHEAD_MAX_MS
 from proxy.values.envelope import MAGIC
 from proxy.values.telling import IS_HEARD, PUBLISH, event_part
@@ -207,6 +209,66 @@ return 1
 )
 
 
+_SETTLE: Final = (
+    _HEAD
+    + """
+local kind = redis.call('TYPE', KEYS[1]).ok
+local high, low = version_of(kind == 'string' and head_of(KEYS[1]) or '')
+if high and high + low == 0 then high = nil end
+if high then
+  local to_high, to_low = tonumber(ARGV[2]), tonumber(ARGV[3])
+  if (high > to_high or (high == to_high and low > to_low))
+    and (high ~= tonumber(ARGV[4]) or low ~= tonumber(ARGV[5])) then return 'older' end
+elseif ARGV[8] ~= '' then
+  local held = kind == 'string' and redis.sha1hex(redis.call('GET', KEYS[1])) or kind
+  if held ~= ARGV[8] and held ~= ARGV[9] then
+    redis.call('UNLINK', KEYS[1])
+    return 'deleted'
+  end
+end
+if ARGV[7] == 'gone' then
+  redis.call('UNLINK', KEYS[1])
+  return 'deleted'
+end
+if ARGV[7] == '' then
+  redis.call('SET', KEYS[1], ARGV[6])
+elseif ARGV[7] == 'keep' then
+  redis.call('SET', KEYS[1], ARGV[6], 'KEEPTTL')
+else
+  redis.call('SET', KEYS[1], ARGV[6], 'PX', ARGV[7])
+end
+return 'written'
+"""
+)
+
+
+@attrs.frozen
+class Settlement:
+    """What a key came to hold while Redis was away.
+
+    `stored` is what is to be stored, None for no key; it replaces only a value whose version is `since` or lower, or
+    `told`: what Redis may have heard of already. Where what is stored has no version and `base` is not "", it is
+    replaced only if it is the string with that SHA-1 in hex ("none": no key), or the one with that of `told_digest`;
+    else it is deleted.
+    """
+
+    key: bytes
+    stored: bytes | None
+    since: int
+    told: int = 0
+    life: int | str = ""
+    """How long it lives in ms, "" for ever, "keep" for as long as what is there."""
+    base: str = ""
+    told_digest: str = ""
+
+
+def settle(one: Settlement) -> bytes:
+    """Bring a key to what it came to hold elsewhere: "written", "deleted", or "older": Redis has something newer."""
+    stored, life = (b"", "gone") if one.stored is None else (one.stored, one.life)
+    halves = (half for version in (one.since, one.told) for half in (version >> 32, version & 0xFFFFFFFF))
+    return command("EVAL", _SETTLE, 1, one.key, MAGIC, *halves, stored, life, one.base, one.told_digest)
+
+
 def peek(keys: Sequence[bytes]) -> bytes:
     """Ask for those of the keys that hold an envelope: for each {value, digest of the stored bytes}, or nil."""
     return command("EVAL", _PEEK, len(keys), *keys, MAGIC)
@@ -253,9 +315,12 @@ def _remove(script: str, versions: Sequence[tuple[bytes, int]], *more: str) -> b
     return command("EVAL", script, len(versions), *(key for key, _ in versions), MAGIC, *words, *more)
 
 
-def facts(key: bytes) -> bytes:
-    """Ask what a key holds: its type, and of a string the first 32 stored bytes in hex, how many it has, its PTTL."""
-    return command("EVAL", _FACTS, 1, key, MAGIC)
+def facts(key: bytes, *, read_only: bool = False) -> bytes:
+    """Ask what a key holds: its type, and of a string the first 32 stored bytes in hex, how many it has, its PTTL.
+
+    `read_only` is for servers from 7 on, and asks for no right to write the key.
+    """
+    return command("EVAL_RO" if read_only else "EVAL", _FACTS, 1, key, MAGIC)
 
 
 def set_newer(key: bytes, stored: bytes, ttl_ms: int | None) -> bytes:

@@ -41,6 +41,7 @@ class Kind(IntEnum):
     UNKNOWN = 16  # not in the table
     SCRIPT = 17  # a pinned link while replies are owed: behind a script that does not end, only BUSY must wait
     FORBIDDEN = 18  # POST, Host: a browser was made to talk to us; Redis closes the connection without a word
+    DENIED = 19  # nowhere: those who asked for it may not run it here
 
 
 READ_KINDS: Final = (Kind.GET, Kind.MGET, Kind.CACHED)  # may be answered from L1
@@ -68,6 +69,7 @@ class CommandSpec:
     keys: KeyFinder | None = None
     every_key: KeyFinder | None = None  # what it reads, too; None when it names no key
     read: CachedRead | None = None  # how L1 keeps its replies, None where it does not
+    categories: frozenset[bytes] | None = None  # as the server tells them, without @; None where it does not
     subcommands: Mapping[bytes, CommandSpec] = attrs.field(factory=dict)
     lane: int = attrs.field(init=False)
 
@@ -133,27 +135,28 @@ UNKNOWN: Final = CommandSpec(b"", Kind.UNKNOWN, is_write=True, keys=_every_argum
 class CommandTable:
     """Look commands up by the words a client sent, in any case."""
 
-    __slots__ = ("_specs", "by_word", "refused")
+    __slots__ = ("_specs", "by_word", "refused", "unknown")
 
     CACHED_WORDS: Final = 4096  # spellings remembered; clients use a handful
 
     def __init__(self, specs: Iterable[CommandSpec], refused: Mapping[str, str] | None = None) -> None:
         self._specs = {spec.name: spec for spec in specs}
         self.refused = refused or {}  # commands that were to be cached and cannot be -> why
+        self.unknown = UNKNOWN  # what `find` returns where there is none
         self.by_word: dict[bytes, CommandSpec] = {}  # as clients spell them; none that has subcommands
 
     def __len__(self) -> int:
         return len(self._specs)
 
     def find(self, args: Sequence[bytes]) -> CommandSpec:
-        """Return the spec of a command, or of its subcommand where it has some; `UNKNOWN` when there is none."""
+        """Return the spec of a command, or of its subcommand where it has some; `unknown` when there is none."""
         word = bytes(args[0])
         spec = self.by_word.get(word)
         if spec is not None:
             return spec
         spec = self._specs.get(word.upper())
         if spec is None:
-            return UNKNOWN
+            return self.unknown
         if spec.subcommands:
             return spec.subcommands.get(bytes(args[1]).upper(), spec) if len(args) > 1 else spec
         if len(self.by_word) < self.CACHED_WORDS:
@@ -236,6 +239,7 @@ def _from_row(row: Sequence[Any]) -> CommandSpec:
         keys=finder,
         every_key=every,
         subcommands=subcommands,
+        categories=frozenset(_bytes(word).lstrip(b"@").lower() for word in row[6]) if len(row) > 6 else None,
     )
 
 
@@ -274,7 +278,7 @@ def _finder(row: Sequence[Any], flags: set[str], *, reads_too: bool = False) -> 
     if not may_write:
         return None
     first, last, step = int(row[3]), int(row[4]), int(row[5])
-    if "movablekeys" in flags:
+    if "movablekeys" in flags or (first and step < 1):  # a step to nowhere: whatever it means, no key is to be missed
         return _every_argument
     return _range(first, last - first if last >= 0 else last, step, 0) if first else None
 
@@ -289,6 +293,8 @@ def _spec_finder(spec: Mapping[str, Any]) -> KeyFinder | None:
     flags = {_text(flag) for flag in spec.get("flags", ())}
     begin_type, find_type = _text(begin["type"]), _text(find["type"])
     if "incomplete" in flags or "unknown" in (begin_type, find_type):
+        return None
+    if int(find_spec.get("keystep", 1)) < 1:
         return None
     if begin_type == "index" and find_type == "range":
         index = int(begin_spec["index"])

@@ -92,7 +92,7 @@ def is_nothing(reply: bytes) -> bool:
     if reply[:1] != b"*":
         return False
     start = reply.find(b"\n") + 1
-    count = int(reply[1 : start - 2])
+    count = int(reply[1:start])
     return any(reply[start : start + len(each)] == each and reply[start:] == each * count for each in _NOTHINGS)
 
 

@@ -138,11 +138,13 @@ def elements(frame: bytes) -> list[bytes]:
 
 
 def frames(data: bytes, pos: int = 0) -> list[bytes]:
-    """Split whole frames that lie back to back from `pos` on."""
+    """Split whole frames that lie back to back from `pos` on. Raises ReplyError where the last one is cut short."""
     scanner = FrameScanner()
     parts: list[bytes] = []
     while pos < len(data):
         end = scanner.scan(data, pos)
+        if end < 0:
+            raise ReplyError(f"a reply is cut short: {data[pos : pos + 16]!r}")
         parts.append(data[pos:end])
         pos = end
     return parts

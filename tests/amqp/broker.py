@@ -78,8 +78,8 @@ def needed_applications(files: dict[str, Path], roots: Sequence[str]) -> set[str
         if name in needed or name not in files or not files[name].is_file():
             continue  # Erlang's own are elsewhere
         needed.add(name)
-        lists = re.findall(r"applications,\s*\[(.*?)\]", files[name].read_text(encoding="utf-8"), re.DOTALL)
-        todo += [word for one in lists for word in re.findall(r"\w+", one)]
+        for one in re.findall(r"applications,\s*\[(.*?)\]", files[name].read_text(encoding="utf-8"), re.DOTALL):
+            todo += re.findall(r"\w+", one)
     return needed
 
 
@@ -202,6 +202,14 @@ class RabbitMq:
         """Clear the memory alarm: connection.unblocked, and what was published meanwhile is read."""
         self.evaluate("vm_memory_monitor:set_vm_memory_high_watermark(0.4)")
 
+    def mend(self) -> None:
+        """Undo whatever a test has left: what is durable stays, connections that still stand are closed."""
+        if not self.is_running:
+            self.start()
+        self.thaw()
+        self.unblock()
+        self.close_connections()
+
     def add_user(self, name: str, password: str, *, vhost: str = "/") -> None:
         """Add a user with all rights in one vhost, or give one that is there the rights and the password."""
         self.evaluate(
@@ -226,8 +234,8 @@ class RabbitMq:
         )
 
     def _permit(self, user: str, vhost: str) -> None:
-        words = [*map(_binary, (user, vhost, ".*", ".*", ".*", "tests"))]
-        self.evaluate(f"rabbit_auth_backend_internal:set_permissions({', '.join(words)})")
+        words = ", ".join(map(_binary, (user, vhost, ".*", ".*", ".*", "tests")))
+        self.evaluate(f"rabbit_auth_backend_internal:set_permissions({words})")
 
     def evaluate(self, expression: str) -> str:
         """Evaluate an Erlang expression in the node and return its result: milliseconds, where `ctl` takes a second.
@@ -389,5 +397,4 @@ class RabbitMq:
                 "{auth_mechanisms, ['PLAIN', 'AMQPLAIN', 'EXTERNAL']}",
                 "{ssl_cert_login_from, common_name}",
             ]
-        joined = ",\n  ".join(rabbit)
-        (self.directory / "advanced.config").write_text(f"[{{rabbit, [\n  {joined}]}}].\n")
+        (self.directory / "advanced.config").write_text(f"[{{rabbit, [{', '.join(rabbit)}]}}].\n")

@@ -56,11 +56,18 @@ def rabbitmq(broker_tls: TlsFiles) -> Iterator[RabbitMq]:
     broker.remove()
 
 
-@pytest.fixture
-def rabbitmq_own() -> Iterator[RabbitMq]:
-    """Run a broker for this test alone, which may kill, freeze or block it; without TLS. It costs seconds."""
+@pytest.fixture(scope="session")
+def breakable() -> Iterator[RabbitMq]:
+    """Run a second broker, without TLS: it costs seconds."""
     with start_broker() as broker:
         yield broker
+
+
+@pytest.fixture
+def rabbitmq_own(breakable: RabbitMq) -> RabbitMq:
+    """Return a sound broker that nobody else uses: the test may kill, freeze or block it."""
+    breakable.mend()
+    return breakable
 
 
 @pytest.fixture(scope="session")

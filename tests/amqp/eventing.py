@@ -133,7 +133,7 @@ def settings(
         retry=retry,
         dead_letter_queue=names.dead,
         publish_changes=False,
-        tls=TlsClient("", "", "", verify=True),
+        tls=TlsClient("", "", "", verify=True, min_version="1.2"),
         scopes=scopes,
     )
 

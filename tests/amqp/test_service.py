@@ -94,7 +94,8 @@ async def test_queue_with_other_arguments_is_misconfigured_until_it_is_gone(
 async def test_tls_with_a_client_certificate_comes_up(rabbitmq: RabbitMq, names: Names, broker_tls: TlsFiles) -> None:
     """The certificates of [amqp] tls are used, and without a user the client's says who we are."""
     rabbitmq.allow_external()
-    tls = TlsClient(str(broker_tls.ca), str(broker_tls.client_cert), str(broker_tls.client_key), verify=True)
+    files = (str(broker_tls.ca), str(broker_tls.client_cert), str(broker_tls.client_key))
+    tls = TlsClient(*files, verify=True, min_version="1.2")
     amqp = attrs.evolve(settings(rabbitmq, names, url=rabbitmq.external_url), tls=tls)
 
     async with running(make_service(amqp, FakeSink())) as figures:
@@ -104,7 +105,7 @@ async def test_tls_with_a_client_certificate_comes_up(rabbitmq: RabbitMq, names:
 async def test_tls_files_that_cannot_be_read_are_misconfigured(rabbitmq: RabbitMq, names: Names) -> None:
     """A wrong path in [amqp] tls is said, and ends nothing."""
     amqp = settings(rabbitmq, names, url="amqps://localhost")
-    amqp = attrs.evolve(amqp, tls=TlsClient("/nowhere.pem", "", "", verify=True))
+    amqp = attrs.evolve(amqp, tls=TlsClient("/nowhere.pem", "", "", verify=True, min_version="1.2"))
     async with running(make_service(amqp, FakeSink()), is_up=False) as figures:
         await until(lambda: figures.state == "misconfigured", "it is seen")
 

@@ -28,11 +28,13 @@ class _App(types.ModuleType):
     def __init__(self) -> None:
         super().__init__("proxy.app")
         self.asked: list[tuple[Settings, Callable[[], Settings]]] = []
+        self.replaces: list[bool] = []
         self.outcome: int | Exception = 0
 
-    def run(self, settings: Settings, reload: Callable[[], Settings]) -> int:
+    def run(self, settings: Settings, reload: Callable[[], Settings], *, replaces: bool) -> int:
         """Note it."""
         self.asked.append((settings, reload))
+        self.replaces.append(replaces)
         if isinstance(self.outcome, Exception):
             raise self.outcome
         return self.outcome
@@ -117,6 +119,18 @@ def test_run_several_workers_is_the_parent_s(app: _App, monkeypatch: pytest.Monk
     [(settings, reload)] = parent.asked
     assert (result.exit_code, app.asked) == (1, [])
     assert settings.listen.workers == reload().listen.workers == 2
+
+
+def test_run_with_replace_takes_over_and_needs_an_upstream(app: _App, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What an embedded Redis holds ends with the proxy that runs it: there is nothing to take over."""
+    monkeypatch.setenv("REDIS_URL", "redis://elsewhere")
+    type_in("run")
+    type_in("run", "--replace")
+    refused = type_in("run", "--replace", "--embedded")
+
+    assert app.replaces == [False, True]
+    assert refused.exit_code == 2
+    assert "an embedded Redis ends with the proxy that runs it" in refused.stderr
 
 
 def test_help_shows_no_command_that_is_not_for_people() -> None:

@@ -46,16 +46,29 @@ def test_load_full_file_sets_every_field(load: Load, pem: Path, monkeypatch: pyt
         workers = 64
         max_clients = 1
         idle_timeout = 3
+        auth_timeout = 3
+        drain_delay = 3
         max_pipeline = 2
         output_buffer_limit = "64KiB"
+        output_buffer_total = "1MiB"
         max_bulk = "1KiB"
         max_request = "2KiB"
         tls = {{ cert = "{pem}", key = "{pem}", ca = "{pem}", require_client_cert = true }}
         users = [{{ name = "app", password = "pw" }}]
+        allow_commands = ["GET", "@read"]
+        deny_commands = ["Config|Set"]
+        rate_limit = 10
+        rate_burst = 20
+        rate_per = "user"
+        max_clients_per_address = 3
+        max_pinned_per_address = 2
+        max_subscriptions = 0
         [upstream]
         url = "rediss://app:pw@10.0.0.1/2"
         connect_timeout = 0.5
         response_timeout = "1m"
+        soft_timeout = "40ms"
+        max_waiting = 5
         pinned_connections = 4
         tls = {{ ca = "{pem}", cert = "{pem}", key = "{pem}", verify = false }}
         [amqp]
@@ -101,6 +114,9 @@ def test_load_full_file_sets_every_field(load: Load, pem: Path, monkeypatch: pyt
         min_saving = 0.2
         time_share = 0.3
         codec = "zstd"
+        [outage]
+        stale_bytes = 0
+        memory_bytes = "1MiB"
         [log]
         level = "debug"
         format = "json"
@@ -114,18 +130,20 @@ def test_load_full_file_sets_every_field(load: Load, pem: Path, monkeypatch: pyt
 
     defaults = default_settings()
     assert settings.listen.urls == (Endpoint("tls", "0.0.0.0", 6380), Endpoint("unix", path="/run/r.sock"))
-    assert settings.listen.tls == TlsServer(str(pem), str(pem), str(pem), True)
+    assert settings.listen.tls == TlsServer(str(pem), str(pem), str(pem), True, "1.2")
     assert settings.listen.users == (ProxyUser("app", "pw"),)
+    assert settings.listen.allow_commands == ("get", "@read")
+    assert settings.listen.deny_commands == ("config|set",)
     assert settings.listen.max_request_bytes == 2048
     assert settings.upstream.endpoint == Endpoint("tls", "10.0.0.1", 6379, username="app", password="pw", db=2)
-    assert settings.upstream.tls == TlsClient(str(pem), str(pem), str(pem), False)
+    assert settings.upstream.tls == TlsClient(str(pem), str(pem), str(pem), False, "1.2")
     assert settings.amqp.urls == (
         AmqpEndpoint("10.0.0.2", 5671, True, "app", "pw", "v"),
         AmqpEndpoint("10.0.0.3", 1, True, "", "", "v"),
     )
     assert settings.amqp.retry == Retry(0, 0.01, 2.0)
     assert settings.amqp.scopes == (("api-*", ("a*", "b")), ("*", ("c",)))
-    assert settings.amqp.tls == TlsClient(str(pem), str(pem), str(pem), False)
+    assert settings.amqp.tls == TlsClient(str(pem), str(pem), str(pem), False, "1.2")
     commands = ("JSON.GET", "JSON.MGET")
     assert settings.l1 == L1(
         False, 2 << 20, 10, 3600.0, 0.25, "second_read", "classes", commands, "broadcast", False, 1.0, 0, 0.5
@@ -135,7 +153,7 @@ def test_load_full_file_sets_every_field(load: Load, pem: Path, monkeypatch: pyt
     assert settings.compression == Compression(1024, 0.2, 0.3, "zstd")
     assert settings.classes == (ClassSettings("tickets", ("ticket:*",)),)
     assert settings.events == (EventRule("ticket.*", keys=(parse_key("ticket:{body.id}"),)),)
-    for section in ("listen", "upstream", "amqp", "l1", "rollout", "ttl", "compression", "log"):
+    for section in ("listen", "upstream", "amqp", "l1", "rollout", "ttl", "compression", "outage", "log"):
         for field in attrs.fields(type(getattr(settings, section))):
             changed = getattr(getattr(settings, section), field.name)
             assert changed != getattr(getattr(defaults, section), field.name), field.name

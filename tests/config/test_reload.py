@@ -24,7 +24,11 @@ def test_compare_same_settings_names_nothing() -> None:
     [
         *(("listen.max_clients", 5), ("listen.idle_timeout", "1m"), ("listen.max_pipeline", 5)),
         ("listen.output_buffer_limit", "1MiB"),
+        ("listen.output_buffer_total", "2MiB"),
         ("listen.users", [{"name": "a", "password": "p"}]),
+        *(("listen.allow_commands", ["get"]), ("listen.deny_commands", ["keys"]), ("listen.rate_limit", 5)),
+        *(("listen.rate_burst", 5), ("listen.rate_per", "user"), ("listen.max_clients_per_address", 5)),
+        *(("listen.max_pinned_per_address", 5), ("listen.max_subscriptions", 5)),
         *(("l1.enabled", False), ("l1.max_bytes", "1GiB"), ("l1.max_staleness", 1), ("rollout.mode", "off")),
         *(("l1.admit", "always"), ("l1.scope", "classes"), ("l1.cache_commands", ["JSON.GET"]), ("l1.verify", 1)),
         *(("l1.touch_rate", 0), ("l1.early_refresh", 0.1), ("rollout.mode", "shadow"), ("rollout.percent", 5)),

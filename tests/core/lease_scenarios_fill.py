@@ -134,6 +134,7 @@ def mget_finds_a_list(world: World) -> list[str]:
     """Show that the nil that MGET gives for a key that holds no string is no answer to a GET that has joined."""
     opener, joiner = world.client(), world.client()
     world.redis.foreign("RPUSH", "k", "x")
+    opener.ask("MGET", "other")  # from now on it is known that this user may run both
     opener.send("MGET", "k")
     joiner.send("GET", "k")
     world.settle()

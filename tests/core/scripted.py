@@ -19,6 +19,8 @@ from proxy.core.figures.stats import Stats
 from proxy.core.invalidation import Invalidated
 from proxy.core.lifetimes import Lifetimes
 from proxy.core.pinning import Pinning
+from proxy.core.rights.logins import WRONGPASS
+from proxy.core.rights.rights import Rights
 from proxy.core.session import Identity, Session, Sessions
 from proxy.core.session_commands import SessionCommands
 from proxy.core.slots import Client, Slot
@@ -80,6 +82,7 @@ class ScriptedClient:
         self.shadow: Namespace | None = None
         self.parked = ""
         self.muting = False
+        self.rights = Rights(CommandTable.builtin())
         self.ended = False
         self.leaving = False
         self.unproven = False
@@ -146,9 +149,13 @@ class ScriptedClient:
         """Keep a part."""
         self.replies.append(part)
 
-    def ask(self, raw: bytes, slot: Slot) -> None:
+    def ask(self, raw: Raw, slot: Slot) -> None:
         """Not happen: nobody joins a flight here."""
         raise AssertionError("asked")
+
+    def ask_again(self, raw: Raw, slot: Slot) -> bool:
+        """Let it fail."""
+        return False
 
     def abort(self, why: str) -> None:
         """Close."""
@@ -162,6 +169,8 @@ class ScriptedServices:
         self.sessions = Sessions()
         self.host: Host | None = None
         self.proxy_users: dict[bytes, bytes] = {}
+        self.untried: set[bytes] = set()  # users whose password is tried elsewhere, and known later
+        self.max_subscriptions = 0
         self.initial_identity = URL_USER
         self.initial_db = 0
         self.hellos: MutableMapping[tuple[bytes, int], bytes] = {}
@@ -192,6 +201,21 @@ class ScriptedServices:
         session = Session(**given)
         self.sessions.add(session)
         return ScriptedClient(session)
+
+    @property
+    def has_users(self) -> bool:
+        """Whether the test has given any."""
+        return bool(self.proxy_users)
+
+    def log_in(self, client: Any, name: bytes, password: bytes) -> bytes | None:
+        """Look into the users of the test."""
+        if name in self.untried:
+            return None
+        return b"" if self.proxy_users.get(name) == password else WRONGPASS
+
+    def count_denied(self) -> None:
+        """Note it."""
+        self.asked.append(("denied", None))
 
     def now(self) -> float:
         """Return the hand clock."""
@@ -281,12 +305,15 @@ class Conversation:
     def here(self, client: ScriptedClient, line: str | tuple[str | bytes, ...]) -> list[bytes] | None:
         """Return what a command is answered here; None when Redis is to be asked, and nothing has happened."""
         words = words_of(line)
-        before = (client.session.line(self.services.clock, FIELDS, b""), list(client.scopes), len(client.replies))
+        before = (client.session.line(self.services.clock, FIELDS, b""), len(client.replies))
+        stood = client.session.authenticated, len(client.scopes)
         if self.commands.answer(client, words, command(*words)):
             replies, client.replies = client.replies, []
             return replies
-        after = (client.session.line(self.services.clock, FIELDS, b""), list(client.scopes), len(client.replies))
+        after = (client.session.line(self.services.clock, FIELDS, b""), len(client.replies))
         assert before == after, "it was not answered, and yet something changed"
+        let_in = client.session.authenticated and not stood[0]  # by the AUTH of a HELLO of which Redis has the rest
+        assert let_in or stood[1] == len(client.scopes), "it was not answered, and yet the client moved"
         return None
 
     def asks(

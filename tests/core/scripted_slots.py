@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 
 from proxy.core.slots import FilledSlot, Slot
+from proxy.wire.request import Raw
 
 
 class ScriptedClient:
@@ -17,6 +18,7 @@ class ScriptedClient:
         self.streamed: list[bytes] = []
         self.asked: list[bytes] = []
         self.aborted = ""
+        self.asks_again = False
 
     def owe(self, slot: Slot) -> None:
         """Add a slot to the queue."""
@@ -39,10 +41,16 @@ class ScriptedClient:
         self.streamed.append(part)
         self.received += part
 
-    def ask(self, raw: bytes, slot: Slot) -> None:
+    def ask(self, raw: Raw, slot: Slot) -> None:
         """Note a read that is to be sent for a slot in the queue."""
         assert slot in self.queue
         self.asked.append(raw)
+
+    def ask_again(self, raw: Raw, slot: Slot) -> bool:
+        """Note it as any read that is to be sent; `asks_again` says whether it is."""
+        if self.asks_again:
+            self.asked.append(bytes(raw))
+        return self.asks_again
 
     def abort(self, why: str) -> None:
         """Note that the connection is closed."""

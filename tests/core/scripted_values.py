@@ -17,6 +17,7 @@ from proxy.core.invalidation import Invalidated
 from proxy.core.lifetimes import Lifetimes
 from proxy.core.pinned_commands import PinnedCommands
 from proxy.core.pinning import Pinning
+from proxy.core.rights.rights import Rights
 from proxy.core.session import Identity, Session
 from proxy.core.session_commands import SessionCommands
 from proxy.core.slots import Failure, Slot
@@ -162,6 +163,7 @@ class ValueClient(ScriptedClient):
         self.namespace: Any = None
         self.shadow: Any = None
         self.classed = True
+        self.rights = Rights(TABLE)
         self.leaving = False
         self.pin: Any = None
 

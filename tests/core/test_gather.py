@@ -155,7 +155,7 @@ def test_exists_of_several_keeps_its_place_in_the_pipeline(world: World) -> None
 
 @pytest.mark.parametrize("after", [0, 1, 3])
 def test_exists_of_several_on_a_link_that_is_lost_is_answered_once(world: World, after: int) -> None:
-    """However many parts have come before the link dies: one error, no lease left, and the next is answered."""
+    """However many parts have come before the link dies: one error, no lease left; a read of one key is asked again."""
     client = world.client()
     world.redis.foreign("MSET", "a", 1, "b", 2, "c", 3)
     client.send("EXISTS", "a", "b", "c")
@@ -166,7 +166,7 @@ def test_exists_of_several_on_a_link_that_is_lost_is_answered_once(world: World,
     world.notice(link)
     world.settle()
 
-    assert [str(reply) for reply in client.replies()] == ["ERR respite: upstream unavailable"] * 2
+    assert [str(reply) for reply in client.replies()] == ["ERR respite: upstream unavailable", "b'1'"]
     assert all(not n.flights and not n.pending for n in world.worker.engine.l1.namespaces.values())
     assert client.ask("EXISTS", "a", "b", "c") == 3
 

@@ -195,7 +195,7 @@ def test_acks_expected_of_two_channels(words: list[bytes], expected: int) -> Non
 def test_end_multi_leaves_nothing_of_the_transaction() -> None:
     """EXEC and DISCARD end the WATCH too; what was queued is forgotten, subscriptions are not."""
     state = subscribed(b"a")
-    state.multi = state.watching = state.queued_all = state.queued_subscribe = True
+    state.multi = state.watching = state.queued_all = state.queued_unmatched = True
     state.queued = 3
     state.queued_keys.append(b"k")
     state.queued_changes.append((0, "db", 1))

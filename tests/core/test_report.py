@@ -110,7 +110,13 @@ def test_report_of_a_fresh_worker_has_every_figure(worker: Reported) -> None:
             *("url", "state", "server", "why", "tracking", "tracking_reason", "tracking_narrowed"),
             *("tracked_keys", "tracked_max_keys"),
         },
-        "clients": {"connected", "pinned", "accepted_total", "rejected_total", "killed_total"},
+        "outage": {
+            *("state", "since_s", "why", "stale_entries", "stale_bytes", "stale_served_total", "stale_served"),
+        },
+        "clients": {
+            *("connected", "pinned", "accepted_total", "rejected_total", "killed_total", "crowded_total"),
+            *("throttled_total", "pins_refused_total", "logins_failed_total", "logins_refused_total"),
+        },
         "l1": {
             *("enabled", "serving", "entries", "bytes", "max_bytes", "hits_total", "misses_total", "joined_total"),
             *("hit_rate", "evictions_total", "invalidations_total", "flushes_total", "published_total"),
@@ -118,7 +124,7 @@ def test_report_of_a_fresh_worker_has_every_figure(worker: Reported) -> None:
             *("refreshed_total", "needless_pushes_total"),
         },
         "consistency": {"verified_total", "stale_total", "healed_total", "staleness_p50_us", "staleness_p99_us"},
-        "commands": {"total", "per_second", "errors_total"},
+        "commands": {"total", "per_second", "errors_total", "denied_total"},
         "waited": {"count", "mean_us", "p50_us", "p90_us", "p99_us"},
         "latency": {"count", "mean_us", "p50_us", "p90_us", "p99_us"},
         "values": set(worker.values),  # net.value_layer's to say

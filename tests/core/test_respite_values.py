@@ -26,6 +26,7 @@ from proxy.core.slots import Failure, Pending, Slot
 from proxy.errors import DEPENDENTS_LEFT, UPSTREAM_LOST, UPSTREAM_UNAVAILABLE
 from proxy.values.dependencies import Dependents
 from proxy.values.envelope import Codec, open_value, wrap
+from proxy.wire.commands import CommandTable
 from proxy.wire.encode import array, bulk, error, integer
 
 from .scripted_values import CLASSES, DAMAGED, Asked, ScriptedLink, ValueClient, make_values
@@ -43,7 +44,7 @@ class World:
         self.link = ScriptedLink()
         self.client = ValueClient(self.link)
         self.asked = Asked()
-        self.services: Any = SimpleNamespace(values=self.values, invalidate=self.asked)
+        self.services: Any = SimpleNamespace(values=self.values, invalidate=self.asked, table=CommandTable.builtin())
 
     def reply(self, answer: Pending | bytes) -> Callable[[], bytes | None]:
         """Have a slot wait for an answer; what is returned says what it was filled with."""
@@ -87,7 +88,7 @@ def set_it(world: World) -> Pending | bytes:
 def test_version_is_that_of_the_envelope(answer: bytes, expected: bytes) -> None:
     """Nil for everything that has none, Redis' own words where it refuses."""
     world = World()
-    reply = world.reply(version(world.client, b"v:1"))
+    reply = world.reply(version(world.client, world.services, b"v:1"))
     assert reply() is None
     world.link.answer(answer)
 
@@ -98,13 +99,13 @@ def test_version_in_resp3_has_its_nil() -> None:
     """The protocol of the session."""
     world = World()
     world.client.session.protocol = 3
-    reply = world.reply(version(world.client, b"v:1"))
+    reply = world.reply(version(world.client, world.services, b"v:1"))
     world.link.answer(facts_reply(b"bare"))
 
     assert reply() == b"_\r\n"
 
 
-@pytest.mark.parametrize("ask", [lambda world: version(world.client, b"v:1"), set_it])
+@pytest.mark.parametrize("ask", [lambda world: version(world.client, world.services, b"v:1"), set_it])
 def test_question_without_a_link_or_with_one_that_is_lost_is_answered(ask: Callable[[World], Pending | bytes]) -> None:
     """No key stays marked."""
     world = World()
@@ -244,12 +245,12 @@ def test_ask_value_tells_what_redis_holds_or_why_it_cannot_be_asked() -> None:
     """Always once."""
     world = World()
     heard: list[dict[str, Any]] = []
-    ask_value(world.client, b"v:1", heard.append)
+    ask_value(world.client, world.services, b"v:1", heard.append)
     world.link.answer(facts_reply(wrap(b"text", 77), 5_000))
-    ask_value(world.client, b"v:1", heard.append)
+    ask_value(world.client, world.services, b"v:1", heard.append)
     world.link.lose()
     world.client.link = None
-    ask_value(world.client, b"v:1", heard.append)
+    ask_value(world.client, world.services, b"v:1", heard.append)
 
     assert [found.get("version") for found in heard] == [77, None, None]
     assert [found.get("error", "") for found in heard[1:]] == [

@@ -244,6 +244,28 @@ def test_users_of_ours_are_checked_here(
     assert guarded.session.identity == URL_USER
 
 
+@pytest.mark.parametrize(
+    ("line", "refusal"),
+    [("AUTH", b"-ERR wrong number of arguments for 'auth' command\r\n"), ("AUTH a b c", b"-ERR syntax error\r\n")],
+)
+def test_users_of_ours_read_redis_words_for_an_auth_that_is_none(
+    talk: Conversation, guarded: ScriptedClient, line: str, refusal: bytes
+) -> None:
+    """Redis is not asked, and says it so."""
+    assert talk.here(guarded, line) == [refusal]
+
+
+@pytest.mark.parametrize("line", ["AUTH app one", "HELLO 3 AUTH app one"])
+def test_users_of_ours_whose_password_must_be_tried_are_parked(
+    services: ScriptedServices, talk: Conversation, guarded: ScriptedClient, line: str
+) -> None:
+    """Nothing is answered, and nothing else of the client is looked at, until the password has been tried."""
+    services.untried = {b"app"}
+
+    assert talk.here(guarded, line) is None
+    assert (guarded.parked, guarded.session.authenticated) == ("login", False)
+
+
 @pytest.mark.parametrize("line", ["SELECT 1", "CLIENT ID", "CLIENT LIST", "CLIENT KILL ID 1"])
 def test_users_of_ours_get_nothing_before_auth(talk: Conversation, guarded: ScriptedClient, line: str) -> None:
     """Until then every command but AUTH, HELLO, QUIT and RESET is refused as Redis does."""
@@ -271,24 +293,26 @@ def test_users_of_ours_log_in_with_hello_and_redis_never_sees_their_password(
 
 
 def test_users_of_ours_with_a_wrong_password_in_hello_are_refused(talk: Conversation, guarded: ScriptedClient) -> None:
-    """Whatever Redis says to the question that was sent instead."""
-    asked, answer = talk.asks(guarded, "HELLO 3 AUTH app wrong", b"+PONG\r\n")
-
-    assert (asked, answer) == ([b"PING"], WRONGPASS)
+    """Redis is asked nothing: who is not let in costs it no connection."""
+    assert talk.here(guarded, "HELLO 3 AUTH app wrong") == [WRONGPASS]
     assert (guarded.session.authenticated, guarded.session.protocol) == (False, 2)
 
 
 @pytest.mark.parametrize(
-    "line",
-    ["HELLO 3 AUTH app one NONSENSE", "HELLO 4 AUTH app one", "HELLO x AUTH app one", "HELLO 3 AUTH app one SETNAME"],
+    ("line", "refusal"),
+    [
+        ("HELLO 3 AUTH app one NONSENSE", "-ERR Syntax error in HELLO option 'NONSENSE'"),
+        ("HELLO 3 AUTH app", "-ERR Syntax error in HELLO option 'AUTH'"),
+        ("HELLO 3 AUTH app one SETNAME", "-ERR Syntax error in HELLO option 'SETNAME'"),
+        ("HELLO 4 AUTH app one", "-NOPROTO unsupported protocol version"),
+        ("HELLO x AUTH app one", "-ERR Protocol version is not an integer or out of range"),
+    ],
 )
 def test_users_of_ours_are_not_let_in_by_a_hello_that_is_refused(
-    talk: Conversation, guarded: ScriptedClient, line: str
+    talk: Conversation, guarded: ScriptedClient, line: str, refusal: str
 ) -> None:
-    """A HELLO takes effect as a whole or not at all, as in Redis."""
-    refusal = b"-ERR syntax error in HELLO\r\n"
-
-    assert talk.asks(guarded, line, refusal)[1] == refusal
+    """A HELLO takes effect as a whole or not at all, in Redis' words, and its password is not even tried."""
+    assert talk.here(guarded, line) == [refusal.encode() + b"\r\n"]
     assert not guarded.session.authenticated
 
 

@@ -189,12 +189,13 @@ def test_tally_at_a_high_rate_estimates_and_adds_up(world: World, client: Script
 def test_tally_counts_no_command_twice_that_hits_off_the_fast_path(world: World, client: ScriptedClient) -> None:
     """An MGET of what L1 holds is a batch; a GET that follows stands for itself alone."""
     client.ask("GET", "ticket:1")
+    client.ask("MGET", "ticket:1")  # the first goes to Redis: may its client run both?
     for _ in range(4):
         client.ask("MGET", "ticket:1", "ticket:1")
         client.ask("GET", "ticket:1")
 
     assert of_command(world, "GET") == (5, 4, 1, 0)
-    assert of_command(world, "MGET") == (4, 8, 0, 0)
+    assert of_command(world, "MGET") == (5, 8, 0, 0)
 
 
 def test_tally_of_mixed_pipelines_names_no_command_too_often(world: World, client: ScriptedClient) -> None:

@@ -326,6 +326,7 @@ def world() -> Iterator[World]:
         client = made.client()
         client.ask("GET", "k")
         client.ask("EXISTS", "k")
+        client.ask("MGET", "k")
         yield made
 
 

@@ -172,7 +172,7 @@ class World:
         reactor.enter()
         monkeypatch.setattr(self.worker.links, "_nursery", self.nursery)
         monkeypatch.setattr(self.worker.pool, "_nursery", self.nursery)
-        for module in ("upstream", "pinned", "control"):
+        for module in ("upstream", "pinned", "greet"):
             monkeypatch.setattr(f"proxy.net.{module}.open_stream", self._open_stream)
         self.connect_control()
 
@@ -183,7 +183,7 @@ class World:
         received = bytearray()
         stream = ScriptedStream(self._next_fd(), received.extend)
         self.worker.reactor.enter()
-        self.worker.accept(stream)
+        self.worker.door.accept(stream)
         client = ScriptedClient(self, stream, received)
         if user:
             assert client.ask("AUTH", user, "secret") == b"OK"

@@ -134,7 +134,7 @@ def test_stopped_worker_is_shown_silent_and_holds_nobody_up(server: Server) -> N
 # -- reload, drain, end ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("by_signal", [True, False])
+@pytest.mark.parametrize("by_signal", [True, pytest.param(False, marks=pytest.mark.long)])
 def test_reload_applies_in_every_worker(server: Server, by_signal: bool) -> None:
     """One reload changes all workers, drops no client, and answers once; a worker started later has it too."""
     with running_respite(workers_on(server)) as respite, connected(respite.address) as clients:
@@ -179,7 +179,7 @@ def test_reload_of_a_wrong_file_changes_nothing(server: Server) -> None:
         assert len(rows_of(respite)) == WORKERS
 
 
-@pytest.mark.parametrize("by_signal", [True, False])
+@pytest.mark.parametrize("by_signal", [pytest.param(True, marks=pytest.mark.long), False])
 def test_drain_finishes_what_runs_in_every_worker(server: Server, by_signal: bool) -> None:
     """Idle clients are let go, blocked ones of all workers get their reply, nobody is accepted; exit code 0."""
     respite = Respite(workers_on(server))
@@ -274,6 +274,7 @@ def test_start_with_unusable_tls_fails_in_words(server: Server, tmp_path: Path) 
     """What no worker can start with is one sentence and exit code 1, no loop of restarts."""
     garbage = tmp_path / "garbage.pem"
     garbage.write_text("no certificate")
+    garbage.chmod(0o600)
     tls = {"cert": str(garbage), "key": str(garbage)}
     respite = Respite(workers_on(server, tls=tls, url="rediss://127.0.0.1:0"))
     try:
@@ -307,16 +308,22 @@ def test_worker_killed_while_it_starts_fails_the_start(tmp_path: Path) -> None:
             respite.discard()
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.long)])
+@pytest.mark.parametrize(
+    ("number", "moments"),
+    [
+        pytest.param(signal.SIGINT, (0, 1, 4), id="SIGINT"),
+        pytest.param(signal.SIGTERM, range(6), id="SIGTERM", marks=pytest.mark.long),
+    ],
+)
 def test_signal_at_any_moment_of_the_start_leaves_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals, moments: Sequence[int]
 ) -> None:
     """Ctrl-C while the workers are being started ends all of them, at whatever moment; no socket file is left."""
     path = tmp_path / "respite.sock"
     mark = uuid.uuid4().hex
     monkeypatch.setenv("RESPITE_TEST_MARK", mark)
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        for moment in range(6):
+        for moment in moments:
             respite = Respite(_silent(silent, f"unix://{path}"))
             try:
                 wait_for(lambda: len(_marked(mark)) > min(moment, 2), what="the processes")  # noqa: B023

@@ -12,6 +12,7 @@ from proxy.net.change_link import ChangeLink
 from proxy.net.change_watch import ChangeWatch, Hearing
 from proxy.values import telling
 from proxy.values.scripts import drop_older
+from proxy.wire.encode import command
 
 from ..e2e.servers import Server, ServerOptions, find_kind
 from .peer import until
@@ -186,3 +187,23 @@ async def test_server_that_speaks_resp2_only_leaves_events(nursery: trio.Nursery
 
         assert ["lost", "event"] == [one.get("cause", one["type"]) for one in await listener.told(2)]
         assert "events only" == watching.watch.state
+
+
+async def test_server_that_is_busy_when_it_is_asked_is_asked_again(server: Server, watching: Watching) -> None:
+    """That a script runs is no reason to hear no changes from then on."""
+    listener = await watching.listen("a")
+    with server.connect() as runner, server.connect() as killer:
+        killer.command("CONFIG", "SET", "busy-reply-threshold", "10")
+        runner.send(command("EVAL", "while true do end", 0))
+        await until(lambda: killer.command("PING").startswith(b"-BUSY"), "it is busy")
+        assert watching.watch._link is not None
+        watching.watch._link.close()
+        await watching.reaches("unreachable")
+        await trio.sleep(0.2)
+        assert watching.watch.state == "unreachable"
+        killer.command("SCRIPT", "KILL")
+        await watching.reaches("watching")
+        killer.command("SET", "a", "x")
+
+    await until(lambda: listener.updates, "the write is told")
+    assert listener.losses

@@ -16,6 +16,7 @@ from proxy.config.model import Endpoint, parse_endpoint
 from proxy.core.session import Identity
 from proxy.errors import HandshakeError, RemoteError
 from proxy.net.dial import Upstream, dial, open_stream, opening
+from proxy.tls.renewal import Renewable
 from proxy.wire.encode import command
 
 from ..e2e.servers import Server, ServerOptions, find_kind, free_port
@@ -30,7 +31,7 @@ def _upstream(
     port: int, *, connect_s: float = 2.0, response_s: float = 2.0, tls: ssl.SSLContext | None = None
 ) -> Upstream:
     endpoint = Endpoint("tls" if tls else "tcp", "127.0.0.1", port, "", "", "", 0)
-    return Upstream(endpoint, tls, connect_s, response_s)
+    return Upstream(endpoint, Renewable.fixed(tls) if tls else None, connect_s, response_s)
 
 
 async def _open(

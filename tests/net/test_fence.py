@@ -13,8 +13,8 @@ NEW = b"$3\r\nnew\r\n"
 
 
 def _fences(peer: Peer) -> int:
-    """Count the PINGs of the invalidation link beyond those of its clockwork, which the tests below make slow."""
-    return len(peer.seen("PING", "control")) - 1
+    """Count the PINGs of the invalidation link beyond those of its handshake and its clockwork, which is slow here."""
+    return len(peer.seen("PING", "control")) - 2
 
 
 @pytest.fixture
@@ -140,7 +140,7 @@ async def test_script_released_early_leaves_its_pong_to_nobody(scripted: Peer, s
     control._take(b"PONG")
     assert done == [1]
     control._expected[:0] = ["fence", "fence"]  # the peer's own answers are still to come
-    control._fenced.extendleft([[], []])
+    control._fences.sent.extendleft([[], []])
     scripted.go_on("control")
 
 

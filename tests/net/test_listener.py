@@ -1,20 +1,21 @@
-"""Listening sockets that are shared: bound by several, or inherited from who opened them."""
+"""Listening sockets: those that others opened, and the end of one, which loses nobody who waits."""
 
 from __future__ import annotations
 
+import errno
 import socket
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import trio
 
 from proxy.cache.l1 import L1
 from proxy.config.model import Endpoint, parse_endpoint
 from proxy.core.engine import Engine
 from proxy.core.figures.stats import Stats
 from proxy.core.tracking import Tracking
-from proxy.errors import ListenError
-from proxy.net.listener import Listener, bind, reserve
+from proxy.net.door.listener import Listener, bind
 from proxy.net.reactor import READ, Reactor
 
 
@@ -25,39 +26,6 @@ def reactor() -> Iterator[Reactor]:
     made = Reactor(engine, Tracking(engine, wanted="auto", max_staleness_s=1.0))
     yield made
     made.close()
-
-
-def _at(sock: socket.socket) -> Endpoint:
-    return parse_endpoint(f"redis://127.0.0.1:{sock.getsockname()[1]}")
-
-
-def test_listeners_that_reuse_the_port_share_it(reactor: Reactor) -> None:
-    """Each of them has the port, and the clients that come are dealt to all."""
-    accepted: list[tuple[int, object]] = []
-    with reserve(parse_endpoint("redis://127.0.0.1:0")) as held:
-        endpoint = _at(held)
-        listeners = [
-            Listener(reactor, endpoint, None, lambda stream, n=number: accepted.append((n, stream)), reuse_port=True)  # type: ignore[misc]
-            for number in range(2)
-        ]
-        clients = [socket.create_connection((endpoint.host, endpoint.port)) for _ in range(40)]
-        for listener in listeners:
-            listener.on_event(READ)
-
-        assert [listener.url for listener in listeners] == [f"redis://127.0.0.1:{endpoint.port}"] * 2
-        assert {number for number, _ in accepted} == {0, 1}
-        assert len(accepted) == 40
-        for sock in [*clients, *(stream for _, stream in accepted), *listeners]:
-            sock.close()  # type: ignore[attr-defined]
-
-
-def test_bind_without_reuse_is_refused_by_who_shares() -> None:
-    """A port is shared by those who agreed to it only."""
-    with reserve(parse_endpoint("redis://127.0.0.1:0")) as held, bind(_at(held), reuse_port=True):
-        with pytest.raises(ListenError, match=str(_at(held).port)):
-            bind(_at(held))
-        with pytest.raises(ListenError, match=str(_at(held).port)):
-            reserve(_at(held))
 
 
 def test_inherited_socket_is_taken_from_one_at_a_time_and_its_file_left(reactor: Reactor, tmp_path: Path) -> None:
@@ -71,6 +39,7 @@ def test_inherited_socket_is_taken_from_one_at_a_time_and_its_file_left(reactor:
             None,
             accepted.append,  # type: ignore[arg-type]
             inherited=opened.dup(),
+            is_shared=True,
         )
         clients = [socket.socket(socket.AF_UNIX) for _ in range(3)]
         for client in clients:
@@ -87,6 +56,65 @@ def test_inherited_socket_is_taken_from_one_at_a_time_and_its_file_left(reactor:
         clients[-1].connect(str(path))  # its owner listens still
         for sock in [*clients, *accepted]:
             sock.close()
+
+
+async def test_retire_takes_who_waits_in_the_queue(reactor: Reactor, nursery: trio.Nursery) -> None:
+    """They have connected and may have sent a request: closing on them would throw it away."""
+    accepted: list[socket.socket] = []
+    listener = Listener(reactor, Endpoint("tcp", "127.0.0.1", 0), None, accepted.append)  # type: ignore[arg-type]
+    await nursery.start(listener.run)
+    address = ("127.0.0.1", int(listener.url.rpartition(":")[2]))
+    clients = [socket.create_connection(address) for _ in range(100)]
+
+    listener.retire()
+
+    assert len(accepted) == 100
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(address)
+    for sock in [*clients, *accepted]:
+        sock.close()
+    nursery.cancel_scope.cancel()
+
+
+async def test_retire_is_not_stopped_by_one_that_has_gone(
+    reactor: Reactor, nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A connection that broke while it waited is nobody; those behind it are taken in."""
+    accepted: list[socket.socket] = []
+    listener = Listener(reactor, Endpoint("tcp", "127.0.0.1", 0), None, accepted.append)  # type: ignore[arg-type]
+    await nursery.start(listener.run)
+    address = ("127.0.0.1", int(listener.url.rpartition(":")[2]))
+    clients = [socket.create_connection(address) for _ in range(3)]
+    broken = [OSError(errno.ECONNABORTED, "aborted"), OSError(errno.ENETDOWN, "down")]
+
+    class Flawed:
+        def __init__(self, sock: socket.socket) -> None:
+            self._sock = sock
+
+        def accept(self) -> object:
+            if broken:
+                raise broken.pop()
+            return self._sock.accept()
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(self._sock, name)
+
+    monkeypatch.setattr(listener, "_sock", Flawed(listener._sock))
+    listener.retire()
+
+    assert len(accepted) == 3
+    for sock in [*clients, *accepted]:
+        sock.close()
+    nursery.cancel_scope.cancel()
+
+
+async def test_run_ends_when_nobody_is_accepted_any_more(reactor: Reactor) -> None:
+    """Queues of workers that are away are covered time and again: nothing may be left of each time."""
+    listener = Listener(reactor, Endpoint("tcp", "127.0.0.1", 0), None, lambda _: None)
+    with trio.fail_after(5):
+        async with trio.open_nursery() as nursery:
+            await nursery.start(listener.run)
+            listener.close()
 
 
 def test_close_of_a_listener_that_never_ran_removes_its_socket(reactor: Reactor, tmp_path: Path) -> None:

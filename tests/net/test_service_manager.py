@@ -117,6 +117,30 @@ async def test_nobody_is_told_where_nobody_asked(address: str) -> None:
     assert manager.watchdog_s == 0
 
 
+def test_next_process_speaks_for_the_service(heard: Heard) -> None:
+    """The old one names it and says no word of an end; the next says that it is ready, to the same socket."""
+    old = ServiceManager(heard.address, 30.0)
+    old.ready("old")
+    following = ServiceManager.of({})
+    following.follow(old.about())
+    old.replaced_by(4711)
+    with old.reloading():
+        pass
+    following.ready("new")
+
+    assert heard.all() == ["READY=1\nSTATUS=old", "MAINPID=4711", "READY=1\nSTATUS=new"]
+    assert following.watchdog_s == 30.0
+
+
+def test_next_process_that_has_its_own_manager_keeps_it(heard: Heard) -> None:
+    """It was started by another unit: that one waits to hear of it."""
+    own = ServiceManager(heard.address, 5.0)
+    own.follow({"notify": "/run/other", "watchdog_s": 30.0})
+    own.ready("own")
+
+    assert (own.watchdog_s, heard.all()) == (5.0, ["READY=1\nSTATUS=own"])
+
+
 def test_abstract_address_begins_with_a_zero_byte() -> None:
     """An address that begins with @ has no file."""
     with closing(Heard(f"\0respite-test-{os.getpid()}")) as heard:

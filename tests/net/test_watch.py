@@ -9,7 +9,15 @@ import pytest
 
 from proxy.cache.entry import Scope
 from proxy.core.tracking import Tracking
-from proxy.net.watch import ACL_LIST, CONFIG_MAX_KEYS, GOVERN_EVERY_S, INFO_KEYSPACE, INFO_STATS, Watch
+from proxy.net.watch import (
+    ACL_LIST,
+    CONFIG_MAX_KEYS,
+    DISTRUST_EVERY_S,
+    GOVERN_EVERY_S,
+    INFO_KEYSPACE,
+    INFO_STATS,
+    Watch,
+)
 from proxy.wire.encode import bulk
 
 from ..core.scripted_values import make_engine
@@ -46,12 +54,29 @@ class World:
 
 
 def test_acls_that_change_drop_l1_and_say_which_users_there_are() -> None:
-    """The first answer is what later ones are compared with; a refusal says nothing."""
+    """The first answer is what later ones are compared with; a refusal says nothing of who there is."""
     world = World()
     one, two = [b"user default on"], [b"user default on", b"user alice on"]
 
-    assert [world.acls(reply) for reply in (one, one, DENIED, one, two, two)] == [1, 1, 1, 1, 0, 1]
+    assert [world.acls(reply) for reply in (one, one, DENIED, one, two, two)] == [1, 1, 0, 1, 0, 1]
     assert world.users == [{b"default", b"alice"}]
+
+
+def test_acls_that_cannot_be_read_drop_what_users_have_read_now_and_then() -> None:
+    """Not what the user of the link itself has read, and not where the server has no users at all."""
+    world = World()
+    now = world.engine.now
+    left = []
+    for after_s in (0.0, 1.0, DISTRUST_EVERY_S - 0.1, DISTRUST_EVERY_S, DISTRUST_EVERY_S + 1):
+        world.engine.now = now + after_s
+        left.append(world.acls(DENIED))
+    assert left == [0, 1, 1, 0, 1]
+
+    world.control.user = b"u"
+    world.engine.now += DISTRUST_EVERY_S
+    assert world.acls(DENIED) == 1
+    world = World()
+    assert world.acls(hiredis.ReplyError("ERR unknown command 'ACL'")) == 1
 
 
 def test_acls_of_another_link_are_compared_with_nothing() -> None:

@@ -202,12 +202,12 @@ async def test_spans_that_break_at_the_end_are_said(
 
 
 def test_nothing_of_it_is_imported_where_it_is_not_configured() -> None:
-    """The extra may be missing: what runs the proxy comes up without it."""
+    """The extra may be missing: what runs the proxy comes up without it. Nor is the broker's protocol waited for."""
     script = (
         "import sys, proxy.app, proxy.supervisor.parent, proxy.supervisor.child, proxy.cli.main; "
         "from proxy.config.load import default_settings; "
         "assert proxy.app.telemetry_of(default_settings()) is None; "
-        "print([name for name in sys.modules if name.startswith(('opentelemetry', 'requests', 'google'))])"
+        "print([name for name in sys.modules if name.startswith(('opentelemetry', 'requests', 'google', 'pamqp'))])"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True, timeout=30, text=True)
 

@@ -223,6 +223,9 @@ def _worst_state(values: Sequence[Any]) -> Any:
 
 _RULES: Final[Mapping[str, Rule]] = {
     "upstream.state": _worst_state,
+    "outage.state": _worst_state,
+    "outage.since_s": max,
+    "outage.stale_for_s": max,
     "upstream.tracked_keys": max,  # the server's own figures: each worker has read the same
     "upstream.tracked_max_keys": max,
     "upstream.tracking_narrowed": any,
@@ -235,6 +238,7 @@ _RULES: Final[Mapping[str, Rule]] = {
     "hot.reply_bytes": max,
     "hot.idle_s": min,
     "write_in_flight": any,
+    "tls.certificates.ends_in_s": min,
     "fence": max,
     **{f"value.{name}": max for name in _OF_VALUE},  # what Redis holds, whoever asks
     **{f"ttl.{name}": max for name in _THRESHOLDS},  # each worker has the same; decides by the reads it has seen
@@ -251,9 +255,12 @@ _GAUGES: Final[Mapping[str, Rule]] = {
     "respite_dictionaries": max,
     "respite_fences": max,
     "respite_l1_serving": min,
+    "respite_tls_certificate_expires_seconds": min,
+    "respite_tls_files_unusable": max,
     "respite_tracked_keys": max,
     "respite_tracked_max_keys": max,
     "respite_upstream_up": min,
+    "respite_upstream_breaker_open": max,
     "respite_uptime_seconds": max,
 }
 """How the gauges are joined that are no amounts: a state is 1 only if every worker says 1."""

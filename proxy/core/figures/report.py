@@ -11,6 +11,8 @@ from proxy.core.engine import Engine
 from proxy.core.figures.hottest import Hottest
 from proxy.core.figures.stats import Histogram, MetricFamily, Sample, Stats
 from proxy.core.figures.tally_report import LinkKind, counted_rows, histograms, latency_fields, link_rows
+from proxy.core.outage.figures import explain as explain_outage
+from proxy.core.outage.figures import report as outage_report
 from proxy.core.tracking import Tracking
 from proxy.log import short
 from proxy.wire.encode import bulk, unbulk
@@ -95,12 +97,18 @@ def build_report(worker: Reported) -> dict[str, Any]:
             "tracking_reason": tracking.reason,
             "tracking_narrowed": tracking.narrowed,
         },
+        "outage": outage_report(engine.outage, engine.now),
         "clients": {
             "connected": worker.client_count(),
             "pinned": sum(link["kind"] == "pinned" for link in links),
             "accepted_total": stats.accepted,
             "rejected_total": stats.rejected,
             "killed_total": stats.killed,
+            "crowded_total": stats.crowded,
+            "throttled_total": stats.throttled,
+            "pins_refused_total": stats.pins_refused,
+            "logins_failed_total": stats.logins_failed,
+            "logins_refused_total": stats.logins_refused,
         },
         "l1": {
             "enabled": engine.enabled,
@@ -134,6 +142,7 @@ def build_report(worker: Reported) -> dict[str, Any]:
             "total": stats.commands,
             "per_second": round(stats.commands / uptime_s, 1) if uptime_s > 0 else 0.0,
             "errors_total": stats.failed,
+            "denied_total": stats.denied,
         },
         "waited": {"count": stats.waited.count, **latency_fields(stats.waited)},
         "latency": {
@@ -193,8 +202,10 @@ def explain_key(engine: Engine, key: bytes) -> dict[str, Any]:
             row["replies"] = [_shown_reply(reply, engine.now) for reply in replies[:REPLIES_SHOWN]]
             row["replies_total"] = len(replies)
         found.append(row)
+    outage = explain_outage(engine.outage, raw, engine.now)
     return {
         "key": key.decode("utf-8", "replace"),
+        **({} if outage is None else {"outage": outage}),
         "l1": found,
         "l1_serving": engine.l1.serving,
         "write_in_flight": raw in engine.writing or engine.writing_all > 0,

@@ -62,6 +62,12 @@ COUNTERS: Final[Mapping[str, tuple[str, str]]] = {
         "respite_clients_killed",
         "Client connections closed by us because they broke a limit.",
     ),
+    "crowded": ("respite_clients_crowded", "Client connections refused by max_clients_per_address."),
+    "denied": ("respite_commands_denied", "Commands refused because their client may not run them here."),
+    "throttled": ("respite_clients_throttled", "Times a client was read no further because of rate_limit."),
+    "pins_refused": ("respite_pinned_refused", "Pinned links refused by max_pinned_per_address."),
+    "logins_failed": ("respite_logins_failed", "Logins of listen.users with a wrong name or password."),
+    "logins_refused": ("respite_logins_refused", "Logins of listen.users refused untried: too many at once."),
     "protocol_errors": ("respite_protocol_errors", "Clients closed for bytes that are no RESP."),
     "failed": ("respite_commands_failed", "Commands answered with an error of ours: upstream lost, away or late."),
     "received_bytes": ("respite_received_bytes", "Bytes received from clients."),
@@ -100,6 +106,12 @@ class Stats:
     accepted: int
     rejected: int
     killed: int
+    crowded: int
+    denied: int
+    throttled: int
+    pins_refused: int
+    logins_failed: int
+    logins_refused: int
     protocol_errors: int
     failed: int
     received_bytes: int

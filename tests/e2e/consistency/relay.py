@@ -2,12 +2,12 @@
 
     Respite --all links--> relay --> Redis
                            ^
-                           | words on standard input: delay 0.05 | chop 1 | freeze 1 | kill control | target 6379 | calm
-                           | answer, when all before it has been obeyed
+                           | words on standard input: delay 0.05 | chop 1 | freeze 1 | hold 1 | kill control | calm
+                           | target 6379 | answer, when all before it has been obeyed
 
 A link says in its first bytes what it is: `respite-control` is the invalidation link. Only that one is delayed and
-frozen; the others lag, each by another share of a few milliseconds; all are chopped and killed. A new target is for
-new links.
+frozen; the others lag, each by another share of a few milliseconds; all are chopped, held and killed. A new target is
+for new links.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class Relay:
         self._tunnels: list[Tunnel] = []
         self._by_socket: dict[socket.socket, tuple[Tunnel, Way]] = {}
         self._delay_s = self._lag_s = 0.0
-        self._chops = self._frozen = False
+        self._chops = self._frozen = self._holds = False
         self._rng = random.Random(port)
         self._order = b""  # the part of an order that has come
 
@@ -93,6 +93,8 @@ class Relay:
             self._chops = value == "1"
         elif word == "freeze":
             self._frozen = value == "1"
+        elif word == "hold":
+            self._holds = value == "1"
         elif word == "target":
             self._target = int(value)
         elif word == "kill" and value == "all":
@@ -107,7 +109,7 @@ class Relay:
         else:
             assert word == "calm"
             self._delay_s = self._lag_s = 0.0
-            self._chops = self._frozen = False
+            self._chops = self._frozen = self._holds = False
 
     def _accept(self) -> None:
         client, _ = self._listener.accept()
@@ -143,7 +145,7 @@ class Relay:
         way.waiting.append((time.monotonic() + late_s, data))
 
     def _is_held(self, tunnel: Tunnel) -> bool:
-        return self._frozen and tunnel.kind == "control"
+        return self._holds or (self._frozen and tunnel.kind == "control")
 
     def _move(self, tunnel: Tunnel, writable: set[int]) -> None:
         if self._is_held(tunnel):

@@ -98,8 +98,8 @@ def play(plan: Plan, kind: Kind, broker: RabbitMq) -> Outcome:
                     time.sleep(0.01)
                 troubles.append(trouble())
             announcing.join()
-        last_words(truth, publisher, plan)
-        settle(broker, plan)
+        last_words(truth, publisher)
+        settle(broker)
         dead = dead_letters(broker)
         return Outcome(
             publisher.published,
@@ -120,7 +120,7 @@ def is_listening(proxy: Respite) -> bool:
     return bool(proxy.stats()["events"]["state"] == "up")
 
 
-def last_words(truth: Truth, publisher: Publisher, plan: Plan) -> None:
+def last_words(truth: Truth, publisher: Publisher) -> None:
     """Change every key once more; nobody caches any of them from now on."""
     bodies = []
     for key in truth.versions:
@@ -147,7 +147,7 @@ def dead_letters(broker: RabbitMq) -> list[str]:
     return found
 
 
-def settle(broker: RabbitMq, plan: Plan) -> None:
+def settle(broker: RabbitMq) -> None:
     """Wait until every event has been dealt with."""
 
     def is_empty() -> bool:

@@ -1,8 +1,8 @@
-"""Listening sockets: accept clients, TLS handshakes included, and keep their number bounded.
+"""Listening sockets: accept clients; TLS handshakes are `handshakes.py`'s.
 
-A worker that is one of several shares its addresses with the others. A TCP port each of them binds for itself
-(SO_REUSEPORT: the kernel deals connections out); a unix socket has one owner, who bound it and whose descriptor they
-inherit.
+Where a socket comes from is `addresses.py`'s: it was bound for this process, or for all workers, or was given by
+systemd or by the proxy before this one. A queue of clients that wait is the kernel's, and lives as long as any process
+holds its socket: who only closes takes nothing from the others, who closes the last one loses whoever waits in it.
 """
 
 from __future__ import annotations
@@ -10,11 +10,10 @@ from __future__ import annotations
 import errno
 import os
 import socket
-import ssl
 import stat
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Final
+from typing import Any, Final
 
 import trio
 
@@ -22,14 +21,19 @@ from proxy.config.model import Endpoint
 from proxy.errors import ListenError
 from proxy.log import get_logger
 from proxy.net.dial import Stream, tune
+from proxy.net.door.handshakes import Handshakes
 from proxy.net.reactor import READ, Reactor
-from proxy.net.tls import handshake
+from proxy.tls.renewal import Renewable
 
 BACKLOG: Final = 4096
 ACCEPTS: Final = 64  # a wake-up accepts so many, then serves those who are here
-TLS_HANDSHAKE_S: Final = 10.0
-TLS_HANDSHAKES: Final = 256  # at once; more wait in the kernel's backlog
 RETRY_S: Final = 0.1  # after the process ran out of descriptors
+_EXHAUSTED: Final = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+# What became of a connection while it waited, told by who accepts it. Source: accept(2).
+_BROKEN: Final = (
+    *(errno.ECONNABORTED, errno.ECONNRESET, errno.EPROTO, errno.ENETDOWN, errno.ENETUNREACH),
+    *(errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ENOPROTOOPT),
+)
 log = get_logger("listener")
 Accepted = Callable[[Stream], None]
 
@@ -37,30 +41,32 @@ Accepted = Callable[[Stream], None]
 class Listener:
     """One address. `accepted` gets every connection that is ready to speak RESP.
 
-    `inherited` is a socket that listens already: the file behind it is its owner's, and others accept from it too.
+    `inherited` is a socket that is bound already: the file behind it is its owner's. `is_shared`: other processes
+    accept from it at the same time.
     """
 
     def __init__(
         self,
         reactor: Reactor,
         endpoint: Endpoint,
-        context: ssl.SSLContext | None,
+        context: Renewable | None,
         accepted: Accepted,
         *,
-        reuse_port: bool = False,
         inherited: socket.socket | None = None,
+        is_shared: bool = False,
     ) -> None:
         self.endpoint = endpoint
         self._reactor = reactor
-        self._context = context
+        self.handshakes = None if context is None else Handshakes(context, self._shaken)
         self._accepted = accepted
-        self._sock = bind(endpoint, reuse_port=reuse_port) if inherited is None else inherited
+        self._sock = bind(endpoint) if inherited is None else inherited
         self._is_owner = inherited is None
+        self.name = name_of(self._sock)  # of the address: several may have it
         # Who takes all that wait in a queue of several leaves the others idle.
-        self._accepts = ACCEPTS if inherited is None else 1
+        self._accepts = 1 if is_shared else ACCEPTS
         self._nursery: trio.Nursery | None = None
-        self._handshakes = 0
         self._open = True
+        self._closed = trio.Event()
 
     @property
     def url(self) -> str:
@@ -71,14 +77,20 @@ class Listener:
         host = f"[{self.endpoint.host}]" if ":" in self.endpoint.host else self.endpoint.host
         return f"{scheme}://{host}:{self._sock.getsockname()[1]}"
 
+    @property
+    def is_shaking_hands(self) -> bool:
+        """Whether a connection that was accepted is not a client yet."""
+        return self.handshakes is not None and self.handshakes.is_busy
+
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Accept until cancelled or closed."""
+        """Listen and accept until cancelled, or closed: then until those who shake hands have."""
         try:
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
+                self._sock.listen(BACKLOG)
                 self._reactor.add(self._sock.fileno(), self)
                 task_status.started()
-                await trio.sleep_forever()
+                await self._closed.wait()
         finally:
             self.close()
 
@@ -86,50 +98,54 @@ class Listener:
         """Accept no more; connections that were accepted go on."""
         if self._open:
             self._open = False
+            self._closed.set()
             self._reactor.remove(self._sock.fileno())
             self._sock.close()
             if self.endpoint.scheme == "unix" and self._is_owner:
                 with suppress(OSError):
                     os.unlink(self.endpoint.path)
 
+    def retire(self) -> None:
+        """Close, but take those first who wait already: they have connected and may have sent what they want."""
+        if self._open:
+            if self._nursery is not None:
+                while self._accept():
+                    pass
+            self.close()
+
     def on_event(self, mask: int) -> None:
         """Accept what is waiting."""
         for _ in range(self._accepts):
-            try:
-                sock, _ = self._sock.accept()
-            except (BlockingIOError, InterruptedError, ConnectionError):
+            if not self._accept():
                 return
-            except OSError as exc:
-                if exc.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
-                    self._rest(str(exc))
-                    return
-                raise
-            sock.setblocking(False)
-            if self.endpoint.scheme != "unix":
-                tune(sock)
-            if self._context is None:
-                self._accepted(sock)
-                continue
-            assert self._nursery is not None
-            self._handshakes += 1
-            self._nursery.start_soon(self._handshake, sock, self._context)
-            if self._handshakes >= TLS_HANDSHAKES:
-                self._reactor.modify(self._sock.fileno(), 0)
 
     def on_crash(self) -> None:
         """Go on listening: one accept failed in a way we did not know."""
 
-    async def _handshake(self, sock: socket.socket, context: ssl.SSLContext) -> None:
+    def _accept(self) -> bool:
+        """Accept one connection; return whether there may be another."""
         try:
-            with trio.fail_after(TLS_HANDSHAKE_S):
-                stream = await handshake(sock, context, server_side=True)
-        except (OSError, trio.TooSlowError) as exc:
-            log.info("TLS handshake failed", why=str(exc) or "too slow")
-            return
-        finally:
-            self._handshakes -= 1
-            if self._open:
-                self._reactor.modify(self._sock.fileno(), READ)
+            sock, _ = self._sock.accept()
+        except BlockingIOError:
+            return False
+        except OSError as exc:
+            if exc.errno in _EXHAUSTED:
+                self._rest(str(exc))
+                return False
+            if exc.errno in _BROKEN:
+                return True  # it has been taken off the queue, and others wait behind it
+            raise
+        sock.setblocking(False)
+        if self.endpoint.scheme != "unix":
+            tune(sock)
+        if self.handshakes is None:
+            self._accepted(sock)
+        else:
+            assert self._nursery is not None
+            self.handshakes.begin(self._nursery, sock)
+        return True
+
+    def _shaken(self, stream: Stream) -> None:
         self._reactor.enter()
         self._reactor.guard(self, lambda: self._accepted(stream))
         self._reactor.flush()
@@ -147,38 +163,37 @@ class Listener:
             self._reactor.modify(self._sock.fileno(), READ)
 
 
-def bind(endpoint: Endpoint, *, reuse_port: bool = False) -> socket.socket:
+def bind(endpoint: Endpoint) -> socket.socket:
     """Return a listening non-blocking socket. Raises ListenError: a wrong address, or one that is taken."""
-    return _bound(endpoint, reuse_port=reuse_port, listens=True)
+    sock = bound(endpoint)
+    try:
+        sock.listen(BACKLOG)
+    except OSError as exc:
+        sock.close()
+        raise ListenError(f"cannot listen on {endpoint.display}: {exc.strerror or exc}") from exc
+    return sock
 
 
-def reserve(endpoint: Endpoint) -> socket.socket:
-    """Return a TCP socket that holds a port for others to bind with `reuse_port`, and gets no connection itself.
+def bound(endpoint: Endpoint, *, reuse_port: bool = False) -> socket.socket:
+    """Return a non-blocking socket that has the address and does not listen yet. Raises ListenError.
 
-    Raises ListenError, also when somebody who would share the port holds it already: another proxy of the same user.
+    `reuse_port`: others that say so too may have the address as well; the kernel deals clients out among all.
     """
-    _bound(endpoint, reuse_port=False, listens=False).close()
-    return _bound(endpoint, reuse_port=True, listens=False)
-
-
-def _bound(endpoint: Endpoint, *, reuse_port: bool, listens: bool) -> socket.socket:
     try:
         if endpoint.scheme == "unix":
             _remove_stale(endpoint.path)
             sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
             address: object = endpoint.path
         else:
-            family, _, _, _, address = socket.getaddrinfo(
-                endpoint.host, endpoint.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-            )[0]
+            family, address = resolve(endpoint)
             sock = socket.socket(family, socket.SOCK_STREAM)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             if reuse_port:
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         try:
             sock.bind(address)  # type: ignore[arg-type]
-            if listens:
-                sock.listen(BACKLOG)
+            if endpoint.mode is not None:  # before it listens: nobody gets in while the rights are others
+                os.chmod(endpoint.path, endpoint.mode)
         except BaseException:
             sock.close()
             raise
@@ -186,6 +201,22 @@ def _bound(endpoint: Endpoint, *, reuse_port: bool, listens: bool) -> socket.soc
         raise ListenError(f"cannot listen on {endpoint.display}: {exc.strerror or exc}") from exc
     sock.setblocking(False)
     return sock
+
+
+def resolve(endpoint: Endpoint) -> tuple[socket.AddressFamily, Any]:
+    """Return the family and the socket address of a TCP endpoint. Raises OSError."""
+    family, _, _, _, address = socket.getaddrinfo(
+        endpoint.host, endpoint.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )[0]
+    return family, address
+
+
+def name_of(sock: socket.socket) -> str:
+    """Return what a listening socket's address is called: "unix:/path", "tcp:127.0.0.1:6380"."""
+    if sock.family == socket.AF_UNIX:
+        return f"unix:{os.path.abspath(os.fsdecode(sock.getsockname()))}"
+    host, port = sock.getsockname()[:2]
+    return f"tcp:{host}:{port}"
 
 
 def _remove_stale(path: str) -> None:

@@ -1,0 +1,1 @@
+"""What happens while Redis is away, or slow: who notices, what is served instead, and how it ends."""
