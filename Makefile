@@ -2,16 +2,19 @@
 # Debian packages that `make test` and `make bench` name (installed for root, asked for otherwise).
 #
 #   PYTHON=python3.13 make run      another Python (3.11 or newer)
-#   make run ARGS='--upstream redis://10.0.0.1:6379'      further arguments, for run, test, bench and soak
+#   make run ARGS='--upstream redis://10.0.0.1:6379'      further arguments, for run, test, bench, soak and fuzz
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help run test check bench soak docker clean
+.PHONY: help run test check bench soak fuzz docker clean
 
 VENV := .venv
 BIN := $(VENV)/bin
 PYTHON ?=
 ARGS ?=
+SECONDS ?= 60
+SEED ?= 1
+TARGET ?=
 # A bare comma would end an argument of $(call).
 , := ,
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet --no-input
@@ -51,12 +54,14 @@ test:  ## install the servers that the tests need where they are missing, and ru
 	@tests/install-servers.sh
 	@$(BIN)/python -m pytest --ignore=tests/soak --numprocesses auto --maxprocesses 4 --dist loadfile $(ARGS)
 
-check:  ## ruff, mypy strict, layers
+check:  ## ruff, mypy strict, layers, dependencies: their ranges, licences and, with a network, known holes
 	$(call environment,test,dev$(,)embedded)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q tests/test_layers.py tests/test_top_level.py
+	@$(BIN)/python -c 'import pip_audit' 2>/dev/null || $(PIP) install --editable '.[audit]' || true
+	$(BIN)/python -m tests.audit
 
 bench:  ## Respite beside Redis, twemproxy and HAProxy; then the realistic run
 	$(call environment,bench,bench$(,)embedded)
@@ -64,12 +69,16 @@ bench:  ## Respite beside Redis, twemproxy and HAProxy; then the realistic run
 	$(BIN)/python -m bench.compare $(ARGS)
 	$(BIN)/python -m bench.realistic $(ARGS)
 
-soak:  ## the long checks: five minutes of consistency on each server and mode, every command in every way, all servers
+soak:  ## the long checks: half an hour of chaos and of load, consistency on each server and mode, every command, all servers
 	$(call environment,test,dev$(,)embedded)
 	@tests/install-servers.sh
 	RESPITE_ALL_SERVERS=1 $(BIN)/python -m pytest tests/soak $(ARGS)
 	RESPITE_ALL_SERVERS=1 $(BIN)/python -m pytest tests/e2e -k "redis6 or redis8 or valkey8" $(ARGS)
 	RESPITE_ALL_SERVERS=1 $(BIN)/python -m pytest tests -m long $(ARGS)
+
+fuzz:  ## feed every parser what nobody meant: SECONDS= of it together, SEED=, TARGET= one or more names, ARGS=--help
+	$(call environment,test,dev$(,)embedded)
+	$(BIN)/python -m tests.fuzz $(TARGET) --seconds $(SECONDS) --seed $(SEED) $(ARGS)
 
 docker:  ## build the image respite
 	docker build --file docker/Dockerfile --tag respite .

@@ -4,14 +4,12 @@ Opens 10,000 connections, lets each say PING once and then stay silent: resident
 100 of them (1 %) read keys, each at its own steady pace, while the rest stay connected. Redis itself is measured the
 same way, as the measure of this machine.
 
-    one process:  100 busy sockets --- select, a schedule, one outstanding GET each
+    one process:  100 busy sockets --- a poller, a schedule, one outstanding GET each
                   9,900 idle sockets, held open
 """
 
 import argparse
-import heapq
 import resource
-import select
 import socket
 import time
 from collections.abc import Sequence
@@ -36,18 +34,16 @@ from bench._lib import (
     verdict,
     write_result,
 )
+from bench._paced import KEYS, VALUE, Generator
 from bench._servers import Rig, Server, versions
 from bench.relay import sharpen_timers
 
 PING = b"*1\r\n$4\r\nPING\r\n"
 PONG = b"+PONG\r\n"
-VALUE = b"x" * 100
-KEYS = 1000
 # Connections opened, used and closed before the first look at memory: buffers and pools grown once are no cost of one.
 PRIMING_CONNECTIONS = 500
 SETTLE_S = 1.0
 WARM_S = 1.0
-ANSWER_TIMEOUT_S = 10.0
 # Later than this at its 99th percentile, and the generator's own delay is a visible part of what it measured.
 LATE_MS = 0.5
 # Descriptors besides those of the connections, on either side.
@@ -127,65 +123,6 @@ def measure_memory(server: Server, count: int, stack: ExitStack) -> tuple[Memory
     return memory, connections
 
 
-class Generator:
-    """Keeps one GET outstanding a busy connection, each sent when it is due."""
-
-    def __init__(self, connections: Sequence[socket.socket], rate: float) -> None:
-        self._sockets = {connection.fileno(): connection for connection in connections}
-        self._interval_s = len(connections) / rate
-        now = time.monotonic()
-        self._due = [
-            (now + self._interval_s * index / len(connections), descriptor, now)
-            for index, descriptor in enumerate(self._sockets)
-        ]
-        heapq.heapify(self._due)
-        self._waiting: dict[int, tuple[float, bytearray]] = {}
-        self._turn = 0
-        self.latency_s: list[float] = []
-        self.late_s: list[float] = []
-
-    def run(self, until: float) -> None:
-        """Send what falls due until then and take every reply to it; what was seen is added to what was seen before.
-
-        Raises BenchError if a reply does not come.
-        """
-        while (now := time.monotonic()) < until or self._waiting:
-            if now > until + ANSWER_TIMEOUT_S:
-                raise BenchError(f"{len(self._waiting)} GETs were not answered in {ANSWER_TIMEOUT_S:.0f} s")
-            while self._due and self._due[0][0] <= now < until:
-                self._send(*heapq.heappop(self._due))
-            # Past the end nothing is sent, so only replies can wake us.
-            wake_at = min(until, self._due[0][0]) if self._due and now < until else until
-            wait_s = wake_at - time.monotonic() if now < until else 1.0
-            ready, _, _ = select.select(self._waiting, (), (), max(0.0, wait_s))
-            for descriptor in ready:
-                self._receive(descriptor)
-
-    def _send(self, due: float, descriptor: int, free_since: float) -> None:
-        self._turn += 1
-        key = f"key:{self._turn % KEYS}".encode()
-        self._sockets[descriptor].sendall(b"*2\r\n$3\r\nGET\r\n$%d\r\n%s\r\n" % (len(key), key))
-        self.late_s.append(time.monotonic() - max(due, free_since))
-        self._waiting[descriptor] = (due, bytearray())
-
-    def _receive(self, descriptor: int) -> None:
-        due, received = self._waiting[descriptor]
-        data = self._sockets[descriptor].recv(4096)
-        if not data:
-            raise BenchError("a busy connection was closed")
-        received += data
-        expected = b"$%d\r\n%s\r\n" % (len(VALUE), VALUE)
-        if len(received) < len(expected):
-            return
-        if received != expected:
-            raise BenchError(f"a GET was answered {bytes(received[:80])!r}")
-        now = time.monotonic()
-        del self._waiting[descriptor]
-        self.latency_s.append(now - due)
-        # The schedule stands whatever the reply took: a slow server delays requests, it does not make them fewer.
-        heapq.heappush(self._due, (due + self._interval_s, descriptor, now))
-
-
 def measure_busy(
     server: Server, connections: Sequence[socket.socket], number: int, options: argparse.Namespace
 ) -> Busy:
@@ -195,6 +132,7 @@ def measure_busy(
     generator.latency_s.clear()
     generator.late_s.clear()
     generator.run(time.monotonic() + options.seconds)
+    generator.close()
     seen = generator.latency_s
     return Busy(
         round=number,
@@ -312,7 +250,7 @@ def main() -> None:
     """Measure, print, write."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--connections", type=int, default=10_000)
-    parser.add_argument("--busy", type=int, default=100, help="of them; below 1000, as select takes no more")
+    parser.add_argument("--busy", type=int, default=100, help="of them")
     parser.add_argument("--rate", type=float, default=2000, help="requests/s of all busy ones together")
     parser.add_argument("--rounds", type=int, help="default 5, with --quick 2")
     parser.add_argument("--seconds", type=float, help="of a round (default 5, with --quick 1)")
@@ -322,8 +260,8 @@ def main() -> None:
     options = parser.parse_args()
     options.rounds = options.rounds or (2 if options.quick else 5)
     options.seconds = options.seconds or (1.0 if options.quick else 5.0)
-    if not 0 < options.busy <= min(900, options.connections):
-        raise BenchError("--busy must be between 1 and 900, and no more than --connections")
+    if not 0 < options.busy <= options.connections:
+        raise BenchError("--busy must be at least 1, and no more than --connections")
     need_programs(["redis-server"])
     if not options.no_chart:
         need_matplotlib()

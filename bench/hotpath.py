@@ -110,6 +110,7 @@ class Stage:
                 CommandSpec(b"SET", Kind.WRITE, is_write=True, keys=lambda args: args[1:2]),
             ]
         )
+        worker.rights.learn(worker.control.table)
         worker.tracking.mode = "redirect"
         worker.tracking.serve_until = float("inf")
         worker.engine.serve()
@@ -124,7 +125,7 @@ class Stage:
         self.clients = []
         for number, stream in enumerate(self.streams):
             session = Session(number, "", "", 0.0, worker.initial_identity)
-            client = ClientConnection(worker, stream, session)
+            client = ClientConnection(worker, stream, session, worker.door.origins.find(""))
             client.regroup()
             self.clients.append(client)
 
