@@ -13,13 +13,15 @@ import argparse
 import gc
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
+import attrs
+
 from proxy.cache.entry import Scope
 from proxy.config.load import load_settings
-from proxy.config.model import Endpoint
+from proxy.config.model import ClassSettings, Endpoint
 from proxy.core.session import Session
 from proxy.net.client import ClientConnection
 from proxy.net.link import Link
@@ -33,6 +35,11 @@ KEYS = 1000
 VALUE = b"x" * 100
 HASH = b"*6\r\n" + b"".join(bulk(word) for word in (b"name", b"x" * 20, b"email", b"y" * 20, b"seen", b"1700000000"))
 MISSES_IN = 16
+
+
+def its_key(args: Sequence[bytes]) -> Sequence[bytes]:
+    """Return the key of a command."""
+    return args[1:2]
 
 
 class FakePoller:
@@ -93,21 +100,21 @@ class FakeStream:
 class Stage:
     """A worker without sockets: 50 clients, one data link."""
 
-    def __init__(self, *, mode: str, max_bytes: str = "64MiB") -> None:
+    def __init__(self, *, mode: str, max_bytes: str = "64MiB", classes: tuple[ClassSettings, ...] = ()) -> None:
         overrides: dict[str, Any] = {"rollout.mode": mode, "l1.max_bytes": max_bytes, "l1.max_value_bytes": "64KiB"}
         overrides["l1.admit"] = "always"  # the scripted replies to a miss are those of a read and its PTTL
         overrides["l1.verify"] = 0.0  # a comparison with Redis would get a reply that answers something else
         overrides |= {"listen.url": ["redis://127.0.0.1:0"], "listen.admin": "", "upstream.url": "redis://127.0.0.1:1"}
-        settings = load_settings(None, env={}, overrides=overrides)
+        settings = attrs.evolve(load_settings(None, env={}, overrides=overrides), classes=classes)
         self.worker = worker = Worker(settings, Endpoint("tcp", "127.0.0.1", 1))
         for listener in worker.listeners:
             listener.close()
         worker.reactor._poller = FakePoller()
         worker.control.table = CommandTable(
             [
-                CommandSpec(b"GET", Kind.GET),
-                CommandSpec(b"HGETALL", Kind.CACHED, keys=lambda args: args[1:2], read=READS[b"HGETALL"]),
-                CommandSpec(b"SET", Kind.WRITE, is_write=True, keys=lambda args: args[1:2]),
+                CommandSpec(b"GET", Kind.GET, every_key=its_key),
+                CommandSpec(b"HGETALL", Kind.CACHED, keys=its_key, every_key=its_key, read=READS[b"HGETALL"]),
+                CommandSpec(b"SET", Kind.WRITE, is_write=True, keys=its_key, every_key=its_key),
             ]
         )
         worker.rights.learn(worker.control.table)
