@@ -340,7 +340,7 @@ async def test_apply_max_staleness_is_what_the_next_silence_is_measured_by(peer:
 @pytest.mark.parametrize("mode", ["ALL", "WRITE"])
 async def test_client_pause_makes_nobody_late(redis: Server, serve: Serve, mode: str) -> None:
     """During CLIENT PAUSE no reply counts as late, however short response_timeout is."""
-    proxy = await serve(redis, upstream={"response_timeout_s": 0.25}, l1={"max_staleness_s": 0.2})
+    proxy = await serve(redis, upstream={"response_timeout_s": 0.45}, l1={"max_staleness_s": 0.2})
     client, other = await proxy.connect(), await proxy.connect()
     assert await client.command("SET", "k", "v") == OK
     began = trio.current_time()
