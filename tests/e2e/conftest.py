@@ -10,6 +10,7 @@ import pytest
 import trustme
 
 from .chromium import NAMES, Browser, find_chromium
+from .load import KEY
 from .servers import OPTIONAL_KINDS, REQUIRED_KINDS, Kind, MissingServerError, Server, TlsFiles, find_kind
 from .targets import Target, is_direct_only, running_pair, running_respite
 
@@ -45,6 +46,21 @@ def kind(request: pytest.FixtureRequest) -> Kind:
 def redis7() -> Kind:
     """Debian's Redis, for tests that need one server and not the matrix."""
     return kind_or_skip("redis7")
+
+
+@pytest.fixture(scope="module")
+def server(redis7: Kind) -> Iterator[Server]:
+    """Run one Redis for all tests of a module."""
+    with Server(redis7) as started:
+        yield started
+
+
+@pytest.fixture
+def empty(server: Server) -> Server:
+    """Return it without anything of `load` in it."""
+    with server.connect() as direct:
+        direct.command("DEL", KEY)
+    return server
 
 
 @pytest.fixture(scope="session")

@@ -6,14 +6,12 @@ import os
 import signal
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
 
 import pytest
 
 from .contract import is_alive
-from .load import KEY, Kind, load, pushed
+from .load import Kind, load, pushed
 from .raw import encode
-from .servers import Kind as ServerKind
 from .servers import Server, wait_for
 from .targets import Respite, running_respite
 from .workers import CLIENTS, connected, one_of_each, pids_of, wait_for_new_worker, worker_of, workers_on
@@ -24,21 +22,6 @@ LEAVING = [
     Kind("thoughtful", pause_s=0.15, is_last=True),
     Kind("restless", pause_s=0.01, is_last=True),  # never quiet: what it sends just when it is let go is not run
 ]
-
-
-@pytest.fixture(scope="module")
-def server(redis7: ServerKind) -> Iterator[Server]:
-    """Run one Redis for all tests here."""
-    with Server(redis7) as started:
-        yield started
-
-
-@pytest.fixture
-def empty(server: Server) -> Server:
-    """Return it without anything of the load in it."""
-    with server.connect() as direct:
-        direct.command("DEL", KEY)
-    return server
 
 
 def _ready(respite: Respite) -> int:

@@ -7,7 +7,6 @@ import signal
 import threading
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -16,9 +15,8 @@ import pytest
 
 from ..test_systemd import Heard
 from .contract import is_alive
-from .load import KEY, Kind, Told, load, pushed
+from .load import Kind, Told, load, pushed
 from .raw import encode
-from .servers import Kind as ServerKind
 from .servers import Server, free_port, wait_for
 from .targets import Respite, running_respite
 
@@ -28,21 +26,6 @@ STORM = [
     Kind("thoughtful", pause_s=0.15),
     Kind("restless", pause_s=0.02),  # never quiet: what it sends just when it is let go is neither run nor answered
 ]
-
-
-@pytest.fixture(scope="module")
-def server(redis7: ServerKind) -> Iterator[Server]:
-    """Run one Redis for all tests here."""
-    with Server(redis7) as started:
-        yield started
-
-
-@pytest.fixture
-def empty(server: Server) -> Server:
-    """Return it without anything of the load in it."""
-    with server.connect() as direct:
-        direct.command("DEL", KEY)
-    return server
 
 
 class Probes:

@@ -23,25 +23,10 @@ from proxy.values.fences import FENCES_MAX, Fence, parse_fence
 from proxy.wire.reply import elements, text
 
 from ..e2e.raw import RawClient
-from ..e2e.servers import REQUIRED_KINDS, Server, find_kind
+from ..e2e.servers import Server
 
 ODD = bytes(range(256))
 LIFE_MS = 7_200_000
-
-
-@pytest.fixture(scope="module", params=REQUIRED_KINDS)
-def server(request: pytest.FixtureRequest) -> Iterator[Server]:
-    """Start a server of each kind."""
-    with Server(find_kind(request.param)) as server:
-        yield server
-
-
-@pytest.fixture
-def client(server: Server) -> Iterator[RawClient]:
-    """Connect to it, empty."""
-    with server.connect() as connection:
-        assert connection.command("FLUSHALL") == b"+OK\r\n"
-        yield connection
 
 
 @pytest.fixture

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 
 from proxy.values.envelope import MAGIC, wrap
@@ -11,25 +9,9 @@ from proxy.values.scripts import drop_older
 from proxy.wire.reply import text
 
 from ..e2e.raw import RawClient
-from ..e2e.servers import REQUIRED_KINDS, Server, find_kind
 from .test_scripts_redis import ODD, PAIRS, ask, server_time
 
 PAST = [pair for pair in PAIRS if pair[1] < 1 << 56]  # what is higher is ahead of the server's time
-
-
-@pytest.fixture(scope="module", params=REQUIRED_KINDS)
-def server(request: pytest.FixtureRequest) -> Iterator[Server]:
-    """Start a server of each kind."""
-    with Server(find_kind(request.param)) as server:
-        yield server
-
-
-@pytest.fixture
-def client(server: Server) -> Iterator[RawClient]:
-    """Connect to it, empty."""
-    with server.connect() as connection:
-        connection.command("FLUSHALL")
-        yield connection
 
 
 def drop(client: RawClient, *versions: tuple[bytes, int | None]) -> bytes:

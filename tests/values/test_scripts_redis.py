@@ -15,7 +15,7 @@ from proxy.values.scripts import CLOCK_KEY, facts, peek, purge, set_newer, swap
 from proxy.wire.reply import elements, text
 
 from ..e2e.raw import RawClient
-from ..e2e.servers import REQUIRED_KINDS, Server, find_kind
+from ..e2e.servers import Server
 
 NIL = b"$-1\r\n"
 ODD = bytes(range(256))
@@ -31,13 +31,6 @@ PAIRS = [
         (9 << 40, 9 << 40 | 1),
     ),
 ]
-
-
-@pytest.fixture(scope="module", params=REQUIRED_KINDS)
-def server(request: pytest.FixtureRequest) -> Iterator[Server]:
-    """Start a server of each kind."""
-    with Server(find_kind(request.param)) as server:
-        yield server
 
 
 @pytest.fixture

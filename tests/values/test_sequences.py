@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Iterator
 
 import pytest
 
@@ -22,25 +21,9 @@ from proxy.values.sequences import (
 from proxy.wire.reply import text
 
 from ..e2e.raw import RawClient
-from ..e2e.servers import REQUIRED_KINDS, Server, find_kind
 
 P = b"api-1"
 HOUR_MS = 3_600_000
-
-
-@pytest.fixture(scope="module", params=REQUIRED_KINDS)
-def server(request: pytest.FixtureRequest) -> Iterator[Server]:
-    """Start a server of each kind."""
-    with Server(find_kind(request.param)) as server:
-        yield server
-
-
-@pytest.fixture
-def client(server: Server) -> Iterator[RawClient]:
-    """Connect to it, empty."""
-    with server.connect() as connection:
-        connection.command("FLUSHALL")
-        yield connection
 
 
 def tell(client: RawClient, *numbers: int, publisher: bytes = P) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from hashlib import sha1
 from typing import Any
 
@@ -13,25 +12,9 @@ from proxy.values.scripts import Settlement, settle
 from proxy.wire.reply import text
 
 from ..e2e.raw import RawClient
-from ..e2e.servers import REQUIRED_KINDS, Server, find_kind
 
 OLD, OURS, NEW = 5 << 40, (5 << 40) + 1, 6 << 40
 NIL = b"$-1\r\n"
-
-
-@pytest.fixture(scope="module", params=REQUIRED_KINDS)
-def server(request: pytest.FixtureRequest) -> Iterator[Server]:
-    """Start a server of each kind."""
-    with Server(find_kind(request.param)) as server:
-        yield server
-
-
-@pytest.fixture
-def client(server: Server) -> Iterator[RawClient]:
-    """Connect to an empty database."""
-    with server.connect() as client:
-        client.command("FLUSHALL")
-        yield client
 
 
 def told(client: RawClient, stored: bytes | None = b"ours", since: int = OURS, **more: Any) -> str:
