@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from proxy.wire.request import Raw
@@ -50,3 +50,12 @@ class Outbox:
         """Forget everything."""
         self._chunks.clear()
         self.size = 0
+
+
+def rest(parts: Sequence[bytes], sent: int) -> list[Raw]:
+    """Return what is left of parts when so many bytes of them were sent: the parts themselves, only the first cut."""
+    for place, part in enumerate(parts):
+        if sent < len(part):
+            return [memoryview(part)[sent:] if sent else part, *parts[place + 1 :]]
+        sent -= len(part)
+    return []

@@ -19,7 +19,7 @@ from proxy.core.session import Session
 from proxy.core.slots import MUTED, FilledSlot, Slot
 from proxy.net.dial import Stream
 from proxy.net.link import Link
-from proxy.net.outbox import JOIN_BYTES, Outbox
+from proxy.net.outbox import JOIN_BYTES, Outbox, rest
 from proxy.net.process import kernel_unsent
 from proxy.net.reactor import PEER_CLOSED, READ, WRITE
 from proxy.wire.request import Raw
@@ -117,7 +117,7 @@ class Sender(ABC):
             self._out += frames
             self._mark()
         else:
-            self._send_now(frames[0] if len(frames) == 1 else b"".join(frames))
+            self._send_now(frames[0] if len(frames) == 1 else b"".join(frames), frames)
 
     def owe(self, slot: Slot) -> None:
         """Add a slot to the queue."""
@@ -167,10 +167,13 @@ class Sender(ABC):
             self._dirty = True
             self.worker.reactor.dirty_clients.append(self)
 
-    def _send_now(self, data: bytes) -> None:
-        """Send without waiting for the end of the wake-up."""
+    def _send_now(self, data: bytes, parts: Sequence[bytes] = ()) -> None:
+        """Send without waiting for the end of the wake-up.
+
+        `parts` are what `data` was joined from: of what the socket does not take they are held, and not the whole.
+        """
         if self._outbox is not None and self._outbox.size:
-            self._out.append(data)
+            self._out += parts or (data,)
             self._mark()
             return
         try:
@@ -182,7 +185,7 @@ class Sender(ABC):
             return
         self.worker.stats.sent_bytes += sent
         if sent < len(data):
-            self._keep([memoryview(data)[sent:]], len(data) - sent)
+            self._keep(rest(parts or (data,), sent), len(data) - sent)
 
     def _send_collected(self) -> None:
         """Send what has been collected since the last time, behind what is still unsent."""
@@ -195,10 +198,13 @@ class Sender(ABC):
             if not self.closed:
                 self._pump()
         elif len(out) <= MANY or (size := sum(map(len, out))) <= JOIN_BYTES:
-            if out:
-                data = out[0] if len(out) == 1 else b"".join(out)
+            if len(out) == 1:
+                data = out[0]
                 out.clear()
                 self._send_now(data)
+            elif out:
+                self._out = []
+                self._send_now(b"".join(out), out)
         else:
             self._out = []
             self._keep(out, size)
@@ -256,7 +262,7 @@ class Sender(ABC):
     def takes_some(self) -> bool:
         """Return whether the client has taken anything since the last look: what the kernel holds counts too.
 
-        The socket says that it is writable only when a third of its buffer is free: megabytes, for a slow reader.
+        The socket says that it is writable only when much of it has gone: too much to wait for, with a slow reader.
         """
         held = kernel_unsent(self._fd)
         taken, self._held = held < self._held, held

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from typing import Any
 
 import pytest
 import trio
+
+from proxy.net.process import kernel_unsent
 
 from .conftest import Serve
 from .driver import Client, Proxy
@@ -61,3 +64,35 @@ async def test_limit_of_all_is_shared_by_the_workers_and_follows_a_reload(
     await trio.sleep(0.2)
 
     assert (len(proxy.worker.clients) == 2) is stays
+
+
+async def test_what_many_have_not_read_of_one_value_is_held_once(peer: Peer, serve: Serve) -> None:
+    """Also of replies that went out in one send, of which the socket took a part."""
+    proxy, reader = await _proxy(peer, serve)
+    value = b"v" * 1_000_000
+    await reader.command("SET", "large", value)
+    assert await reader.command("GET", "large") == await reader.command("GET", "large")
+    clients = [await proxy.connect_narrow() for _ in range(10)]
+
+    tracemalloc.start()
+    try:
+        for client in clients:
+            await client.send_raw(b"*2\r\n$3\r\nGET\r\n$5\r\nlarge\r\n" * 3)
+        await until(lambda: proxy.worker.unread_bytes > 20_000_000, "all have asked")
+        for client in clients:
+            await client.send_raw(b"*2\r\n$3\r\nGET\r\n$5\r\nlarge\r\n" * 3)
+        await until(lambda: proxy.worker.unread_bytes > 50_000_000, "all have asked again")
+        held = tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
+    assert held < 5_000_000
+
+
+async def test_kernel_holds_no_more_than_half_a_megabyte_for_who_does_not_read(peer: Peer, serve: Serve) -> None:
+    """The rest waits with us, where it is counted and bounded."""
+    proxy, _ = await _proxy(peer, serve)
+    await _leave_unread(proxy, 200)
+
+    await until(lambda: proxy.worker.unread_bytes > 8_000_000, "much is unread")
+    [slow] = [client for client in proxy.worker.clients if client.unsent_bytes]
+    assert kernel_unsent(slow._fd) < 600_000

@@ -20,7 +20,7 @@ import trio
 from proxy.config.model import Endpoint
 from proxy.errors import ListenError
 from proxy.log import get_logger
-from proxy.net.dial import Stream, tune
+from proxy.net.dial import Stream, limit_unsent, tune
 from proxy.net.door.handshakes import Handshakes
 from proxy.net.reactor import READ, Reactor
 from proxy.tls.renewal import Renewable
@@ -138,6 +138,7 @@ class Listener:
         sock.setblocking(False)
         if self.endpoint.scheme != "unix":
             tune(sock)
+            limit_unsent(sock)
         if self.handshakes is None:
             self._accepted(sock)
         else:
