@@ -44,7 +44,7 @@ print(json.dumps(figures))
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc/self/statm")
-@pytest.mark.parametrize("size", [10, 100, 1024])
+@pytest.mark.parametrize("size", [10, pytest.param(100, marks=pytest.mark.long), 1024])
 def test_bound_of_a_full_l1_is_kept_by_the_process(size: int) -> None:
     """When L1 has just become full, and after as many evictions again, the process has grown by `max_bytes`."""
     entries = MAX_BYTES // (size + 380)

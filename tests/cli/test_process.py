@@ -18,7 +18,7 @@ from ..admin.fakes import STATS, FakeSource
 from .conftest import Serve
 from .typing_in import type_in
 
-_DEADLINE_S = 20.0
+_DEADLINE_S = 60.0
 
 
 def _start(*words: str, **kwargs: Any) -> subprocess.Popen[bytes]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 from typing import Literal
 
@@ -15,7 +16,7 @@ from .lease_rule import Switch, do_nothing, replace
 from .simulation import Simulation, Violation
 from .world import make_settings, running_world
 
-WALKS = 25
+WALKS = 25 if os.environ.get("RESPITE_ALL_SERVERS") else 12
 WALKS_UNTIL_FOUND = 60
 STEPS = 600
 

@@ -145,7 +145,7 @@ def test_corpus_of_each_server_names_every_command(any_pair: Pair) -> None:
     assert set() == missing
 
 
-@pytest.mark.long("valkey9-3")
+@pytest.mark.long("valkey9-2", "valkey9-3-pipelined", "redis7-3-split")
 @pytest.mark.parametrize(("protocol", "delivery"), [(2, "whole"), (3, "split"), (3, "pipelined")])
 def test_command_through_respite_answers_as_redis(pair: Pair, protocol: int, delivery: str) -> None:
     """Every command, sensible and wrong, is answered byte for byte as directly, and leaves the same data behind.

@@ -75,6 +75,7 @@ def listed(frame: bytes) -> set[bytes]:
     return found
 
 
+@pytest.mark.long("valkey9")
 def test_glob_random_ones_take_the_keys_that_a_server_lists(client: RawClient) -> None:
     """For 4,000 globs and 700 keys, what KEYS lists and what the glob takes is the same."""
     rng = random.Random(3)
