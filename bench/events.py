@@ -1,7 +1,8 @@
 """From a published event to the moment no proxy serves the old value. Run as `python -m bench.events`.
 
     latency     two proxies hold a value in L1; the event that drops it is published among others (`--rate` a second);
-                measured is the time until both, asked without a pause, serve it no more
+                measured is the time until both, asked every fifth of a millisecond, serve it no more
+    broker      the same events without a proxy: the time until a plain consumer has them, which is the broker's part
     throughput  a backlog of events, one exact key each, drained by one proxy of one worker; a client that reads from
                 L1 at an even pace has its GETs timed before, and while it lasts
 
@@ -38,12 +39,14 @@ from bench._lib import (
 )
 from bench._servers import Rig, Server, versions
 from bench.connections import open_connection
+from bench.relay import sharpen_timers
 from tests.amqp.broker import RabbitMq
 
 EXCHANGE: Final = "respite.events"
 NIL: Final = b"$-1\r\n"
 WAIT_S: Final = 20.0
 PROBES_A_SECOND: Final = 25
+PAUSE_S: Final = 0.0002
 BATCH: Final = 500
 GOALS_MS: Final = (3.0, 20.0)  # p50, p99 from publishing to both tiers of both proxies
 GOAL_PER_S: Final = 10_000
@@ -114,6 +117,7 @@ def probe(clients: Sequence[socket.socket], redis: socket.socket, channel: Chann
     serving = list(clients)
     while serving:
         serving = [client for client in serving if get(client, raw) != NIL]
+        time.sleep(PAUSE_S)  # asked without one, the proxies would do little but answer
         if time.monotonic() - began > WAIT_S:
             raise BenchError(f"{key} is still served after {WAIT_S:.0f} s")
     return time.monotonic() - began
@@ -147,6 +151,32 @@ def measure_latency(rig: Rig, broker: RabbitMq, options: argparse.Namespace) -> 
                 time.sleep(ahead)
         if load.returncode:
             raise BenchError(f"the publisher ended with {load.returncode}")
+    return found
+
+
+def measure_broker(broker: RabbitMq, options: argparse.Namespace) -> list[float]:
+    """Return the seconds of every probe until a consumer that does nothing else has it."""
+    found: list[float] = []
+    arrived: set[bytes] = set()
+    with pika.BlockingConnection(pika.URLParameters(broker.url)) as connection:
+        listener = connection.channel()
+        queue = listener.queue_declare("", exclusive=True).method.queue
+        listener.queue_bind(queue, EXCHANGE, "#")
+        listener.basic_consume(queue, lambda _channel, _method, _properties, body: arrived.add(body), auto_ack=True)
+        channel = Channel(broker.url)
+        load = child("publish-steadily", broker.url, options.rate, options.seconds)
+        began = time.monotonic()
+        while load.poll() is None:
+            key = f"probe:{len(found)}"
+            arrived.clear()
+            published_at = time.monotonic()
+            channel.publish(key)
+            while event(key) not in arrived:
+                connection.process_data_events(time_limit=1)
+            found.append(time.monotonic() - published_at)
+            while (ahead := len(found) / PROBES_A_SECOND - (time.monotonic() - began)) > 0:
+                connection.process_data_events(time_limit=ahead)
+        channel.close()
     return found
 
 
@@ -267,12 +297,14 @@ def main() -> None:
         publish_backlog(options.publish_backlog[0], int(options.publish_backlog[1]))
         return
     need_programs(["redis-server", "rabbitmq-server"])
+    sharpen_timers()
     disturbance = Disturbance()
     about = {**machine(), "versions": versions(["redis-server"])}
     with Rig() as rig, RabbitMq() as broker:
         latencies = [1000 * one for one in measure_latency(rig, broker, options)]
         p50, p99 = quantile(latencies, 0.5), quantile(latencies, 0.99)
         say(f"latency: {len(latencies)} probes, p50 {p50:.2f} ms, p99 {p99:.2f} ms, at most {max(latencies):.2f} ms")
+        alone_ms = 1000 * quantile(measure_broker(broker, options), 0.5)
         drains = []
         for number in range(1, options.rounds + 1):
             drains.append(measure_drain(rig, broker, number, options))
@@ -282,6 +314,7 @@ def main() -> None:
     rows = [
         ("published -> no proxy serves it, p50, ms", f"{p50:.2f}", f"< {GOALS_MS[0]:.0f}"),
         ("the same, p99", f"{p99:.2f}", f"< {GOALS_MS[1]:.0f}"),
+        ("published -> a plain consumer has it, p50, ms", f"{alone_ms:.2f}", ""),
         ("events a second, one worker", spread(rates).text(0), f"> {GOAL_PER_S:,}"),
         ("GET p99 meanwhile / before", spread(ratios).text(), f"< {GOAL_P99:.0f}"),
         ("CPU of the proxy an event, us", spread([one.cpu_us for one in drains]).text(1), ""),
@@ -293,6 +326,7 @@ def main() -> None:
         "disturbance": disturbance.report(),
         "options": {name: str(value) for name, value in vars(options).items()},
         "latencies_ms": latencies,
+        "broker_p50_ms": alone_ms,
         "drains": [attrs.asdict(one) for one in drains],
     }
     say(f"figures: {write_result('events', result, options.out)}")

@@ -33,6 +33,7 @@ _MMAP_THRESHOLD: Final = -3
 _TRIM_THRESHOLD: Final = -1
 _MMAPPED_BYTES: Final = 1 << 20
 _BUFFER_BYTES: Final = 32 << 20
+_mallopt: Final = getattr(ctypes.CDLL(None), "mallopt", None)  # once: each CDLL is classes, which only gc frees
 
 
 def in_block_of_its_own(resize: Callable[[], None]) -> None:
@@ -42,16 +43,15 @@ def in_block_of_its_own(resize: Callable[[], None]) -> None:
     threshold for all, each large buffer would come from the kernel and go back to it (bench.compare, SET of 10 KiB at
     16 deep: 21 us of CPU a request in place of 11). What stands before and after is where malloc's own adapting ends.
     """
-    set_option = getattr(ctypes.CDLL(None), "mallopt", None)
-    if set_option is None:
+    if _mallopt is None:
         resize()
         return
-    set_option(_MMAP_THRESHOLD, _MMAPPED_BYTES)
+    _mallopt(_MMAP_THRESHOLD, _MMAPPED_BYTES)
     try:
         resize()
     finally:
-        set_option(_MMAP_THRESHOLD, _BUFFER_BYTES)
-        set_option(_TRIM_THRESHOLD, 2 * _BUFFER_BYTES)
+        _mallopt(_MMAP_THRESHOLD, _BUFFER_BYTES)
+        _mallopt(_TRIM_THRESHOLD, 2 * _BUFFER_BYTES)
 
 
 class Table:
