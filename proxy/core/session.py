@@ -13,6 +13,14 @@ import attrs
 from proxy.wire.encode import count
 
 
+def _never() -> float:
+    return 0.0
+
+
+def _nothing() -> None:
+    pass
+
+
 @attrs.frozen
 class Identity:
     """Who a link is to Redis. No username and no password: whoever Redis takes an anonymous client for."""
@@ -50,14 +58,18 @@ class Session:
     patterns: int = 0
     multi: int = -1  # commands queued in a MULTI, -1 = none
     last_words: list[bytes] = attrs.field(factory=list)  # of the last command: its name, and what may be a subcommand
-    last_at: Callable[[], float] = lambda: 0.0  # when the client was last heard
-    close: Callable[[], None] = lambda: None  # end the connection, by CLIENT KILL
+    last_at: Callable[[], float] = _never  # when the client was last heard
+    close: Callable[[], None] = _nothing  # end the connection, by CLIENT KILL
     upstream_id: int = 0  # the client id of its pinned link, 0 = not pinned
 
     @property
     def kind(self) -> str:
         """The TYPE of CLIENT LIST."""
         return "pubsub" if self.subscriptions or self.patterns else "normal"
+
+    def end(self) -> None:
+        """Let go of the connection, which is closed: the two would hold each other until a collection finds them."""
+        self.close, self.last_at = _nothing, _never
 
     def line(self, now: float, fields: Sequence[str], command: bytes) -> str:
         """Return the session's line in CLIENT LIST, with the fields the server itself would show, in its order.

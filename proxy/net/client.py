@@ -361,6 +361,7 @@ class ClientConnection(KnowingClient):
         self.unstall()
         for slot in self.queue:
             slot.orphan()
+        self.queue.clear()
         self._forget_unsent()
         self._backlog.clear()
         self._assembler = None

@@ -72,6 +72,7 @@ class Doorkeeper:
         self.origins.leave(client.origin, self._worker.engine.now)
         self.strangers.forget(client)
         self._worker.sessions.remove(client.session)
+        client.session.end()
 
     @staticmethod
     def _refuse(stream: Stream) -> None:
