@@ -54,7 +54,7 @@ from proxy.wire.commands import CommandTable
 from proxy.wire.request import Limits, RequestParser
 
 HELLOS_MAX: Final = 1024  # users times protocols whose HELLO is remembered
-GC_EVERY: Final = (50_000, 20, 100)  # a full collection over 100,000 entries takes 13-30 ms; nothing here makes cycles (test_leaving)
+GC_EVERY: Final = (50_000, 20, 100)  # a full collection over 100,000 entries takes 13-30 ms; nothing here makes cycles
 _GOLDEN: Final = 0.6180339887498949  # multiples of it are spread evenly over 0 .. 1
 
 
