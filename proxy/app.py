@@ -294,6 +294,7 @@ async def _main(app: App, entrance: Entrance) -> int:
 
 async def leave(entrance: Entrance, outlook: Outlook, settings: Settings) -> None:
     """Begin to stop: be not ready for as long as others need to notice, then let nobody connect any more."""
+    entrance.is_leaving = True
     if not entrance.is_replaced:
         entrance.manager.stopping()
         await trio.sleep(settings.listen.drain_delay_s)

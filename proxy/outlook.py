@@ -60,12 +60,14 @@ class Outlook:
         self._listeners: Sequence[trio.SocketListener] = ()
         self._leaving = trio.Event()
         self._source = source
+        self._entrance: Entrance | None = None
 
     async def open(self, entrance: Entrance) -> None:
         """Open the admin port, before anybody is served: raises ListenError when it cannot be.
 
         Its sockets are kept at the entrance too, for the proxy that comes after this one.
         """
+        self._entrance = entrance
         listen = self.settings.listen
         given = entrance.take_admin()
         if listen.admin:
@@ -116,7 +118,10 @@ class Outlook:
 
     def report(self) -> dict[str, Any]:
         """Return what of it stands in stats.json."""
-        return {"push": {**self.feed.report(), "watch": self.watch.report()}}
+        return {
+            "push": {**self.feed.report(), "watch": self.watch.report()},
+            "doors": {"state": "open" if self._entrance is None else self._entrance.state},
+        }
 
     def families(self) -> Iterable[MetricFamily]:
         """Return the metrics of it."""

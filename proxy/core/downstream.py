@@ -139,8 +139,8 @@ class Services(Protocol):
         Then the command must be parked for "login": it is run again, or answered with the error.
         """
 
-    def count_denied(self) -> None:
-        """Count a command that was refused because its client may not run it here."""
+    def count_denied(self, user: str) -> None:
+        """Count a command that was refused because its client, of this user, may not run it here."""
 
     def is_known_good(self, scope: Scope) -> bool:
         """Return whether Redis has accepted this user, database and protocol, and still does."""

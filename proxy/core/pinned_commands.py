@@ -91,7 +91,7 @@ class PinnedCommands:
 
     def _deny(self, client: Downstream, link: PinnedConnection, refusal: bytes) -> None:
         """Refuse a command as Redis does: what MULTI has queued can then only be discarded."""
-        self._engine.stats.denied += 1
+        self._engine.stats.deny(client.rights.user)
         state = link.state
         if state.stream:
             client.quit()  # nothing that is no part of the stream can be said to it

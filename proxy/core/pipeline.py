@@ -123,7 +123,7 @@ class Pipeline:
             if not session.authenticated and spec.kind is not Kind.SESSION:
                 client.reply(NOAUTH)
             elif spec.kind is Kind.DENIED:
-                self.stats.denied += 1
+                self.stats.deny(client.rights.user)
                 client.reply(client.rights.refusal(spec, args))
             elif not self._special(client, spec, args, raw):
                 self._hold(client, client.parked or "settle", requests[at:])

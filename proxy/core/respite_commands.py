@@ -28,8 +28,8 @@ HELP: Final = (
     "HELP",
     "    Print this help.",
     "INFO [<section>]",
-    "    Return figures as INFO does, one a line. Sections are those of RESPITE STATS: upstream, l1, commands, waited,",
-    "    latency, values, events, memory .., and with a line a name: classes, commands_by_name, link_kinds, hot.",
+    "    Return figures as INFO does, one a line. Sections are those of RESPITE STATS: upstream, outage, offline, l1,",
+    "    clients, commands, values, events .., and with a line a name: classes, commands_by_name, link_kinds, hot.",
     "INVALIDATE KEY <key> [<key> ...] | MATCH <glob> | TAG <tag>",
     "    Drop keys, what matches a glob, or what carries a tag, in both tiers; return how many keys and fences.",
     "L1 CLEAR",
@@ -65,7 +65,7 @@ class RespiteCommands:
 
         def then(reply: bytes) -> bytes | Pending:
             if rights.respite == "none" or (changes and rights.respite == "read"):
-                self._services.count_denied()
+                self._services.count_denied(rights.user)
                 return _denied(rights.user, words)
             if rights.asks_redis and reply[:1] in b"-!" and not (changes and _may_set(reply)):
                 return reply
@@ -209,6 +209,15 @@ def _rows(rows: list[dict[str, Any]]) -> str:
     return "".join(line + "\n" for line in lines)
 
 
+def _shown(value: Any) -> str:
+    """Return a figure on one line: what is counted by name as INFO has its own, of rows with a name these."""
+    if isinstance(value, dict) and not any(isinstance(one, dict | list) for one in value.values()):
+        return _fields(value)
+    if isinstance(value, list) and all(isinstance(row, dict) and "name" in row for row in value):
+        return ",".join(row["name"] for row in value)
+    return str(value)
+
+
 def _fields(row: dict[str, Any]) -> str:
     return ",".join(f"{field}={value}" for field, value in row.items() if field != "name")
 
@@ -220,7 +229,7 @@ def _info(report: dict[str, Any]) -> str:
     for section, values in {"respite": loose, **report}.items():
         if isinstance(values, dict) and values:
             lines.append(f"# {section.capitalize()}")
-            lines += [f"{name}:{value}" for name, value in values.items()]
+            lines += [f"{name}:{_shown(value)}" for name, value in values.items()]
             lines.append("")
         elif isinstance(values, list) and values and "name" in values[0]:
             lines.append(f"# {section.capitalize()}")

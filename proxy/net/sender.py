@@ -86,6 +86,11 @@ class Sender(ABC):
     def kill(self, why: str) -> None:
         """Close a client that broke a limit."""
 
+    def kill_unread(self, why: str) -> None:
+        """Close a client that leaves unread what it has asked for."""
+        self.worker.stats.killed_unread += not self.closed
+        self.kill(why)
+
     @abstractmethod
     def press(self) -> None:
         """Read on, or no further, as what is outstanding and unsent allows."""
@@ -226,7 +231,7 @@ class Sender(ABC):
         outbox.put(list(parts), size)
         self.worker.unread_bytes += size
         if outbox.size > self.worker.output_limit:
-            self.kill("output buffer limit")
+            self.kill_unread("output buffer limit")
             return
         self._watch(self._mask | WRITE)
         if outbox.size > min(STALL_BYTES, self.worker.output_limit // 2):

@@ -67,7 +67,7 @@ class Timers:
             if client.takes_some():
                 client.drained_at = now
             elif now - client.drained_at > STALL_S:
-                client.kill("it stopped reading a large reply")
+                client.kill_unread("it stopped reading a large reply")
         if worker.unread_bytes > worker.unread_limit:
             worker.door.relieve()
         worker.door.rates.tick(now)

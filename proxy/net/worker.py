@@ -110,7 +110,13 @@ class Worker:
         self.may_accept: Callable[[], Awaitable[object]] = trio.lowlevel.checkpoint  # returns when clients may come
         tls = server_context(settings.listen.tls) if any(u.scheme == "tls" for u in settings.listen.urls) else None
         self.listeners = [
-            Listener(self.reactor, url, tls if url.scheme == "tls" else None, self.door.accept)
+            Listener(
+                self.reactor,
+                url,
+                tls if url.scheme == "tls" else None,
+                self.door.accept,
+                failed=self.door.handshake_failed,
+            )
             for url in settings.listen.urls
         ]
         self.engine.verifier.probe = self._probe
@@ -322,9 +328,9 @@ class Worker:
         name = self.table.find(words).name if words else b""  # an unknown one is the client's text: not shown
         return session.line(self.engine.now, self.control.client_fields, name)
 
-    def count_denied(self) -> None:
-        """Count a command that was refused because its client may not run it here."""
-        self.stats.denied += 1
+    def count_denied(self, user: str) -> None:
+        """Count a command that was refused because its client, of this user, may not run it here."""
+        self.stats.deny(user)
 
     def is_known_good(self, scope: Scope) -> bool:
         """Return whether Redis has accepted this user, database and protocol, and still does."""

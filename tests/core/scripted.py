@@ -213,7 +213,7 @@ class ScriptedServices:
             return None
         return b"" if self.proxy_users.get(name) == password else WRONGPASS
 
-    def count_denied(self) -> None:
+    def count_denied(self, user: str) -> None:
         """Note it."""
         self.asked.append(("denied", None))
 

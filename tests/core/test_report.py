@@ -111,11 +111,13 @@ def test_report_of_a_fresh_worker_has_every_figure(worker: Reported) -> None:
             *("tracked_keys", "tracked_max_keys"),
         },
         "outage": {
-            *("state", "since_s", "why", "stale_entries", "stale_bytes", "stale_served_total", "stale_served"),
+            *("state", "since_s", "why", "last_why", "last_lasted_s", "fallbacks", "stale_entries", "stale_bytes"),
+            *("stale_max_bytes", "stale_served_total", "stale_served"),
         },
         "clients": {
             *("connected", "pinned", "accepted_total", "rejected_total", "killed_total", "crowded_total"),
             *("throttled_total", "pins_refused_total", "logins_failed_total", "logins_refused_total"),
+            *("killed_unread_total", "killed_unproven_total", "handshakes_failed_total", "protocol_errors_total"),
         },
         "l1": {
             *("enabled", "serving", "entries", "bytes", "max_bytes", "hits_total", "misses_total", "joined_total"),
@@ -124,7 +126,7 @@ def test_report_of_a_fresh_worker_has_every_figure(worker: Reported) -> None:
             *("refreshed_total", "needless_pushes_total"),
         },
         "consistency": {"verified_total", "stale_total", "healed_total", "staleness_p50_us", "staleness_p99_us"},
-        "commands": {"total", "per_second", "errors_total", "denied_total"},
+        "commands": {"total", "per_second", "errors_total", "denied_total", "denied_by_user_total"},
         "waited": {"count", "mean_us", "p50_us", "p90_us", "p99_us"},
         "latency": {"count", "mean_us", "p50_us", "p90_us", "p99_us"},
         "values": set(worker.values),  # net.value_layer's to say
@@ -152,6 +154,21 @@ def test_report_tells_what_was_counted(worker: Reported) -> None:
     assert (l1["hits_total"], l1["misses_total"], l1["hit_rate"]) == (30, 10, 0.75)
     assert (commands["total"], commands["per_second"]) == (125, 2.5)
     assert (clients["connected"], report["memory"]["rss_bytes"]) == (4, 123_456)
+
+
+def test_report_tells_who_was_turned_away(worker: Reported) -> None:
+    """By reason; of what was denied whose it was, where it was one of listen.users."""
+    names = ("killed_unread", "killed_unproven", "handshakes_failed", "protocol_errors", "crowded", "throttled")
+    for number, name in enumerate(names, 1):
+        setattr(worker.stats, name, number)
+    for user in ("web", "", "jobs", "web"):
+        worker.stats.deny(user)
+
+    report = build_report(worker)
+
+    assert [report["clients"][f"{name}_total"] for name in names] == [1, 2, 3, 4, 5, 6]
+    assert report["commands"]["denied_total"] == 4
+    assert report["commands"]["denied_by_user_total"] == {"web": 2, "jobs": 1}
 
 
 def test_report_tells_the_state_of_l1(worker: Reported) -> None:

@@ -98,6 +98,19 @@ def test_respite_info_of_a_section_is_that_section(
     assert _body(ask(services, f"RESPITE INFO {section}")) == wanted
 
 
+def test_respite_info_of_an_outage_has_a_line_a_figure(services: ScriptedServices) -> None:
+    """What is counted by name stands on one line, as INFO has its own; of classes with a fallback the names."""
+    services.answers["outage"] = {
+        "state": "away",
+        "fallbacks": [{"name": "news", "offline": "fail"}, {"name": "carts", "offline": "memory"}],
+        "stale_served": {"news": 4, "carts": 1},
+        "refusals": {},
+    }
+    expected = "# Outage\r\nstate:away\r\nfallbacks:news,carts\r\nstale_served:news=4,carts=1\r\nrefusals:\r\n"
+
+    assert _body(ask(services, "RESPITE INFO outage")) == expected
+
+
 def test_respite_info_has_a_line_for_each_name(services: ScriptedServices) -> None:
     """Rows that have a name read as those of INFO commandstats; each section can be asked for."""
     services.answers["classes"] = [{"name": "tickets", "hits_total": 3, "p50_us": 1.5}, {"name": "(none)"}]

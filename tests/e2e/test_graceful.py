@@ -47,6 +47,7 @@ def test_drain_under_load_answers_all_that_was_run(empty: Server, workers: int) 
             assert _ready(respite) == 200
             respite.signal(signal.SIGTERM)
             wait_for(lambda: _ready(respite) == 503, what="/readyz to turn")
+            assert respite.stats()["doors"] == {"state": "draining"}
             with respite.connect() as late:
                 assert is_alive(late)
 

@@ -93,6 +93,7 @@ async def test_denied_read_is_not_served_from_l1(redis: Server, serve: Serve, pr
     hits = proxy.worker.stats.hits
     for _ in range(5):
         assert await some.command("HGET", "h", "f") == V
+    assert proxy.stats()["commands"]["denied_by_user_total"] == {"some": 6}
     assert proxy.worker.stats.hits > hits
     assert await everything.command("GET", "k") == V
 

@@ -52,10 +52,11 @@ async def test_end_while_another_proxy_has_the_sockets_already(tmp_path: Path, n
     made = await _opened(tmp_path / "s")
     await made.took_over()
     nursery.start_soon(made.run, lambda: None)
+    assert made.state == "open"
     name = made.addresses.names[0]
     other = await within(trio.to_thread.run_sync(Predecessor.find, [name]), "an answer")
     assert other is not None
-    await until(lambda: made._offer.is_busy, "it has handed them over")
+    await until(lambda: made.state == "handing over", "it has handed them over")
     await made.turn_away()
     made.close()
 

@@ -51,8 +51,14 @@ async def test_what_was_left_is_gone_before_redis_that_is_back_answers(peer: Pee
     """The first reply after the outage is that of Redis, and so are all that follow."""
     proxy, client = await with_value(serve, peer)
     await peer.refuse()
+    up = proxy.worker.report("outage")
+    assert (up["state"], up["why"], up["last_why"]) == ("up", "", "")
+    assert 0 < up["since_s"] < 60  # and not since the clock began
     await until(lambda: outage_is(proxy, "away"), "the breaker opens")
     assert await client.command("GET", "n:1") == VALUE
+    away = proxy.worker.report("outage")
+    assert away["fallbacks"] == [{"name": "news", "stale_if_error_s": STALE_S, "offline": "fail"}]
+    assert (away["why"] != "", away["last_why"], away["last_lasted_s"]) == (True, "", 0.0)
     peer.model.foreign("SET", "n:1", "new")
 
     peer.listen()
@@ -64,6 +70,9 @@ async def test_what_was_left_is_gone_before_redis_that_is_back_answers(peer: Pee
     assert not proxy.worker.engine.outage.breaker.is_open
     assert proxy.worker.engine.outage.remains.is_empty
     assert await client.command("GET", "n:1") == b"$3\r\nnew\r\n"
+    back = proxy.worker.report("outage")
+    assert (back["state"], back["why"], back["last_why"]) == ("up", "", away["why"])
+    assert away["since_s"] <= back["last_lasted_s"] < 60
 
 
 async def test_read_that_is_late_for_good_gets_what_was_left(peer: Peer, serve: Serve) -> None:
@@ -89,7 +98,9 @@ async def test_soft_timeout_serves_what_is_held_while_the_fetch_goes_on(peer: Pe
     peer.hold("data")
 
     assert await client.command("GET", "n:1") == VALUE
-    assert outage_is(proxy, "slow")
+    about = proxy.worker.report("outage")
+    assert (about["state"], about["why"]) == ("slow", "a reply took longer than upstream.soft_timeout")
+    assert 0 <= about["since_s"] < 5
     await client.send("GET", "r:1")
     with trio.move_on_after(0.15) as waited:
         await client.frame()

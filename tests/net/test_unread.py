@@ -43,6 +43,7 @@ async def test_those_with_the_most_unread_replies_are_closed(peer: Peer, serve: 
 
     await until(lambda: proxy.stats()["clients"]["killed_total"] > 0, "one is closed")
     await until(lambda: proxy.worker.unread_bytes <= 30_000_000, "there is room again")
+    assert proxy.stats()["clients"]["killed_unread_total"] == proxy.stats()["clients"]["killed_total"]
     assert await reader.command("GET", "k") == REPLY
     assert await little.exactly(100 * len(REPLY)) == REPLY * 100
     for client in much:

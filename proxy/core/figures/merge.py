@@ -37,6 +37,7 @@ _OF_VALUE: Final = ("stored_bytes", "raw_bytes", "ttl_ms", "version", "dictionar
 _QUANTILE: Final = re.compile(r"(?:(\w+)_)?p(\d+)_us")
 _TALLIED: Final = ("classes", "commands_by_name", "link_kinds")
 """Lists of which each row is a sum: they stay when their worker has died, and have a histogram each, LIST/NAME."""
+_COUNTED: Final = ("refusals", "stale_served")  # by name, and nothing in their own name says that they only grow
 _CUMULATIVE: Final = ("counter", "histogram")
 
 
@@ -131,7 +132,7 @@ def _totals(report: Mapping[str, Any]) -> dict[str, Any]:
     for name, value in report.items():
         is_total = name == "total" or name.endswith("_total")
         if isinstance(value, Mapping):
-            kept[name] = _numbers(value) if is_total else _totals(value)
+            kept[name] = _numbers(value) if is_total or name in _COUNTED else _totals(value)
         elif name in _TALLIED:
             kept[name] = [{"name": row["name"], **_totals(row)} for row in value]
         elif is_total and _is_number(value):
@@ -221,10 +222,28 @@ def _worst_state(values: Sequence[Any]) -> Any:
     return next((value for value in values if value != "up"), "up")
 
 
+def _first_of(*order: str) -> Rule:
+    """Make a rule for words of which the one that matters most stands first."""
+    return lambda values: next((word for word in order if word in values), _distinct(values))
+
+
+def _join_outage(values: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Join what workers say of Redis: since when and why is said by those who see it worst."""
+    joined = _join("outage", list(enumerate(values)))
+    worst = [one for one in values if one.get("state") == joined.get("state")]
+    for name, rule in (("since_s", max), ("why", _distinct)):
+        if found := [one[name] for one in worst if name in one]:
+            joined[name] = rule(found)
+    return joined
+
+
 _RULES: Final[Mapping[str, Rule]] = {
     "upstream.state": _worst_state,
-    "outage.state": _worst_state,
-    "outage.since_s": max,
+    "upstream.breaker": _first_of("open", "half-open", "closed"),
+    "outage": _join_outage,
+    "outage.state": _first_of("away", "slow", "up"),
+    "outage.last_lasted_s": max,
+    "outage.fallbacks.stale_if_error_s": max,
     "outage.stale_for_s": max,
     "upstream.tracked_keys": max,  # the server's own figures: each worker has read the same
     "upstream.tracked_max_keys": max,

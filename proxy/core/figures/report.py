@@ -104,11 +104,15 @@ def build_report(worker: Reported) -> dict[str, Any]:
             "accepted_total": stats.accepted,
             "rejected_total": stats.rejected,
             "killed_total": stats.killed,
+            "killed_unread_total": stats.killed_unread,
+            "killed_unproven_total": stats.killed_unproven,
             "crowded_total": stats.crowded,
             "throttled_total": stats.throttled,
             "pins_refused_total": stats.pins_refused,
             "logins_failed_total": stats.logins_failed,
             "logins_refused_total": stats.logins_refused,
+            "handshakes_failed_total": stats.handshakes_failed,
+            "protocol_errors_total": stats.protocol_errors,
         },
         "l1": {
             "enabled": engine.enabled,
@@ -143,6 +147,7 @@ def build_report(worker: Reported) -> dict[str, Any]:
             "per_second": round(stats.commands / uptime_s, 1) if uptime_s > 0 else 0.0,
             "errors_total": stats.failed,
             "denied_total": stats.denied,
+            "denied_by_user_total": dict(stats.denied_by_user),
         },
         "waited": {"count": stats.waited.count, **latency_fields(stats.waited)},
         "latency": {

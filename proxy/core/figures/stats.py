@@ -7,6 +7,7 @@ metrics library), and turns them into families when somebody scrapes.
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from functools import cache
 from itertools import accumulate
@@ -62,12 +63,15 @@ COUNTERS: Final[Mapping[str, tuple[str, str]]] = {
         "respite_clients_killed",
         "Client connections closed by us because they broke a limit.",
     ),
+    "killed_unread": ("respite_clients_killed_unread", "Those of them that left too many replies unread."),
+    "killed_unproven": ("respite_clients_killed_unproven", "Those of them that had not logged in, where they must."),
     "crowded": ("respite_clients_crowded", "Client connections refused by max_clients_per_address."),
     "denied": ("respite_commands_denied", "Commands refused because their client may not run them here."),
     "throttled": ("respite_clients_throttled", "Times a client was read no further because of rate_limit."),
     "pins_refused": ("respite_pinned_refused", "Pinned links refused by max_pinned_per_address."),
     "logins_failed": ("respite_logins_failed", "Logins of listen.users with a wrong name or password."),
     "logins_refused": ("respite_logins_refused", "Logins of listen.users refused untried: too many at once."),
+    "handshakes_failed": ("respite_tls_handshakes_failed", "TLS handshakes of clients that failed, or took too long."),
     "protocol_errors": ("respite_protocol_errors", "Clients closed for bytes that are no RESP."),
     "failed": ("respite_commands_failed", "Commands answered with an error of ours: upstream lost, away or late."),
     "received_bytes": ("respite_received_bytes", "Bytes received from clients."),
@@ -83,7 +87,7 @@ COARSE_US: Final = (32, 1 << 23)
 class Stats:
     """Counters since the start, what clients waited, the latency of Redis, and how long L1 was seen to be stale."""
 
-    __slots__ = (*COUNTERS, "ended_links", "latency", "look_at", "staleness", "waited")
+    __slots__ = (*COUNTERS, "denied_by_user", "ended_links", "latency", "look_at", "staleness", "waited")
 
     commands: int
     hits: int
@@ -106,12 +110,15 @@ class Stats:
     accepted: int
     rejected: int
     killed: int
+    killed_unread: int
+    killed_unproven: int
     crowded: int
     denied: int
     throttled: int
     pins_refused: int
     logins_failed: int
     logins_refused: int
+    handshakes_failed: int
     protocol_errors: int
     failed: int
     received_bytes: int
@@ -126,6 +133,7 @@ class Stats:
         self.latency = Histogram()
         self.staleness = Histogram()
         self.waited = Histogram()
+        self.denied_by_user: Counter[str] = Counter()  # of listen.users
         self.ended_links: dict[str, LinkFigures] = {}  # by kind: what was counted of links that are no more
 
     @property
@@ -133,6 +141,12 @@ class Stats:
         """Share of cacheable reads answered from L1, 0.0 before the first."""
         reads = self.hits + self.misses
         return self.hits / reads if reads else 0.0
+
+    def deny(self, user: str) -> None:
+        """Count a command that was refused; `user` is one of listen.users, "" for whoever comes."""
+        self.denied += 1
+        if user:
+            self.denied_by_user[user] += 1
 
     def histograms(self) -> dict[str, Histogram]:
         """Return the present state of every histogram by its name."""

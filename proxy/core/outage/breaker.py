@@ -19,12 +19,13 @@ State = Literal["closed", "half-open", "open"]
 class Breaker:
     """Open while Redis cannot be reached. All times are seconds of the caller's clock."""
 
-    __slots__ = ("failures", "opened_total", "since", "state", "why")
+    __slots__ = ("failures", "lasted_s", "opened_total", "since", "state", "why")
 
     def __init__(self) -> None:
         self.state: State = "closed"
-        self.since = 0.0  # when it was opened, or closed
-        self.why = ""  # what opened it
+        self.since = 0.0  # when it was opened, or closed; closed at first, when Redis has answered
+        self.why = ""  # what opened it last
+        self.lasted_s = 0.0  # how long it was open the last time
         self.failures = 0  # since it was opened
         self.opened_total = 0
 
@@ -56,6 +57,8 @@ class Breaker:
     def succeed(self, now: float) -> bool:
         """Note that Redis has answered; return whether this closed it."""
         if self.state == "closed":
+            self.since = self.since or now
             return False
+        self.lasted_s = now - self.since
         self.state, self.since, self.failures = "closed", now, 0
         return True

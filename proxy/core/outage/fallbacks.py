@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 STALE: Final = "served stale"
 """In the journal, for RESPITE EXPLAIN."""
+LATE: Final = "a reply took longer than upstream.soft_timeout"
 _WITHOUT: Final = (Kind.DENIED, Kind.SCRIPT, Kind.BLOCKING, Kind.ONCE, Kind.STICKY, Kind.UNKNOWN)
 
 
@@ -106,7 +107,7 @@ class Fallbacks:
         while waiting and (waiting[0].is_answered or now - waiting[0].since >= self.soft_timeout_s):
             stand_in = waiting.popleft()
             if not stand_in.is_answered:
-                self.outage.slow()
+                self.outage.slow(LATE)
                 stand_in.hurry()
 
     def answer(self, client: Downstream, spec: CommandSpec, args: list[bytes], failure: Failure) -> bytes | None:

@@ -23,13 +23,26 @@ def upstream_fields(outage: Outage) -> dict[str, Any]:
 
 
 def report(outage: Outage, now: float) -> dict[str, Any]:
-    """Return the section `outage` of the report. `since_s` is how long the state has lasted."""
+    """Return the section `outage` of the report.
+
+    `since_s` is how long the state has lasted; `last_why` and `last_lasted_s` are about the last time that Redis was
+    away and came back, "" and 0.0 before that. `fallbacks` has a row for each class that has one.
+    """
+    breaker = outage.breaker
+    has_ended = breaker.opened_total > 0 and not breaker.is_open
     return {
         "state": outage.state,
-        "since_s": round(now - outage.since, 3),
-        "why": outage.breaker.why if outage.breaker.is_open else "",
+        "since_s": _lasts_s(outage, now),
+        "why": outage.why,
+        "last_why": breaker.why if has_ended else "",
+        "last_lasted_s": round(breaker.lasted_s, 3),
+        "fallbacks": [
+            {"name": one.name, "stale_if_error_s": one.stale_if_error_s, "offline": one.offline}
+            for one in outage.fallback_classes
+        ],
         "stale_entries": len(outage.remains),
         "stale_bytes": outage.remains.bytes,
+        "stale_max_bytes": outage.remains.max_bytes,
         "stale_served_total": sum(outage.fallbacks.stale_served.values()),
         "stale_served": dict(outage.fallbacks.stale_served),
     }
@@ -48,7 +61,7 @@ def explain(outage: Outage, key: bytes, now: float) -> dict[str, Any] | None:
     left_s = None if until is None or not stale_s else round(until + stale_s - now, 3)
     return {
         "state": outage.state,
-        "since_s": round(now - outage.since, 3),
+        "since_s": _lasts_s(outage, now),
         "stale_for_s": left_s if left_s is not None and left_s > 0 else None,
     }
 
@@ -77,6 +90,10 @@ def families(outage: Outage) -> Iterator[MetricFamily]:
         "Bytes kept of L1 for the time that Redis is away.",
         (Sample("", {}, float(outage.remains.bytes)),),
     )
+
+
+def _lasts_s(outage: Outage, now: float) -> float:
+    return round(now - outage.since, 3) if outage.since else 0.0
 
 
 def _counter(name: str, text: str, value: int) -> MetricFamily:

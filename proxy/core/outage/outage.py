@@ -85,6 +85,8 @@ class Outage:
         self._is_busy = False  # it has let a link in, and said that it cannot answer yet
         self._slow_until = 0.0
         self._slow_since = 0.0
+        self._slow_why = ""
+        self.fallback_classes: tuple[ClassRules, ...] = ()
         self._max_staleness_s = 0.0
 
     @property
@@ -96,14 +98,22 @@ class Outage:
 
     @property
     def since(self) -> float:
-        """When the state began, in seconds of the reactor's clock."""
-        return self._slow_since if self.state == "slow" else self.breaker.since
+        """When the state began, in seconds of the reactor's clock; 0.0 before Redis has answered or failed."""
+        if self.state == "slow":
+            return self._slow_since
+        return max(self.breaker.since, self._slow_until) if self.state == "up" else self.breaker.since
+
+    @property
+    def why(self) -> str:
+        """Why Redis is not up; "" while it is."""
+        return {"up": "", "slow": self._slow_why, "away": self.breaker.why}[self.state]
 
     def take(self, policy: Policy, settings: Settings) -> None:
         """Follow these classes and settings from now on."""
         self._max_staleness_s = settings.l1.max_staleness_s
         self.fallbacks.soft_timeout_s = settings.upstream.soft_timeout_s
         self.find_class = policy.rules.find
+        self.fallback_classes = tuple(one for one in policy.rules.classes if one.has_fallback)
         self.longest_s = max((one.stale_if_error_s for one in policy.rules.classes), default=0.0)
         self.remains.max_bytes = settings.outage.stale_bytes
         self.takes_commands = any(one.offline == "memory" for one in policy.rules.classes)
@@ -160,19 +170,20 @@ class Outage:
         if word == b"READONLY":
             self.on_readonly()
         elif reply.startswith(BRIEF):
-            self.slow()
+            self.slow(f"it says {word.decode()}")
 
     def invalidated(self, db: int, versions: Iterable[tuple[bytes, int | None]]) -> None:
         """Take note of keys that an event, or somebody, says are wrong: also where Redis has not heard of them yet."""
         if self.memory is not None and self.memory.is_holding:
             self.memory.invalidate(db, versions)
 
-    def slow(self) -> None:
+    def slow(self, why: str) -> None:
         """Note that Redis is late, or says that it cannot answer now."""
         now = self._engine.now
         if now >= self._slow_until:
             self._slow_since = now
         self._slow_until = now + SLOW_S
+        self._slow_why = why
 
     def retry(self, slot: RetrySlot, until: float) -> None:
         """Count a read that is asked once more, and end its wait in time: it may have waited for long already."""

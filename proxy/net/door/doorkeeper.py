@@ -65,6 +65,10 @@ class Doorkeeper:
         self.strangers.add(client)
         worker.sessions.add(session)
 
+    def handshake_failed(self) -> None:
+        """Count one who never became a client."""
+        self._worker.stats.handshakes_failed += 1
+
     def forget(self, client: ClientConnection) -> None:
         """Let go of a client that has closed."""
         self._worker.clients.discard(client)
@@ -102,7 +106,7 @@ class Doorkeeper:
         for client in sorted(worker.clients, key=lambda one: one.unsent_bytes, reverse=True):
             if worker.unread_bytes <= enough:
                 return
-            client.kill("all clients together are over listen.output_buffer_total, and it has the most unread")
+            client.kill_unread("all clients together are over listen.output_buffer_total, and it has the most unread")
 
     @staticmethod
     def log_killed(session: Session, why: str) -> None:

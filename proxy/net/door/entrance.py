@@ -14,7 +14,7 @@ import socket
 import sys
 from collections.abc import Awaitable, Callable, Iterable, Iterator, MutableMapping
 from contextlib import contextmanager, suppress
-from typing import Final
+from typing import Final, Literal
 
 import trio
 
@@ -41,6 +41,7 @@ class Entrance:
         self.manager = ServiceManager.of(environment)
         self.kept: frozenset[str] = frozenset()  # the addresses that the next proxy has
         self.is_replaced = False
+        self.is_leaving = False
         self._is_closing = False
         self._listen = listen
         self._on_replaced: Callable[[], None] = lambda: None
@@ -65,6 +66,13 @@ class Entrance:
     def takes_over(self) -> bool:
         """Whether another proxy serves until this one does."""
         return self._predecessor is not None
+
+    @property
+    def state(self) -> Literal["open", "handing over", "draining"]:
+        """Whether clients may come; while it hands over, the next proxy has our sockets and does not serve yet."""
+        if self.is_leaving:
+            return "draining"
+        return "handing over" if self._offer.is_busy else "open"
 
     @contextmanager
     def in_time(self) -> Iterator[None]:

@@ -27,12 +27,12 @@ log = get_logger("listener")
 
 
 class Handshakes:
-    """Shake hands with whom a listener has accepted; `done` gets those with whom it went well."""
+    """Shake hands with whom a listener has accepted; `done` gets those it went well with, `failed` hears of others."""
 
-    def __init__(self, context: Renewable, done: Callable[[Stream], None]) -> None:
-        self.failed = 0
+    def __init__(self, context: Renewable, done: Callable[[Stream], None], failed: Callable[[], None]) -> None:
         self.context = context
         self._done = done
+        self._failed = failed
         self._scopes: dict[trio.CancelScope, None] = {}
 
     @property
@@ -66,7 +66,7 @@ class Handshakes:
         finally:
             self._scopes.pop(scope, None)
         if stream is None:
-            self.failed += 1
+            self._failed()
             log.info("TLS handshake failed", why=why)
         else:
             self._done(stream)

@@ -39,7 +39,7 @@ Accepted = Callable[[Stream], None]
 
 
 class Listener:
-    """One address. `accepted` gets every connection that is ready to speak RESP.
+    """One address. `accepted` gets every connection that is ready to speak RESP; `failed` hears of failed handshakes.
 
     `inherited` is a socket that is bound already: the file behind it is its owner's. `is_shared`: other processes
     accept from it at the same time.
@@ -52,12 +52,13 @@ class Listener:
         context: Renewable | None,
         accepted: Accepted,
         *,
+        failed: Callable[[], None] = lambda: None,
         inherited: socket.socket | None = None,
         is_shared: bool = False,
     ) -> None:
         self.endpoint = endpoint
         self._reactor = reactor
-        self.handshakes = None if context is None else Handshakes(context, self._shaken)
+        self.handshakes = None if context is None else Handshakes(context, self._shaken, failed)
         self._accepted = accepted
         self._sock = bind(endpoint) if inherited is None else inherited
         self._is_owner = inherited is None

@@ -90,7 +90,13 @@ class Queues:
         sock.setblocking(False)
         worker = self._worker
         return Listener(
-            worker.reactor, address.endpoint, context, worker.door.accept, inherited=sock, is_shared=is_shared
+            worker.reactor,
+            address.endpoint,
+            context,
+            worker.door.accept,
+            failed=worker.door.handshake_failed,
+            inherited=sock,
+            is_shared=is_shared,
         )
 
 

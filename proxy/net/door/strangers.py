@@ -23,7 +23,6 @@ class Strangers:
     """Those who have come of late; whether one has logged in is asked when it counts."""
 
     def __init__(self, worker: Worker) -> None:
-        self.closed = 0
         self._worker = worker
         self._since: dict[ClientConnection, float] = {}
 
@@ -62,6 +61,6 @@ class Strangers:
                 self._close(client, "it has not logged in within listen.auth_timeout")
 
     def _close(self, client: ClientConnection, why: str) -> None:
-        self.closed += 1
+        self._worker.stats.killed_unproven += 1
         self._since.pop(client, None)
         client.kill(why)

@@ -36,6 +36,19 @@ def test_breaker_that_is_half_open_is_open_for_commands() -> None:
     assert breaker.opened_total == 1
 
 
+def test_breaker_knows_how_long_it_was_open() -> None:
+    """Closed since the first answer, then since the last outage; that one's length and reason are kept."""
+    breaker = Breaker()
+    breaker.succeed(5.0)
+    breaker.succeed(6.0)
+    assert (breaker.since, breaker.lasted_s) == (5.0, 0.0)
+
+    breaker.fail(10.0, "refused")
+    breaker.succeed(12.5)
+
+    assert (breaker.since, breaker.lasted_s, breaker.why) == (12.5, 2.5, "refused")
+
+
 def test_breaker_closes_once() -> None:
     """The first who is let in closes it; the others find it so."""
     breaker = Breaker()
