@@ -171,7 +171,7 @@ class Monitor:
 
     def _bounds(self) -> dict[str, float]:
         """Return where figures are full."""
-        bounds = {"l1_fill": 1.0, "tracking_pressure": 1.0, "outbox_depth": float(FULL_AT)}
+        bounds = {"l1_fill": 1.0, "tracking_pressure": 1.0, "offline_fill": 1.0, "outbox_depth": float(FULL_AT)}
         if self._settings.metrics.queue_full_at:
             bounds["queue_depth"] = float(self._settings.metrics.queue_full_at)
         return bounds

@@ -55,6 +55,8 @@ DEFAULTS: Final = (
     _default("queue growing", "queue_growth > 1", 5 * _MINUTE),
     _default("events late", "queue_lag > 1m", _MINUTE),
     _default("redis down", "upstream_up < 1", 5.0),
+    _default("offline memory filling", "offline_fill > 80%", 0.0),
+    _default("writes lost", "offline_lost > 0", 0.0),
     _default("broker down", "amqp_up < 1", 30.0),
 )
 """The alerts that are there without a word in the file."""

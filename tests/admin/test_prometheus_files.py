@@ -38,6 +38,8 @@ EXPRESSIONS = {
     "queue_growth": "deriv(respite_events_queue_depth[5m])",
     "queue_lag": "respite_events_oldest_seconds",
     "upstream_up": "respite_upstream_up",
+    "offline_fill": "respite_offline_bytes / respite_offline_max_bytes",
+    "offline_lost": 'increase(respite_offline_reconciled_total{outcome="lost"}[5m])',
     "amqp_up": "respite_events_up",
 }
 """Figures as Prometheus computes them."""

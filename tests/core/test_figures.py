@@ -110,6 +110,9 @@ def test_figures_without_an_earlier_look_are_those_since_the_start() -> None:
         ({"events": {"state": "up", "oldest_s": 1.5}}, "queue_lag", 1.5),
         ({"events": {"received_total": 200, "failed_total": 1}}, "sync_error_rate", 0.005),
         ({"events": {"changes": {"depth": 3}}}, "outbox_depth", 3.0),
+        ({"outage": {"stale_served_total": 5}}, "stale_per_second", 0.05),
+        ({"offline": {"bytes": 30, "max_bytes": 40}}, "offline_fill", 0.75),
+        ({"offline": {"reconciled_total": {"written": 9, "lost": 2}}}, "offline_lost", 2.0),
         ({"push": {"subscribers": 4}}, "subscribers", 4.0),
         ({"push": {"lost_total": 2}}, "changes_lost", 2.0),
         ({"consistency": {"verified_total": 3}}, "staleness", 0.0),
@@ -145,7 +148,7 @@ def test_figures_of_a_worker_are_known_by_their_names() -> None:
 
     found = read_figures(snapshot, None)
 
-    needs_more = {name for name in FIGURES if name.startswith(("queue", "events", "sync", "outbox", "amqp"))}
+    needs_more = {name for name in FIGURES if name.startswith(("queue", "events", "sync", "outbox", "amqp", "offline"))}
     assert set(found) == set(FIGURES) - needs_more - {"subscribers", "changes_per_second", "changes_lost"}
 
 

@@ -58,6 +58,11 @@ def test_assess_when_clients_are_not_served_right_is_unhealthy(figures: dict[str
             "L1 not served: the invalidation link is not proven, every read goes to Redis",
         ),
         (
+            {"stale_per_second": 12.34},
+            {"outage": {"state": "slow", "why": "it says LOADING"}},
+            "redis slow: it says LOADING; 12.3 reads a second get what L1 held last",
+        ),
+        (
             {},
             {"workers": [{"index": 0, "state": "serving"}, {"index": 1, "state": "silent"}]},
             "workers away: 1",
@@ -79,6 +84,18 @@ def test_assess_says_alerts_that_are_on_and_nothing_twice() -> None:
     health = assess({**FINE, "upstream_up": 0.0}, REPORT, alerts)
     assert health.state == "unhealthy"
     assert [reason.partition(":")[0] for reason in health.reasons] == ["redis down", "hit rate low"]
+
+
+@pytest.mark.parametrize(("state", "up", "reasons"), [("away", 0.0, ["redis down"]), ("up", 1.0, [])])
+def test_assess_what_was_served_while_redis_was_away_is_no_reason_of_its_own(
+    state: str, up: float, reasons: list[str]
+) -> None:
+    """It is said that Redis is down; and once it is back, the last seconds of that are not said to be slow."""
+    figures = {**FINE, "upstream_up": up, "stale_per_second": 5.0}
+
+    health = assess(figures, {**REPORT, "outage": {"state": state}}, [])
+
+    assert [reason.partition(":")[0] for reason in health.reasons] == reasons
 
 
 def test_assess_l1_that_is_switched_off_is_no_reason() -> None:

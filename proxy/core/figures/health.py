@@ -30,7 +30,7 @@ _PARTS: Final[Mapping[str, tuple[str, ...]]] = {
     "polling": ("subscribers", "changes_per_second", "changes_lost"),
     "overall": (
         *("commands_per_second", "latency_mean", "latency_p50", "latency_p90", "latency_p99", "upstream_p99"),
-        *("error_rate", "clients", "upstream_up"),
+        *("error_rate", "clients", "upstream_up", "stale_per_second", "offline_fill", "offline_lost"),
     ),
 }
 """Which part of the report a figure belongs to."""
@@ -38,7 +38,7 @@ _SECTIONS: Final[Mapping[str, tuple[str, ...]]] = {
     "cache": ("l1", "consistency", "values", "classes"),
     "queue": ("events",),
     "polling": ("push",),
-    "overall": ("upstream", "clients", "commands", "latency", "memory"),
+    "overall": ("upstream", "outage", "offline", "clients", "commands", "latency", "memory"),
 }
 """Which sections of stats.json, counted since the start, belong to it."""
 
@@ -99,6 +99,9 @@ def _doubtful(figures: Mapping[str, float], report: Mapping[str, Any]) -> Iterab
     if figures.get("amqp_up") == 0:
         events = report.get("events", {})
         yield f"broker down: {events.get('why') or events.get('state', '')}; the cache goes on without events"
+    outage, stale = report.get("outage", {}), figures.get("stale_per_second", 0.0)
+    if stale > 0 and outage.get("state") == "slow":
+        yield f"redis slow: {outage.get('why', '')}; {stale:.3g} reads a second get what L1 held last"
     l1 = report.get("l1", {})
     if l1.get("enabled") and not l1.get("serving", True) and figures.get("upstream_up") != 0:
         yield "L1 not served: the invalidation link is not proven, every read goes to Redis"

@@ -63,6 +63,7 @@ _KINDS: Final[Mapping[str, _Kind]] = {
     "queue_depth": _Kind("queue", 0.1, relative=True, fills=True),
     "outbox_depth": _Kind("outbox of changes", 0.1, relative=True, fills=True),
     "l1_fill": _Kind("L1", 0.01, fills=True),
+    "offline_fill": _Kind("memory for writes", 0.01, fills=True),
     "tracking_pressure": _Kind("tracking table of Redis", 0.01, fills=True),
 }
 _LEAST_LEVEL: Final[Mapping[str, float]] = {

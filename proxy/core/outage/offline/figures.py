@@ -31,6 +31,7 @@ def families(memory: Memory) -> list[MetricFamily]:
         ),
         _gauge("respite_offline_keys", "Keys held in memory until Redis has been told of them.", report["keys"]),
         _gauge("respite_offline_bytes", "Bytes that these keys take.", report["bytes"]),
+        _gauge("respite_offline_max_bytes", "Bound of these bytes (outage.memory_bytes).", report["max_bytes"]),
     ]
 
 
