@@ -7,8 +7,10 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
+import attrs
 from rich import box
-from rich.console import RenderableType
+from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
+from rich.measure import Measurement
 from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
@@ -152,6 +154,29 @@ def beside(text: str, drawing: Text, *, style: str = "") -> Text:
 def alarm(value: object) -> Text:
     """Show a count that should be 0."""
     return Text(count(value), style=BAD if value else "")
+
+
+@attrs.frozen
+class Parts:
+    """Texts beside each other, on as many lines as it takes: none is broken that fits on one."""
+
+    texts: Sequence[Text]
+    between: str = " · "
+    indent: str = ""
+
+    def __rich_console__(self, _console: Console, options: ConsoleOptions) -> RenderResult:
+        line = Text()
+        for text in self.texts:
+            if line and line.cell_len + len(self.between) + text.cell_len > options.max_width:
+                yield line
+                line = Text()
+            line.append(self.between if line else self.indent).append_text(text)
+        yield line
+
+    def __rich_measure__(self, _console: Console, options: ConsoleOptions) -> Measurement:
+        cells = [text.cell_len for text in self.texts] or [0]
+        whole = len(self.indent) + sum(cells) + len(self.between) * (len(cells) - 1)
+        return Measurement(len(self.indent) + max(cells), whole).with_maximum(options.max_width)
 
 
 def panel(title: Text, content: RenderableType) -> Panel:

@@ -22,6 +22,7 @@ from proxy.cli.forms import (
     GOOD,
     STATE_STYLES,
     WARN,
+    Parts,
     count,
     duration,
     get,
@@ -182,7 +183,7 @@ def _trend(trend: Mapping[str, Any] | None, *, is_named: bool = False) -> Text:
     return Text(f"{arrow} {text}", style=style, overflow="ellipsis", no_wrap=True)
 
 
-def draw_status(view: View, width: int) -> RenderableType:
+def draw_status(view: View) -> RenderableType:
     """Draw in a line or two who is there: Redis, the broker, clients, subscribers, memory."""
     stats = view.stats
     state = plain(get(stats, "upstream", "state"))
@@ -202,18 +203,7 @@ def draw_status(view: View, width: int) -> RenderableType:
     mode = get(stats, "tuning", "mode")
     if mode not in (None, "off"):
         parts.append(_fact("tuning", plain(mode)))
-    return Group(*_packed(parts, width))
-
-
-def _packed(parts: Sequence[Text], width: int) -> Iterator[Text]:
-    """Yield lines of parts that are not broken."""
-    line = Text()
-    for part in parts:
-        if line and line.cell_len + 2 + part.cell_len > width:
-            yield line
-            line = Text()
-        line.append("  ").append_text(part)
-    yield line
+    return Parts(parts, between="  ", indent="  ")
 
 
 def _known(stats: Mapping[str, Any], section: str, *names: str) -> list[Any]:

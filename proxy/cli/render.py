@@ -21,12 +21,15 @@ from proxy.cli.forms import BAD, duration, get, plain, size, version
 from proxy.cli.overview import View, draw_head, draw_overview, draw_status
 from proxy.cli.panels import draw_clients, draw_commands, draw_events, draw_l1, draw_upstream, draw_values
 from proxy.cli.tables import draw_counted, draw_links, draw_tuning
+from proxy.cli.trouble import draw_doors, draw_outage, has_outage, is_leaving
 
 _SHOWN_LINKS: Final = 12
 _SHOWN_ROWS: Final = 10
 _TALL: Final = 40  # lines from which the tables and the overview are shown in full
 _SMALL_ROWS: Final = 5
 _SMALL_FIGURES: Final = 8
+_SMALL_LINES: Final = 3  # of a panel about trouble
+_LINES: Final = 99
 _LINKS_BESIDE: Final = 3  # lines of the table of links besides its rows: head, rule, and how many more there are
 
 
@@ -98,14 +101,17 @@ def _blocks(view: View, url: str, width: int, *, is_small: bool) -> Iterator[Ren
     """Yield what can be drawn, in the order in which it is, which is that of its weight."""
     stats = view.stats
     yield draw_head(view, url)
+    trouble = _trouble(stats, is_small=is_small)
+    yield from (drawn for is_now, drawn in trouble if is_now)
     yield draw_overview(view, width, **({"most": _SMALL_FIGURES} if is_small else {}))
-    yield draw_status(view, width)
+    yield draw_status(view)
     counted = draw_counted(stats, _SMALL_ROWS if is_small else _SHOWN_ROWS)
     if counted is not None:
         yield counted
     tuning = draw_tuning(stats)
     if tuning is not None:
         yield tuning
+    yield from (drawn for is_now, drawn in trouble if not is_now)
     body = Table.grid(expand=True)
     body.add_column(ratio=1)
     body.add_column(ratio=1)
@@ -117,6 +123,17 @@ def _blocks(view: View, url: str, width: int, *, is_small: bool) -> Iterator[Ren
         yield draw_events(stats)
     yield draw_upstream(stats)
     yield draw_clients(stats)
+
+
+def _trouble(stats: Mapping[str, Any], *, is_small: bool) -> list[tuple[bool, RenderableType]]:
+    """Return what there is to tell of trouble, each with whether it is now: then it stands above the figures."""
+    leaves = is_leaving(stats)
+    most = _SMALL_LINES if is_small else _LINES
+    drawn = (
+        (has_outage(stats), draw_outage(stats, most)),
+        (leaves, draw_doors(stats, 1 if is_small and leaves else most)),
+    )
+    return [(is_now, one) for is_now, one in drawn if one is not None]
 
 
 def draw_facts(facts: Mapping[str, Any]) -> RenderableType:

@@ -111,6 +111,59 @@ CLASSES = [
 COMMANDS = [{"name": name, "commands_total": 100, "errors_total": 0} for name in ("GET", "SET", "HGETALL")]
 
 
+TROUBLE: dict[str, dict[str, Any]] = {
+    "outage": {
+        "state": "away",
+        "since_s": 75.2,
+        "why": "connection refused",
+        "last_why": "",
+        "last_lasted_s": 0.0,
+        "fallbacks": [
+            {"name": "news", "stale_if_error_s": 30.0, "offline": "fail"},
+            {"name": "carts", "stale_if_error_s": 5.0, "offline": "memory"},
+        ],
+        "stale_entries": 1200,
+        "stale_bytes": 1_234_567,
+        "stale_max_bytes": 32 << 20,
+        "stale_served_total": 12_345,
+        "stale_served": {"carts": 345, "news": 12_000},
+    },
+    "offline": {
+        "keys": 71,
+        "bytes": 14_000_000,
+        "max_bytes": 16 << 20,
+        "waiting": 2,
+        "taken_total": {"read": 120, "write": 300},
+        "refused_total": 3,
+        "reconciled_total": {"written": 12, "older": 4, "deleted": 1, "lost": 2},
+    },
+    "upstream": {
+        "state": "unreachable",
+        "why": "connection refused",
+        "breaker": "open",
+        "breaker_opened_total": 3,
+        "retried_total": 4,
+        "refusals": {"OOM": 3, "LOADING": 12},
+    },
+    "clients": {
+        "connected": 42,
+        "rejected_total": 3,
+        "crowded_total": 2,
+        "pins_refused_total": 1,
+        "logins_failed_total": 5,
+        "logins_refused_total": 1,
+        "killed_unproven_total": 2,
+        "handshakes_failed_total": 7,
+        "killed_unread_total": 8,
+        "protocol_errors_total": 9,
+        "throttled_total": 44,
+    },
+    "commands": {"denied_total": 10, "denied_by_user_total": {"jobs": 4, "web": 6}},
+    "doors": {"state": "draining"},
+}
+"""Everything that can be told of outages and doors, as the sections of /stats.json have it."""
+
+
 def full_view(**stats: Any) -> View:
     """Return the view; sections of the figures may be replaced."""
     figures = copy.deepcopy(STATS) | {
