@@ -8,7 +8,7 @@ from proxy.admin.pages import read_pages
 
 from .fakes import FakeSource, running
 
-_PATHS = ["/", "/respite.js", "/dashboard.js", "/dashboard.css"]
+_PATHS = ["/", "/respite.js", "/dashboard.js", "/trouble.js", "/dashboard.css"]
 
 
 @pytest.mark.parametrize("path", _PATHS)

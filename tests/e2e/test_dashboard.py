@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from .chromium import Browser, Page
+from .chromium import Browser, Page, Scheme
 from .raw import ClosedError, RawClient
 from .servers import Kind, Server, wait_for
 from .targets import Respite, running_respite
@@ -21,6 +21,9 @@ HIT_RATE = "document.querySelector('#tile-hit_rate .number').textContent"
 NUMBERS = "[...document.querySelectorAll('.tile .number')].map((one) => one.textContent).join(' ')"
 LONG_KEY = "session:<b>" + "0123456789abcdef" * 8  # as long as keys get, and no markup
 HITS, MISSES = 17, 3
+WIDE = """[...document.querySelectorAll('main *, header *, footer *')]
+    .filter((one) => !one.closest('.scroll') && one.getBoundingClientRect().right > innerWidth + 1)
+    .map((one) => one.outerHTML.slice(0, 80))"""
 CLASSES = [{"name": "tickets", "match": ["ticket:*"]}, {"name": "sessions", "match": ["session:*"]}]
 
 
@@ -182,12 +185,97 @@ def test_phone_shows_it_all_in_one_column(browser: Browser, respite: Respite) ->
     """At 360 px nothing is wider than the screen, whatever keys are called; what is wide scrolls for itself."""
     with dashboard(browser, respite, size=(360, 740)) as page:
         page.wait(f"document.body.innerText.includes({LONG_KEY[:12]!r})")
-        wide = """[...document.querySelectorAll('main *, header *, footer *')]
-            .filter((one) => !one.closest('.scroll') && one.getBoundingClientRect().right > innerWidth + 1)
-            .map((one) => one.outerHTML.slice(0, 80))"""
 
         assert page.evaluate("document.documentElement.scrollWidth") == 360
-        assert page.evaluate(wide) == []
+        assert page.evaluate(WIDE) == []
+
+
+def test_nothing_to_tell_is_no_card(browser: Browser, respite: Respite) -> None:
+    """A proxy that is well and has turned nobody away shows nothing of outages and doors."""
+    with dashboard(browser, respite) as page:
+        page.wait("document.body.innerText.includes('tickets')")
+
+        assert page.evaluate("document.querySelectorAll('.trouble').length") == 0
+        assert page.evaluate("document.getElementById('trouble-now').hidden")
+
+
+def _facts(page: Page, card: str) -> dict[str, str]:
+    """Return what a card tells, by the names of its lines."""
+    script = f"""Object.fromEntries([...document.querySelectorAll('#{card} dl > div')].map((line) =>
+        [...line.children].map((cell) => [...cell.childNodes].map((part) => part.textContent).join(' · '))))"""
+    return {str(name): str(text) for name, text in page.evaluate(script).items()}
+
+
+@pytest.mark.parametrize(("size", "scheme"), [((1280, 800), "light"), ((360, 740), "dark")])
+def test_outage_has_a_card_while_it_lasts_and_a_quiet_one_afterwards(
+    browser: Browser, redis7: Kind, size: tuple[int, int], scheme: Scheme
+) -> None:
+    """Above the figures since when, why and what is served; below the charts what had been. Also on a phone."""
+    classes = [
+        {"name": "tickets", "match": ["ticket:*"], "stale_if_error": "60s"},
+        {"name": "carts", "match": ["cart:*"], "offline": "memory", "version": True},
+    ]
+    title = "document.querySelector({!r})?.textContent"
+    with (
+        Server(redis7) as server,
+        running_respite({"upstream": {"url": server.url}, "class": classes}) as respite,
+        respite.connect() as client,
+        browser.page(size=size, scheme=scheme) as page,
+    ):
+        client.command("SET", "ticket:1", "an open ticket")
+        for _ in range(3):
+            client.command("GET", "ticket:1")
+        page.go(f"http://127.0.0.1:{respite.admin_port}/")
+        page.wait(f"{title.format('#trouble-later #outage h2')} === 'Outages: none so far'")
+        assert page.text("#outage .about").startswith("If Redis goes, reads of tickets get what L1 held")
+
+        server.kill()
+        wait_for(lambda: respite.stats()["outage"]["state"] == "away", what="Redis counts as away")
+        for _ in range(3):
+            client.command("GET", "ticket:1")
+        client.command("SET", "cart:1", "a book")
+        page.wait(f"{title.format('#trouble-now #outage h2')} === 'Redis is away'")
+        page.wait("document.querySelectorAll('#outage dl > div').length >= 4")
+        facts = _facts(page, "outage")
+        before = page.text("#outage .lasts")
+        page.wait(f"document.querySelector('#outage .lasts').textContent !== {before!r}")
+
+        assert facts["Served stale"] == "3 · tickets 3"
+        assert facts["To be told to Redis"].startswith("keys 1 · ")
+        assert facts["Taken in memory"] == "writes 1"
+        about = page.text("#outage .about")
+        assert "Meanwhile reads of tickets get what L1 held, up to 1 min past its end" in about
+        assert "commands of carts are taken in memory; everything else gets an error." in about
+        assert page.evaluate("document.documentElement.scrollWidth") == size[0]
+        assert page.evaluate(WIDE) == []
+
+        server.restart()
+        page.wait(f"{title.format('#trouble-later #outage h2')} === 'Redis is back'", timeout_s=30)
+        assert page.text("#outage .about").startswith("The last outage lasted ")
+        page.wait("document.querySelector('#outage dl').textContent.includes('Redis was told')")
+        assert page.evaluate("document.getElementById('trouble-now').hidden")
+        assert page.evaluate("document.documentElement.scrollWidth") == size[0]
+        assert page.errors == []
+
+
+def test_who_is_turned_away_has_a_card(browser: Browser, server: Server) -> None:
+    """By reason, with who it was, and the names that people chose as text."""
+    users = [{"name": "<b>web", "password": "pw", "commands": ["-set"]}]
+    with (
+        running_respite({"upstream": {"url": server.url}, "listen": {"users": users}}) as respite,
+        respite.connect() as client,
+        browser.page() as page,
+    ):
+        client.command("AUTH", "<b>web", "wrong")
+        client.command("AUTH", "<b>web", "pw")
+        for _ in range(3):
+            client.command("SET", "k", "v")
+        page.go(f"http://127.0.0.1:{respite.admin_port}/")
+        page.wait("document.querySelector('#trouble-later #doors h2')?.textContent === 'Turned away at the doors'")
+
+        assert _facts(page, "doors") == {"Logins": "failed 1", "Commands denied": "3 · <b>web 3"}
+        assert page.evaluate("document.querySelector('#outage')") is None
+        assert page.errors == []
 
 
 def test_keyboard_and_screen_reader_get_along(browser: Browser, respite: Respite) -> None:

@@ -1,9 +1,9 @@
 /**
- * The dashboard: one page that stays live by `respite.js` and draws with `charts.js` and `panels.js`.
+ * The dashboard: one page that stays live by `respite.js` and draws with `charts.js`, `panels.js` and `trouble.js`.
  *
  *   channel respite:figures --> figures of this second, health, alerts, trends --> tiles, charts, lists
  *   /history.json, once     --> the past of the charts, which then grow with each second
- *   /stats.json, now and then --> tables
+ *   /stats.json, now and then, and when the health changes --> tables, outages, doors
  *
  * Owns the connection, the token (kept in this tab only), the theme and what is known of the past. Asks for nothing
  * while nobody looks at it. Nothing is loaded from anywhere but the proxy.
@@ -13,6 +13,7 @@ import { Chart } from "./charts.js";
 import { counted, lasting, written } from "./format.js";
 import { showAlerts, showHealth, showTrends, Table, Tiles } from "./panels.js";
 import { Respite } from "./respite.js";
+import { Trouble } from "./trouble.js";
 
 const STATS_MS = 3000;
 /** The proxy tells its figures once a second; without any for this long, what is shown is old. */
@@ -77,6 +78,7 @@ const page = {
   tiles: new Tiles(element("tiles")),
   charts: CHARTS.map((chart) => new Chart(element("charts"), chart)),
   health: { card: element("health"), title: element("health-title"), reasons: element("reasons") },
+  trouble: new Trouble(element("trouble-now"), element("trouble-later")),
   tables: tables(element("tables")),
 };
 const known = {
@@ -202,6 +204,7 @@ async function loadStats() {
   const memory = written(stats.memory.rss_bytes, "bytes");
   element("version").textContent =
     `Respite ${stats.version} · ${counted(stats.clients.connected, "client")} · ${memory} of memory`;
+  page.trouble.show(stats);
   page.tables.hot.show(stats.hot ?? []);
   page.tables.recent.show(stats.recent ?? []);
   page.tables.classes.show(stats.classes ?? []);
@@ -225,6 +228,8 @@ function hear(message) {
   known.figures = { ...steady, ...figures };
   known.atMs = atMs;
   showHealth(page.health, { health, reasons });
+  if (known.health !== health) loadStats(); // nobody is to wait for it
+  known.health = health;
   showAlerts(element("alerts"), alerts);
   showTrends(element("trends"), trends);
   const firing = alerts.filter(({ state }) => state === "on").length;
@@ -245,6 +250,7 @@ function redraw() {
 
 /** Say clearly when what is shown is not of now. */
 function showAge() {
+  page.trouble.tick();
   const { state, why } = respite.state;
   const ageS = known.heardAtMs ? (Date.now() - known.heardAtMs) / 1000 : 0;
   const isOld = state !== "live" ? known.heardAtMs > 0 : ageS * 1000 > STALE_MS;
