@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import socket
+import ssl
 import struct
 from collections.abc import Sequence
 from typing import Any, Final, Protocol
@@ -59,7 +61,16 @@ async def dial(upstream: Upstream) -> Stream:
     except trio.TooSlowError as exc:
         raise RemoteError(f"no connection within {upstream.connect_timeout_s:g} s") from exc
     except (OSError, UnicodeError) as exc:  # the latter of a host name that none can have
-        raise RemoteError(str(exc)) from exc
+        raise RemoteError(_said(exc)) from exc
+
+
+def _said(exc: OSError | UnicodeError) -> str:
+    """Return why there is no connection, for people; the words of trio have the address in them, and a number."""
+    if isinstance(exc, socket.gaierror):
+        return exc.strerror or str(exc)
+    if isinstance(exc, OSError) and exc.errno and not isinstance(exc, ssl.SSLError):  # which has numbers of its own
+        return os.strerror(exc.errno)
+    return str(exc)
 
 
 async def _connect(endpoint: Endpoint) -> socket.socket:

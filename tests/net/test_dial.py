@@ -67,7 +67,7 @@ async def _never(stream: trio.SocketStream) -> None:
 async def test_dial_refused_says_so_at_once() -> None:
     """A port nobody listens on is an error of the remote side, without waiting for a timeout."""
     began = trio.current_time()
-    with pytest.raises(RemoteError, match="refused"):
+    with pytest.raises(RemoteError, match=r"^Connection refused$"):
         await dial(_upstream(free_port(), connect_s=30))
 
     assert trio.current_time() - began < 2
@@ -130,7 +130,7 @@ async def test_dial_tries_the_next_address_of_a_name(monkeypatch: pytest.MonkeyP
     assert await _open(Upstream(parse_endpoint("redis://two:1"), None, 2.0, 2.0), PING) == [b"+PONG\r\n"]
     answers.reverse()
     await peer.refuse()
-    with pytest.raises(RemoteError, match="refused"):
+    with pytest.raises(RemoteError, match=r"^Connection refused$"):
         await dial(Upstream(parse_endpoint("redis://two:1"), None, 2.0, 2.0))
 
 
