@@ -53,6 +53,7 @@ class Engine:
         self.recomputes = Recomputes(self)
         self.tally = Tally(self)
         self.outage = Outage(self)
+        self._remaining = self.outage.remains.parts  # looked at for each key that is dropped
         self.guards: Fallbacks | None = None  # what commands of some classes get while Redis is away
         self.enabled = enabled
         self.max_age_s = max_age_s
@@ -280,7 +281,7 @@ class Engine:
 
     def drop(self, key: bytes) -> None:
         """Drop a key (as a bulk string) everywhere and revoke its leases."""
-        if self.guards is not None:
+        if self._remaining:
             self.outage.remains.drop(key)
         if self.l1.ghosts is not None:
             self.l1.ghosts.changed(key, self.now)

@@ -72,27 +72,27 @@ class Remains:
         self.max_bytes = 0
         self.bytes = 0
         self._engine = engine
-        self._parts: dict[Scope, Part] = {}
+        self.parts: dict[Scope, Part] = {}  # empty: there is nothing
 
     def __len__(self) -> int:
-        return sum(len(part.resident) + len(part.replies) for part in self._parts.values())
+        return sum(len(part.resident) + len(part.replies) for part in self.parts.values())
 
     @property
     def is_empty(self) -> bool:
         """Return whether there is nothing."""
-        return not self._parts
+        return not self.parts
 
     def keep(self, namespace: Namespace, lost_at: float) -> None:
         """Take what a namespace holds, which is about to be dropped there: nothing says any more that it is true."""
-        known = self._parts.get(namespace.scope)
+        known = self.parts.get(namespace.scope)
         if known is not None and (known.resident or known.replies):
             return  # what was lost first was true last
         if (namespace.resident or namespace.replies) and not self._engine.l1.hidden:
-            self._parts[namespace.scope] = Part(namespace, lost_at)
+            self.parts[namespace.scope] = Part(namespace, lost_at)
 
     def find(self, scope: Scope, key: bytes, request: bytes | None = None) -> tuple[Entry, float] | None:
         """Return an entry of a scope and when it stopped being true; None when there is none."""
-        part = self._parts.get(scope)
+        part = self.parts.get(scope)
         entry = part.find(key, request) if part is not None else None
         return (entry, part.lost_at) if part is not None and entry is not None else None
 
@@ -100,7 +100,7 @@ class Remains:
         """Return when what is left of a key (as a bulk string) stopped being true; None where nothing is."""
         found = [
             min(entry.ends_at, part.lost_at)
-            for part in self._parts.values()
+            for part in self.parts.values()
             for entry in (part.resident.get(key), part.heads.get(key))
             if entry is not None
         ]
@@ -108,12 +108,12 @@ class Remains:
 
     def is_shared(self, scope: Scope) -> bool | None:
         """Return whether what GET has brought to a scope may answer an MGET; None where nothing is left of it."""
-        part = self._parts.get(scope)
+        part = self.parts.get(scope)
         return None if part is None else part.is_shared
 
     def drop(self, key: bytes) -> None:
         """Drop a key (as a bulk string) everywhere: it has changed, or may have."""
-        for part in self._parts.values():
+        for part in self.parts.values():
             for entry in part.drop(key):
                 if entry in part.kept:
                     part.kept.remove(entry)
@@ -128,7 +128,7 @@ class Remains:
         covering = Fences()
         for one in fences:
             covering.put(one.db, one.kind, one.text, one.version)
-        for scope, part in self._parts.items():
+        for scope, part in self.parts.items():
             for raw in {entry.key for entry in (*part.resident.values(), *part.replies.values())}:
                 key = unbulk(raw)
                 if covering.version_over(scope.db, key, find(key)):
@@ -136,20 +136,20 @@ class Remains:
 
     def clear(self) -> None:
         """Drop everything."""
-        self._parts.clear()
+        self.parts.clear()
         self.bytes = 0
 
     def tick(self, now: float) -> None:
         """Go on sifting; drop what nobody may be served any more."""
         left = SIFTED_AT_ONCE
         longest_s = max(self._engine.outage.longest_s, self._engine.outage.base_s)
-        for scope, part in list(self._parts.items()):
+        for scope, part in list(self.parts.items()):
             while part.unsifted and left:
                 left -= 1
                 self._sift(part, part.unsifted.pop(), now)
             if (not part.unsifted and not part.kept) or now >= part.lost_at + longest_s:
                 self.bytes -= sum(entry.size_bytes for entry in part.kept)
-                del self._parts[scope]
+                del self.parts[scope]
 
     def _sift(self, part: Part, entry: Entry, now: float) -> None:
         request = entry.request if isinstance(entry, ReplyEntry) else None
