@@ -12,25 +12,29 @@ Owns the routing and the order of a client's slots. Everything here is synchrono
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 from proxy.core.downstream import Downstream, Services
 from proxy.core.engine import Engine
 from proxy.core.figures.stats import Stats
 from proxy.core.notices import Notices
+from proxy.core.outage.fallback_slot import FallbackSlot, Words
+from proxy.core.outage.offline.commands import is_brief
 from proxy.core.outage.offline.memory import WAIT, Memory
 from proxy.core.outage.stand_in import FAILURES
 from proxy.core.pinned_commands import PinnedCommands
 from proxy.core.reads import Reads
 from proxy.core.session_commands import SessionCommands
 from proxy.core.shadow import shadow
-from proxy.core.slots import EffectSlot, ReadSlot, Slot, WriteAllSlot, WriteSlot
+from proxy.core.slots import EffectSlot, Link, ReadSlot, Slot, WriteAllSlot, WriteSlot
 from proxy.core.value_commands import ValueCommands, Way
 from proxy.core.value_slots import WholeSlot
 from proxy.core.values import ALL, NONE, READ, SEAL, Values
 from proxy.wire.commands import (
     LANE_CACHED,
     LANE_EFFECT,
+    LANE_FALLBACK,
     LANE_NONE,
     LANE_READ,
     LANE_WRITE,
@@ -51,6 +55,10 @@ NOAUTH: Final = b"-NOAUTH Authentication required.\r\n"
 def _is_of_one(spec: CommandSpec) -> bool:
     """Return whether a read that L1 may answer is of one key: `reads` sees to its fallback, and not at a hit."""
     return spec.kind is Kind.GET or (spec.kind is Kind.CACHED and spec.read is not None and not spec.read.join)
+
+
+def _every_key(spec: CommandSpec, args: list[bytes]) -> Sequence[bytes]:
+    return () if spec.every_key is None else spec.every_key(args)
 
 
 class Pipeline:
@@ -144,11 +152,14 @@ class Pipeline:
         values = None if self.value_commands is None else self.value_commands.values
         notices = self.notices
         guards = engine.guards
+        find_class = engine.outage.find_class if guards is not None and engine.outage.takes_commands else None
         total = len(requests)
         while at < total:
             slot: Slot
             raws: list[Raw] = []
             keys: list[bytes] = []
+            guarded: list[Words] = []
+            link: Link | None = None
             common = LANE_NONE  # the lane of all of them
             concern = NONE
             judged = False
@@ -158,27 +169,43 @@ class Pipeline:
                 lane = spec.lane
                 if lane == LANE_CACHED and not cached:
                     lane = LANE_READ
-                elif lane == LANE_WRITE and not writes:
+                elif lane == LANE_WRITE and not writes and find_class is None:
                     lane = LANE_EFFECT
+                elif lane == LANE_WRITE:
+                    finder = spec.keys
+                    assert finder is not None
+                    named = finder(args)
+                    if find_class is not None:  # not a call of its own: a SET of another class would cost 4 % more
+                        for key in named if spec.every_key is finder else _every_key(spec, args):
+                            rules = find_class(key if key.__class__ is bytes else bytes(key))
+                            if rules is not None and rules.offline == "memory":
+                                lane = LANE_FALLBACK if is_brief(spec.name, args) else LANE_NONE
+                                break
+                        if lane == LANE_WRITE and not writes:
+                            lane = LANE_EFFECT
                 if lane != common or not lane:
                     if common or lane in _NOT_PLAIN:
                         break
+                    if lane == LANE_FALLBACK:
+                        link = None if client.joins else client.route()
+                        if link is None:
+                            break  # one by one: it waits, or is taken in memory, and those behind it find it there
                     common = lane
                 if spec.blocks_if and spec.may_block(args):
                     break
                 if notices is not None and notices.wants(spec, args):
                     break
-                if guards is not None and guards.wants(spec, args):
+                if guards is not None and lane < LANE_WRITE and guards.wants(spec, args):
                     break
                 if values is not None:
                     concern = values.concern(spec, args)
                     if concern is ALL:
                         break
-                if lane == LANE_WRITE:
-                    finder = spec.keys
-                    assert finder is not None
-                    for key in finder(args):
+                if lane >= LANE_WRITE:
+                    for key in named:
                         keys.append(b"$%d\r\n%b\r\n" % (len(key), key))  # most have one
+                    if lane == LANE_FALLBACK:
+                        guarded.append((spec, args))
                 if concern is SEAL and values is not None:
                     raw = values.sealed_set(args, raw, engine.now, in_effect=client.classed)
                 elif concern is READ:
@@ -189,7 +216,8 @@ class Pipeline:
                     break
             if not raws:
                 return at
-            link = client.route()
+            if link is None:
+                link = client.route()
             if link is None:
                 for _ in raws:
                     client.reply(client.why_not())
@@ -203,6 +231,10 @@ class Pipeline:
                 if common == LANE_WRITE:
                     engine.begin_write(keys)
                     slot = WriteSlot(client, engine, keys)
+                elif common == LANE_FALLBACK and guards is not None:
+                    engine.begin_write(keys)
+                    slot = FallbackSlot(client, guards, keys, guarded)
+                    guards.wait(slot)
                 elif judged and values is not None:
                     slot = WholeSlot(client, [asked for asked, _ in requests[at - len(raws) : at]], values)
                 else:
@@ -241,7 +273,7 @@ class Pipeline:
     def _special(self, client: Downstream, spec: CommandSpec, args: list[bytes], raw: Raw) -> bool:
         """Route what is neither a plain read nor a plain write; False = it must wait."""
         guards = self.engine.guards
-        if guards is None or not guards.wants(spec, args) or (client.namespace is not None and _is_of_one(spec)):
+        if guards is None or (client.namespace is not None and _is_of_one(spec)) or not guards.wants(spec, args):
             return self._route(client, spec, args, raw)
         guarded = guards.begin(client, raw, (spec, args))
         return guarded is None or self._route(guarded, spec, args, raw)

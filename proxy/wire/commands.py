@@ -54,6 +54,7 @@ LANE_READ: Final = 1
 LANE_EFFECT: Final = 2  # writes that name no keys
 LANE_WRITE: Final = 3  # writes of named keys
 LANE_CACHED: Final = 4  # reads that L1 may answer
+LANE_FALLBACK: Final = 5  # writes of named keys that may be taken in memory (core.outage.fallbacks says which)
 _LANES: Final = {Kind.WRITE: LANE_WRITE, Kind.GET: LANE_CACHED, Kind.MGET: LANE_CACHED, Kind.CACHED: LANE_CACHED}
 
 

@@ -1,6 +1,7 @@
 """What a command gets that Redis does not answer: what a memory says, what L1 held, or the usual error.
 
     a command of a class with a fallback --begin--> StandIn: it is routed as ever, in the client's place
+    writes of a short reply, Redis is up -----------> FallbackSlot: those that follow each other in one (core.pipeline)
         no link, its slot failed, LOADING or BUSY --> answer: memory, else what L1 held   else the error
         upstream.soft_timeout is over             --> what L1 held, while the fetch goes on
 
@@ -24,6 +25,7 @@ from proxy.wire.encode import array, bulk, command, unbulk
 if TYPE_CHECKING:
     from proxy.core.downstream import Downstream
     from proxy.core.engine import Engine
+    from proxy.core.outage.fallback_slot import FallbackSlot
     from proxy.core.outage.outage import Outage
     from proxy.wire.request import Raw
 
@@ -41,7 +43,7 @@ class Fallbacks:
         self.stale_served: Counter[str] = Counter()  # by class
         self.engine = engine
         self.outage = outage
-        self._waiting: deque[StandIn] = deque()  # reads that may get what L1 held, in the order they were asked
+        self._waiting: deque[StandIn | FallbackSlot] = deque()  # in the order they were asked
 
     def wants(self, spec: CommandSpec, args: Sequence[bytes]) -> bool:
         """Return whether a command may be answered otherwise if Redis does not."""
@@ -84,10 +86,10 @@ class Fallbacks:
                 return None
         return stand_in
 
-    def wait(self, stand_in: StandIn) -> None:
+    def wait(self, waits: StandIn | FallbackSlot) -> None:
         """Give a read what L1 held when Redis takes longer than the soft timeout."""
         if self.soft_timeout_s:
-            self._waiting.append(stand_in)
+            self._waiting.append(waits)
 
     def saved(self, failure: Failure) -> None:
         """Count one failure less: its command is answered after all, or asked again."""
@@ -105,10 +107,10 @@ class Fallbacks:
         """Answer the reads whose soft timeout is over."""
         waiting = self._waiting
         while waiting and (waiting[0].is_answered or now - waiting[0].since >= self.soft_timeout_s):
-            stand_in = waiting.popleft()
-            if not stand_in.is_answered:
+            waits = waiting.popleft()
+            if not waits.is_answered:
                 self.outage.slow(LATE)
-                stand_in.hurry()
+                waits.hurry()
 
     def answer(self, client: Downstream, spec: CommandSpec, args: list[bytes], failure: Failure) -> bytes | None:
         """Return the reply of a command that has no link, or whose slot failed; None: the usual error."""

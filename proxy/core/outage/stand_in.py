@@ -40,6 +40,11 @@ BRIEF: Final = (b"-LOADING ", b"-MASTERDOWN ", b"-BUSY ")
 """What Redis says while it cannot answer, and will again."""
 
 
+def failure_of(reply: bytes) -> Failure | None:
+    """Return why Redis did not answer a command, if its reply is an error that says so."""
+    return Failure.REFUSED if reply.startswith(BRIEF) else FAILURES.get(reply)
+
+
 class StandIn:
     """`core.downstream.Downstream` for one command.
 
@@ -179,7 +184,7 @@ class StandIn:
             self._fallbacks.refreshed(self)
             self._deliver(reply)
             return
-        failure = Failure.REFUSED if reply.startswith(BRIEF) else FAILURES.get(reply)
+        failure = failure_of(reply)
         if failure is None:
             self._deliver(reply)
             return

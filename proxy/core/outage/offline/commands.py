@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 import attrs
@@ -73,6 +73,8 @@ _WRITES: Final[Mapping[bytes, Offline]] = {
 }
 COMMANDS: Final[Mapping[bytes, Offline]] = {**_READS, **_WRITES}
 """By name, in upper case."""
+_GIVE_VALUES: Final = frozenset([b"GETSET", b"GETDEL", b"GETEX"])
+_BRIEF: Final = _WRITES.keys() - _GIVE_VALUES
 
 
 def keys_of(name: bytes, args: list[bytes]) -> list[bytes]:
@@ -88,6 +90,13 @@ def may_repeat(name: bytes, args: list[bytes]) -> bool:
         return False
     # What SET answers, and whether it sets at all, is another matter the second time with one of these.
     return name != b"SET" or not {b"NX", b"XX", b"GET"} & {word.upper() for word in args[3:]}
+
+
+def is_brief(name: bytes, args: Sequence[bytes]) -> bool:
+    """Return whether a command is a write of the table whose reply is never a value: one line, or one number."""
+    if name not in _BRIEF:
+        return False
+    return name != b"SET" or len(args) < 4 or not any(len(word) == 3 and word.upper() == b"GET" for word in args[3:])
 
 
 def run(store: Store, name: bytes, args: list[bytes], protocol: int) -> bytes:
