@@ -158,7 +158,7 @@ class Pipeline:
             slot: Slot
             raws: list[Raw] = []
             keys: list[bytes] = []
-            guarded: list[Words] = []
+            guarded: list[Words]
             link: Link | None = None
             common = LANE_NONE  # the lane of all of them
             concern = NONE
@@ -187,7 +187,7 @@ class Pipeline:
                     if common or lane in _NOT_PLAIN:
                         break
                     if lane == LANE_FALLBACK:
-                        link = None if client.joins else client.route()
+                        link, guarded = None if client.joins else client.route(), []
                         if link is None:
                             break  # one by one: it waits, or is taken in memory, and those behind it find it there
                     common = lane
@@ -204,7 +204,7 @@ class Pipeline:
                 if lane >= LANE_WRITE:
                     for key in named:
                         keys.append(b"$%d\r\n%b\r\n" % (len(key), key))  # most have one
-                    if lane == LANE_FALLBACK:
+                    if lane != LANE_WRITE:
                         guarded.append((spec, args))
                 if concern is SEAL and values is not None:
                     raw = values.sealed_set(args, raw, engine.now, in_effect=client.classed)
