@@ -2,8 +2,9 @@
 
     python -m bench.fallbacks [--rounds N]
 
-Streams are scripted, as in `hotpath`; the cases are played in turns. "elsewhere" is a class without a fallback where
-another class has one: each command is looked up then.
+Streams are scripted, as in `hotpath`; the cases are played in turns, with garbage collected as seldom as in a worker:
+the words of writes that have a fallback are kept until they are answered. "elsewhere" is a class without a fallback
+where another class has one: each write is looked up then.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import Final
 
 from bench.hotpath import CLIENTS, VALUE, Stage, keep, keys, script
 from proxy.config.model import ClassSettings
+from proxy.net.worker import GC_EVERY
 
 REPLY: Final = b"$%d\r\n%b\r\n" % (len(VALUE), VALUE)
 PLAIN: Final = ClassSettings("c", ("key:*",))
@@ -55,6 +57,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=9)
     rounds = parser.parse_args().rounds
     built = {kind: list(cases(classes)) for kind, classes in CLASSES.items()}
+    gc.set_threshold(*GC_EVERY)
     gc.collect()
     gc.freeze()
     found: dict[tuple[str, str], list[float]] = {}
