@@ -13,7 +13,7 @@ from proxy.wire.encode import array, bulk, command
 from ..e2e.servers import Server
 from .conftest import Serve
 from .offline_parts import NIL, OK, Scene, scene, settings
-from .peer import until
+from .peer import Peer, until
 
 TELLING = b"PX', ARGV[7]"
 """What only the script has in it that Redis is told with."""
@@ -155,6 +155,25 @@ async def test_write_whose_link_died_is_taken_where_it_may_be_repeated(redis: Se
         [bulk(b"v"), bulk(b"2"), bulk(b"v")]
     )
     assert await made.client.command("EXISTS", "plain:h") == b":0\r\n"
+
+
+async def test_write_whose_reply_broke_off_is_not_done_again(peer: Peer, serve: Serve) -> None:
+    """Redis has done it: its old value was on the way. Nobody waits for it, so there is nobody to be cut off either."""
+    proxy = await serve(peer, settings())
+    client = await proxy.connect()
+    assert await client.command("PING") == b"+PONG\r\n"
+    peer.on("SET", b"$9000000\r\n" + b"v" * 3_000_000)
+    await client.send("CLIENT", "REPLY", "OFF")
+    await client.send("SET", "plain:1", "new", "GET")
+    await client.send("SET", "plain:2", "new")
+    await until(lambda: peer.seen("SET"), "it has arrived")
+    await trio.sleep(0.1)
+    await peer.refuse()
+    memory = proxy.worker.engine.outage.memory
+
+    assert memory is not None
+    await until(lambda: memory.has(b"plain:2"), "what may be repeated is taken")
+    assert not memory.has(b"plain:1")
 
 
 async def test_frozen_redis_is_one_that_is_away(redis: Server, serve: Serve, nursery: trio.Nursery) -> None:

@@ -179,7 +179,9 @@ class StandIn:
         if self._guard is not None and self._guard.reply is not None:
             return  # it was answered when it took too long
         if self._cut:
-            self._cut, reply = False, errors.UPSTREAM_UNAVAILABLE
+            self._cut = False
+            # Of a write it says that Redis has done it: that is not to be done again.
+            reply = errors.UPSTREAM_LOST if self.words[0].is_write else errors.UPSTREAM_UNAVAILABLE
         if reply[:1] != b"-":
             self._fallbacks.refreshed(self)
             self._deliver(reply)
