@@ -116,7 +116,7 @@ def play_ours(trace: Trace, keys: Sequence[bytes], replies: Sequence[bytes], max
             entry.uses += 1
             entry.used_at = now
             hits += 1
-        elif cache.admits(key, now):
+        elif cache.admits(key, key):
             cache.put(namespace, key, replies[number], float("inf"), now)
     reads = len(trace.keys)
     pattern = [number for number in trace.keys[-HIT_READS:] if keys[number] in namespace.entries]

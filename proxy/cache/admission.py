@@ -28,16 +28,15 @@ class Admission:
     """Decide on misses. `mode` may be set at any time."""
 
     __slots__ = (
-        *("_evicted", "_memory", "_never_hit", "_refused", "_returned", "_strict"),
+        *("_evicted", "_never_hit", "_refused", "_returned", "_strict"),
         *("_evicted_before", "_unused_before", "mode", "refusals", "returns"),
     )
 
-    def __init__(self, memory: Memory) -> None:
+    def __init__(self) -> None:
         self.mode: Mode = "auto"
         self.refusals = 0
         self.returns = 0  # keys that were refused and came back: a hit lost each
         self._evicted_before = self._unused_before = 0  # in the rounds that have ended
-        self._memory = memory
         self._strict = False
         self._evicted = self._never_hit = self._refused = self._returned = 0
 
@@ -56,17 +55,17 @@ class Admission:
         """Whether a key must be read twice to enter."""
         return self.mode == "second_read" or (self.mode == "auto" and self._strict)
 
-    def admits(self, key: bytes) -> bool:
+    def admits(self, key: bytes, memory: Memory) -> bool:
         """Return whether a key that was missed may enter; one that may not is remembered, and may the next time."""
         if not self.is_strict:
             return True
-        how = self._memory.knows(key)
+        how = memory.knows(key)
         if how is not None:
             if how == REFUSED:
                 self._returned += 1
                 self.returns += 1
             return True
-        self._memory.remember(key, 1, REFUSED)
+        memory.remember(key, 1, REFUSED)
         self.refusals += 1
         self._refused += 1
         if self._refused >= _REFUSED:

@@ -20,7 +20,7 @@ from proxy.wire.reads import CachedRead
 
 ENTRY_OVERHEAD_BYTES: Final = 170
 """What an entry takes besides its key, its reply and its places in dicts: the object 96, two floats 32 each, its place
-in a block 9. tests/cache/test_memory_bound.py measures it; without it "64MiB" of small values would take 200."""
+in a block 10. tests/cache/test_memory_bound.py measures it; without it "64MiB" of small values would take 200."""
 
 REPLY_OVERHEAD_BYTES: Final = 32
 """What an entry of another read than GET takes besides, without its request: its place among the replies of its key."""
@@ -90,11 +90,12 @@ class ReplyEntry(Entry):
 class Block:
     """Up to `BLOCK_SIZE` entries of one namespace, in no order. All blocks but the namespace's last are full."""
 
-    __slots__ = ("entries", "namespace")
+    __slots__ = ("entries", "groups", "namespace")
 
     def __init__(self, namespace: Namespace) -> None:
         self.namespace = namespace
         self.entries: list[Entry] = []
+        self.groups = bytearray()  # the number of the group (groups.py) of each: a byte, where a slot would be 16
 
 
 class Flight:
@@ -147,8 +148,8 @@ class Namespace:
         self.blocks = [Block(self)]
         self.tables = Tables(self.resident, self.replies, self.heads)
 
-    def link(self, entry: Entry) -> None:
-        """Give an entry its place."""
+    def link(self, entry: Entry, group: int) -> None:
+        """Give an entry of the group of a number its place."""
         block = self.blocks[-1]
         if len(block.entries) >= BLOCK_SIZE:
             block = Block(self)
@@ -156,15 +157,18 @@ class Namespace:
         entry.block = block
         entry.place = len(block.entries)
         block.entries.append(entry)
+        block.groups.append(group)
 
     def unlink(self, entry: Entry) -> None:
         """Take an entry out: the last one moves into its place."""
-        entries = self.blocks[-1].entries
-        last = entries.pop()
+        end = self.blocks[-1]
+        last, group = end.entries.pop(), end.groups.pop()
         if last is not entry:
-            last.block, last.place = entry.block, entry.place
-            entry.block.entries[entry.place] = last
-        if not entries and len(self.blocks) > 1:
+            block, place = entry.block, entry.place
+            last.block, last.place = block, place
+            block.entries[place] = last
+            block.groups[place] = group
+        if not end.entries and len(self.blocks) > 1:
             self.blocks.pop()
 
     def clear(self) -> int:
@@ -174,6 +178,7 @@ class Namespace:
             entries.clear()
         for block in self.blocks:
             block.entries.clear()  # else the two would hold each other
+            block.groups.clear()
         del self.blocks[1:]
         self.tables.reset()
         self.is_shared = self.asking = None  # what a user may run may be what has changed

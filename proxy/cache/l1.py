@@ -9,25 +9,22 @@ Owns what is resident and what is evicted. Knows no rule of consistency: who may
 Eviction looks at a roving slice of them and drops the entries with the smallest `uses / (idle time ** p * size)`:
 by use, idle time and size, a relative of hyperbolic caching and GDSF. What was never hit counts as a tenth of a use;
 a key that comes back has the uses that are remembered of it (memory.py): a hit costs no more than two attribute writes.
-
-How much idle time says is learnt. Each eviction is by one of two rules at random, p a little above or below its middle;
-a key that is read again soon after it was evicted speaks against its rule, and the middle moves away from that one:
-
-    short-lived sessions    p -> 2      as LRU: who has been idle has gone
-    steady popularity       p -> 0.4    as LFU: who was read often will be
+How much idle time says, p, is learnt by class of keys (groups.py), and the room is shared by what is worth most of all.
 """
 
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Iterator
 from typing import Final
 
 from proxy.cache.admission import Admission, Mode
 from proxy.cache.entry import ENTRY_OVERHEAD_BYTES, Entry, Namespace, ReplyEntry, Scope
 from proxy.cache.ghost import Ghosts
+from proxy.cache.groups import IDLE_SPREAD, ClassOf, Group, Groups
 from proxy.cache.journal import EVICTED, Journal
-from proxy.cache.memory import DROPPED, FLAT, STEEP, USES_MAX, Memory
+from proxy.cache.memory import DROPPED, FLAT, STEEP, USES_MAX
 from proxy.cache.tables import Table
 
 # bench/hitratio.py, mean lead on S3-FIFO in points of hits: 4 of 32 +0.86, of 48 +0.94, of 64 +1.0, but sessions that
@@ -36,13 +33,6 @@ SAMPLE: Final = 48
 BATCH: Final = 4
 NEVER_HIT: Final = 0.1
 """The uses of an entry that was never hit. 0.2: 0.8 points less on sessions at 1 %; 0.02: 0.4 less on mixed sizes."""
-IDLE_POWERS: Final = (0.4, 2.0)
-"""Between which the power of the idle time is learnt, beginning at 0.8."""
-IDLE_SPREAD: Final = 0.3
-"""How far the two rules are from their middle: nearer, their difference drowns in noise."""
-IDLE_STEP: Final = 0.1
-REGRETS: Final = 32
-"""So many more keys must come back to one rule than to the other before the middle moves: with 16 it wanders."""
 BATCHES_MAX: Final = 2
 """Batches evicted at a put, besides what it needs itself, for a table that has grown: not all of its room at once."""
 TABLES_FREE_BYTES: Final = 128 << 10
@@ -69,15 +59,13 @@ class L1:
         self.serving = False
         self.hidden = False  # what is resident is looked at one by one, and not by hits
         self.namespaces: dict[Scope, Namespace] = {}
-        self.memory = Memory()
-        self.admission = Admission(self.memory)
+        self.groups = Groups()
+        self.admission = Admission()
         self.ghosts: Ghosts | None = None  # set to count what more room would bring
         self._count = 0
         self._tables_bytes = 0
         self._dicts_bytes = 0
         self._hand = self.walk(SAMPLE)
-        self._idle_power = 0.8
-        self._regret = 0
         # By turns would not do: with an even number of slices, each rule would see one half of them for ever.
         self._chance = random.Random(0)
 
@@ -125,17 +113,24 @@ class L1:
     def admit(self, mode: Mode) -> None:
         self.admission.mode = mode
 
-    def admits(self, id: bytes, now: float) -> bool:  # noqa: A002
-        """Return whether what was missed may enter, by its key (GET) or request; ask before a lease is opened."""
-        return self.admission.admits(id)
+    def group_by(self, class_of: ClassOf | None) -> None:
+        """Drop everything and learn anew, by these classes; None: all keys are one."""
+        self.clear()
+        self.groups = Groups(class_of)
+        self._count_tables()
+
+    def admits(self, key: bytes, id: bytes) -> bool:  # noqa: A002
+        """Return whether what was missed may enter, found by its key (GET) or request; ask before a lease is opened."""
+        return not self.admission.is_strict or self.admission.admits(id, self.groups.of(key).memory)
 
     def put(self, namespace: Namespace, key: bytes, reply: bytes, deadline: float, now: float) -> Entry:
         """Hold a reply of GET until `deadline`, replacing what was there; evict until the bound is kept."""
         entry = Entry(namespace, key, reply, deadline, now)
         size = entry.size_bytes
-        if self._make_room(entry, size, namespace.resident.get(key), key, now):
+        group = self._make_room(entry, size, namespace.resident.get(key), key, now)
+        if group is not None:
             namespace.resident[key] = entry
-            self._link(entry, namespace, size)
+            self._link(entry, namespace, size, group)
             table = namespace.tables.resident
             table.room -= 1
             if not table.room:
@@ -148,49 +143,56 @@ class L1:
         """Hold a reply of another read."""
         entry = ReplyEntry(namespace, key, reply, deadline, now, request=request)
         size = entry.size_bytes
-        if self._make_room(entry, size, namespace.replies.get(request), request, now):
+        group = self._make_room(entry, size, namespace.replies.get(request), request, now)
+        if group is not None:
             head = namespace.heads.get(key)
             if head is not None:
                 if head.count >= REPLIES_MAX:
                     return entry
                 entry.after, head.before, entry.count = head, entry, head.count + 1
             namespace.heads[key] = namespace.replies[request] = entry
-            self._link(entry, namespace, size)
+            self._link(entry, namespace, size, group)
             for table in (namespace.tables.replies, namespace.tables.heads):
                 table.room -= 1
                 if not table.room:
                     self._look(table)
         return entry
 
-    def _make_room(self, entry: Entry, size: int, old: Entry | None, id: bytes, now: float) -> bool:  # noqa: A002
-        """Forget what an entry replaces and evict until it fits; False if it never will."""
+    def _make_room(self, entry: Entry, size: int, old: Entry | None, id: bytes, now: float) -> Group | None:  # noqa: A002
+        """Forget what an entry replaces and evict until it fits; return its group, or None if it never will."""
         if size > self._limit:
-            return False
+            return None
+        group = self.groups.of(entry.key)
         if self.ghosts is not None and old is None and not hash(entry.key) & self.ghosts.mask:
             self.ghosts.came(entry.key, id, now)
         most = max(self._limit, self.bytes)
         if old is not None:
             entry.uses = old.uses
             self._forget(old)
-        elif (past := self.memory.recall(id)) is not None:
+        elif (past := group.memory.recall(id)) is not None:
             uses, how = past
             entry.uses += uses
             if how in (FLAT, STEEP):
-                self._learn(how)
+                group.learn(how)
         while self.bytes + size > most and self._count:
             self._evict(now)
         for _ in range(BATCHES_MAX):
             if self.bytes + size <= self._limit or not self._count:
                 break
             self._evict(now)
-        return True
+        return group
 
-    def _link(self, entry: Entry, namespace: Namespace, size: int) -> None:
-        namespace.link(entry)
+    def _link(self, entry: Entry, namespace: Namespace, size: int, group: Group) -> None:
+        namespace.link(entry, group.number)
+        group.count += 1
         self._count += 1
         self.bytes += size
 
+    def _group(self, entry: Entry) -> Group:
+        return self.groups.all[entry.block.groups[entry.place]]
+
     def _unlink(self, entry: Entry) -> None:
+        self._group(entry).count -= 1
         entry.block.namespace.unlink(entry)
         self._count -= 1
         self.bytes -= entry.size_bytes
@@ -203,7 +205,7 @@ class L1:
     def _count_tables(self, grown_bytes: int = 0) -> None:
         """Count what the tables take; those of namespaces have grown by so much."""
         self._dicts_bytes += grown_bytes
-        taken = self._dicts_bytes + len(self.memory) * CELL_BYTES
+        taken = self._dicts_bytes + self.groups.cells * CELL_BYTES
         counted = max(0, taken - TABLES_FREE_BYTES)
         self.bytes += counted - self._tables_bytes
         self._tables_bytes = counted
@@ -224,14 +226,14 @@ class L1:
             entry = namespace.resident.pop(key, None)
             if entry is not None:
                 if entry.uses > 1:  # who was never hit is no loss, and dropping stays cheap
-                    self.memory.remember(key, entry.uses, DROPPED)
+                    self._group(entry).memory.remember(key, entry.uses, DROPPED)
                 self._unlink(entry)
                 dropped += 1
             reply = namespace.heads.pop(key, None)
             while reply is not None:
                 del namespace.replies[reply.request]
                 if reply.uses > 1:
-                    self.memory.remember(reply.request, reply.uses, DROPPED)
+                    self._group(reply).memory.remember(reply.request, reply.uses, DROPPED)
                 self._unlink(reply)
                 dropped += 1
                 reply = reply.after
@@ -244,6 +246,8 @@ class L1:
             self.ghosts.clear()
         for namespace in self.namespaces.values():
             namespace.clear()
+        for group in self.groups.all:
+            group.count = 0
         self._count = self._dicts_bytes = self._tables_bytes = self.bytes = 0
         self._count_tables()
         return dropped
@@ -251,6 +255,9 @@ class L1:
     def clear_namespace(self, namespace: Namespace) -> int:
         """Drop the entries of one namespace; return how many went."""
         self.bytes -= sum(entry.size_bytes for block in namespace.blocks for entry in block.entries)
+        for block in namespace.blocks:
+            for number, count in Counter(block.groups).items():
+                self.groups.all[number].count -= count
         tables_bytes = namespace.tables.taken
         dropped = namespace.clear()
         self._count -= dropped
@@ -293,15 +300,24 @@ class L1:
         if self.bytes > self._limit:  # by tables that were made for more
             for namespace in self.namespaces.values():
                 self._dicts_bytes += namespace.tables.renew()
-            self.memory.shrink(self._count)
+            for group in self.groups.all:
+                group.memory.shrink(group.count)
             self._count_tables()
         while self.bytes > self._limit and self._count:
             self._evict(now)
 
     def _evict(self, now: float) -> None:
         """Drop the `BATCH` entries of the next slice that are worth least, the dead ones before all others."""
-        how = STEEP if self._chance.random() < 0.5 else FLAT
-        power = self._idle_power + (IDLE_SPREAD if how == STEEP else -IDLE_SPREAD)
+        groups, chance = self.groups.all, self._chance.random
+        hows, powers, have_grown = [], [], False
+        for group in groups:
+            how = STEEP if chance() < 0.5 else FLAT
+            hows.append(how)
+            powers.append(group.idle_power + (IDLE_SPREAD if how == STEEP else -IDLE_SPREAD))
+            have_grown = group.memory.fit(group.count) or have_grown
+        if have_grown:
+            self._count_tables()
+        age_s = (len(groups) > 1 and self.groups.age_s) or 1.0
 
         def worth(entry: Entry) -> float:
             if entry.ends_at <= now:
@@ -312,11 +328,9 @@ class L1:
             elif uses > USES_MAX:
                 uses = USES_MAX
             # A little is added to the idle time: an entry of this very wake-up would divide by zero.
-            idle: float = (now - entry.used_at + 0.001) ** power
+            idle: float = ((now - entry.used_at + 0.001) / age_s) ** powers[entry.block.groups[entry.place]]
             return uses / (idle * (len(entry.reply) + _BESIDES_BYTES))
 
-        if self.memory.fit(self._count):
-            self._count_tables()
         looked_at = next(self._hand) or next(self._hand)
         looked_at.sort(key=worth)
         if self.ghosts is not None:
@@ -324,21 +338,18 @@ class L1:
             for entry in looked_at[:BATCH]:
                 if not hash(entry.key) & self.ghosts.mask:
                     self.ghosts.went(entry, now)
+        if len(groups) > 1:
+            last = looked_at[:BATCH][-1]
+            if last.ends_at > now:
+                self.groups.went(now - last.used_at + 0.001)
         for entry in looked_at[:BATCH]:
             self.evictions += 1
             self.admission.evicted(entry.uses)
-            self.memory.remember(entry.request if isinstance(entry, ReplyEntry) else entry.key, entry.uses, how)
+            group = self._group(entry)
+            id = entry.request if isinstance(entry, ReplyEntry) else entry.key  # noqa: A001
+            group.memory.remember(id, entry.uses, hows[group.number])
             self.journal.note((now, EVICTED, entry.key))
             self._forget(entry)
-
-    def _learn(self, how: int) -> None:
-        """Note that a key came back which a rule evicted; move away from the rule to which more come back."""
-        self._regret += 1 if how == STEEP else -1
-        if abs(self._regret) >= REGRETS:
-            low, high = IDLE_POWERS
-            step = -IDLE_STEP if self._regret > 0 else IDLE_STEP
-            self._idle_power = min(high, max(low, self._idle_power + step))
-            self._regret = 0
 
     def _forget(self, entry: Entry) -> None:
         namespace = entry.namespace

@@ -130,7 +130,7 @@ def gather(reads: Reads, client: Downstream, namespace: Namespace, read: CachedR
             link.tracked
             and request not in namespace.flights
             and engine.can_lease(key, read)
-            and (request in namespace.answers or engine.l1.admits(request, engine.now))
+            and (request in namespace.answers or engine.l1.admits(key, request))
         ):
             flight = engine.open(namespace, key, link, request, read)
             part = LeasedPartSlot(slot, at, engine, flight)

@@ -202,7 +202,7 @@ class Lifetimes:
 
     def _inherited(self, raw: bytes) -> int:
         """Return the uses that L1 remembers of a GET of a key, and will give to its next entry."""
-        memory = self._l1.memory
+        memory = self._l1.groups.of(raw).memory
         past = memory.recall(raw)
         if past is None:
             return 0

@@ -39,6 +39,11 @@ class Policy:
         """Return the class of a key."""
         return self._find(unbulk(key))
 
+    def class_of(self, key: bytes) -> str | None:
+        """Return the name of the class of a key."""
+        rules = self._find(unbulk(key))
+        return None if rules is None else rules.name
+
     def may_keep(self, key: bytes) -> bool:
         """Return whether L1 may hold replies about a key."""
         rules = self._find(unbulk(key))

@@ -107,7 +107,7 @@ class Reads:
             self._pass(client, link, request or GET + key)
         elif engine.policy is not None and flight is None and engine.policy.recompute(key):
             self._read_patiently(client, link, (namespace, key, request), read)
-        elif flight is None and entry is None and not engine.l1.admits(request or key, engine.now):
+        elif flight is None and entry is None and not engine.l1.admits(key, request or key):
             self._pass(client, link, request or GET + key)
         elif flight is None:
             flight = engine.open(namespace, key, link, request, read)
@@ -221,7 +221,7 @@ class Reads:
             if link.tracked
             and key not in namespace.flights
             and engine.can_lease(key)
-            and (key in namespace.entries or engine.l1.admits(key, now))
+            and (key in namespace.entries or engine.l1.admits(key, key))
             else None
             for key in keys
         ]

@@ -167,7 +167,7 @@ def _may_fill(engine: Engine, namespace: Namespace, key: bytes, request: bytes, 
     if request in namespace.flights or not engine.can_lease(key, read):
         return False
     is_held = request in namespace.entries or request in namespace.answers  # it has ended, and comes back
-    return is_held or engine.l1.admits(request, engine.now)
+    return is_held or engine.l1.admits(key, request)
 
 
 def _live(engine: Engine, entry: Entry | None) -> Entry | None:

@@ -189,6 +189,7 @@ class Worker:
             self.engine.policy = policy if policy.is_needed else None
             self.engine.tally.name_classes(policy.rules)
             self.engine.flush()
+            self.engine.l1.group_by(policy.class_of if policy.classes else None)
             self.control.lose("the classes were changed")
         self.value_layer.apply(self.settings, self._policy.rules)
 

@@ -10,23 +10,23 @@ def make() -> tuple[Admission, Memory]:
     """Return an admission with room for many keys."""
     memory = Memory()
     memory.fit(100_000)
-    return Admission(memory), memory
+    return Admission(), memory
 
 
 def test_admits_by_default_lets_everything_in() -> None:
     """As long as nothing was evicted, nothing is refused, nor remembered."""
     admission, memory = make()
 
-    assert all(admission.admits(b"%d" % number) for number in range(1000))
+    assert all(admission.admits(b"%d" % number, memory) for number in range(1000))
     assert (admission.refusals, memory.knows(b"7")) == (0, None)
 
 
 def test_admits_on_second_read_refuses_the_first() -> None:
     """A key enters when it is read again; asking more than once for the same flight changes nothing."""
-    admission, _ = make()
+    admission, memory = make()
     admission.mode = "second_read"
 
-    assert [admission.admits(b"k") for _ in range(3)] == [False, True, True]
+    assert [admission.admits(b"k", memory) for _ in range(3)] == [False, True, True]
     assert admission.refusals == 1
 
 
@@ -36,30 +36,30 @@ def test_admits_on_second_read_lets_in_what_was_held_before() -> None:
     admission.mode = "second_read"
     memory.remember(b"k", 1, DROPPED)
 
-    assert admission.admits(b"k")
+    assert admission.admits(b"k", memory)
 
 
 def test_mode_switched_while_running_holds_at_once() -> None:
     """Back to always, the first read enters again."""
-    admission, _ = make()
+    admission, memory = make()
     admission.mode = "second_read"
-    refused = not admission.admits(b"a")
+    refused = not admission.admits(b"a", memory)
     admission.mode = "always"
 
     assert refused
-    assert admission.admits(b"b")
+    assert admission.admits(b"b", memory)
 
 
 def test_auto_refuses_once_nearly_all_evicted_were_never_hit() -> None:
     """With one entry in fifty hit before it goes, first reads are kept out; with one in ten they are not."""
-    strict, _ = make()
+    strict, memory = make()
     easy, _ = make()
     for number in range(1024):
         strict.evicted(2 if number % 50 == 0 else 1)
         easy.evicted(2 if number % 10 == 0 else 1)
 
     assert (strict.is_strict, easy.is_strict) == (True, False)
-    assert not strict.admits(b"k")
+    assert not strict.admits(b"k", memory)
 
 
 def test_auto_lets_in_again_when_the_refused_come_back() -> None:
@@ -69,9 +69,9 @@ def test_auto_lets_in_again_when_the_refused_come_back() -> None:
         admission.evicted(1)
     for number in range(256):
         if number % 10 == 9:
-            assert admission.admits(b"%d" % (number - 1))
+            assert admission.admits(b"%d" % (number - 1), memory)
             memory.recall(b"%d" % (number - 1))
-        admission.admits(b"%d" % number)
+        admission.admits(b"%d" % number, memory)
 
     assert not admission.is_strict
 
@@ -81,7 +81,7 @@ def test_auto_goes_on_refusing_while_the_refused_stay_away() -> None:
     admission, memory = make()
     for _ in range(1024):
         admission.evicted(1)
-    refused = sum(not admission.admits(b"%d" % number) for number in range(2000))
+    refused = sum(not admission.admits(b"%d" % number, memory) for number in range(2000))
 
     assert admission.is_strict
     assert refused == 2000
@@ -90,19 +90,19 @@ def test_auto_goes_on_refusing_while_the_refused_stay_away() -> None:
 
 def test_always_learns_for_a_later_auto_but_refuses_nothing() -> None:
     """What `auto` has measured does not bind `always`."""
-    admission, _ = make()
+    admission, memory = make()
     admission.mode = "always"
     for _ in range(1024):
         admission.evicted(1)
 
-    assert admission.admits(b"k")
+    assert admission.admits(b"k", memory)
     admission.mode = "auto"
-    assert not admission.admits(b"j")
+    assert not admission.admits(b"j", memory)
 
 
 def test_admission_counts_what_was_evicted_and_never_hit_over_all_rounds() -> None:
     """The figures that tuning looks at go on when `auto` begins to count anew, and do not depend on the mode."""
-    admission = Admission(Memory())
+    admission = Admission()
     admission.mode = "always"
     for number in range(3000):
         admission.evicted(1 if number % 3 else 2)
@@ -112,9 +112,9 @@ def test_admission_counts_what_was_evicted_and_never_hit_over_all_rounds() -> No
 
 def test_admission_counts_keys_that_were_kept_out_and_came_back() -> None:
     """Each is a hit lost."""
-    admission = Admission(Memory())
+    admission, memory = make()
     admission.mode = "second_read"
     for key in (b"a", b"b", b"a", b"c", b"c"):
-        admission.admits(key)
+        admission.admits(key, memory)
 
     assert (admission.refusals, admission.returns) == (3, 2)

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.cache.entry import BLOCK_SIZE, ENTRY_OVERHEAD_BYTES, Namespace, Scope, held_bytes
-from proxy.cache.l1 import BATCH, IDLE_STEP, L1, REGRETS, SAMPLE
+from proxy.cache.groups import IDLE_STEP, REGRETS
+from proxy.cache.l1 import BATCH, L1, SAMPLE
 from proxy.cache.memory import DROPPED, FLAT, REFUSED, STEEP
 from proxy.wire.encode import bulk
 
@@ -191,15 +192,15 @@ def test_put_of_a_key_that_was_held_brings_its_uses_back(how: str) -> None:
 def test_put_of_keys_that_one_rule_evicted_moves_away_from_it(lost_to: int, moves: int) -> None:
     """Keys that come back to one rule make idle time say more, or less; those that changed or were refused do not."""
     l1 = make(1000)
-    before = l1._idle_power
+    before = l1.groups.all[0].idle_power
     for how, number in ((how, number) for how in (DROPPED, REFUSED, lost_to) for number in range(REGRETS)):
         if how == lost_to and number == REGRETS - 1:
-            assert l1._idle_power == before
+            assert l1.groups.all[0].idle_power == before
         l1.drop(bulk(b"k%06d" % number))
-        l1.memory.remember(bulk(b"k%06d" % number), 1, how)
+        l1.groups.all[0].memory.remember(bulk(b"k%06d" % number), 1, how)
         fill(l1, 1, first=number)
 
-    assert l1._idle_power == pytest.approx(before + moves * IDLE_STEP)
+    assert l1.groups.all[0].idle_power == pytest.approx(before + moves * IDLE_STEP)
 
 
 def test_admits_follows_the_mode_and_put_of_the_second_read() -> None:
@@ -207,7 +208,7 @@ def test_admits_follows_the_mode_and_put_of_the_second_read() -> None:
     l1 = make()
     l1.admit = "second_read"
 
-    assert [l1.admits(b"$1\r\nk\r\n", 0.0) for _ in range(2)] == [False, True]
+    assert [l1.admits(b"$1\r\nk\r\n", b"$1\r\nk\r\n") for _ in range(2)] == [False, True]
 
 
 def test_drop_takes_a_key_out_of_every_namespace() -> None:
@@ -304,6 +305,10 @@ def check(l1: L1) -> None:
     assert all(entry.block.entries[entry.place] is entry for entry in residents)
     assert sum(len(block.entries) for each in l1.namespaces.values() for block in each.blocks) == len(residents)
     assert len(l1) == len(residents)
+    groups = [entry.block.groups[entry.place] for entry in residents]
+    assert groups == [l1.groups.of(entry.key).number for entry in residents]
+    assert [group.count for group in l1.groups.all] == [groups.count(number) for number in range(len(l1.groups.all))]
+    assert all(len(block.groups) == len(block.entries) for each in l1.namespaces.values() for block in each.blocks)
     assert l1.bytes == sum(entry.size_bytes for entry in residents) <= l1.max_bytes
 
 
@@ -324,8 +329,12 @@ OPERATIONS = st.one_of(
 
 @given(st.lists(OPERATIONS, max_size=120))
 def test_any_operations_keep_ring_and_dicts_in_step(operations: list[tuple]) -> None:  # type: ignore[type-arg]
-    """Whatever is done in whatever order: one place in the ring for each entry, the bytes its sum, within the bound."""
+    """Whatever is done in whatever order: one place in the ring for each entry, the bytes its sum, within the bound.
+
+    And each is known to be of its class.
+    """
     l1 = L1(6000)
+    l1.group_by(lambda key: ("even", None, "third")[key[-3] % 3])
     for now, (name, *args) in enumerate(operations):
         if name == "put":
             scope, key, size, lifetime = args

@@ -25,6 +25,7 @@ Held = dict[tuple[Scope, bytes], bytes]
 def make(max_bytes: int = 1 << 20) -> L1:
     """Return an L1 that is served."""
     made = L1(max_bytes)
+    made.group_by(lambda key: ("even", None)[key[-3] % 2])
     made.serve()
     return made
 
@@ -71,6 +72,8 @@ def check(l1: L1) -> Held:
     assert {id(entry) for entry in places} == {id(entry) for entry in standing}
     assert len(places) == len(standing) == len(l1)
     assert all(entry.block.entries[entry.place] is entry for entry in standing)
+    assert all(entry.block.groups[entry.place] == l1.groups.of(entry.key).number for entry in standing)
+    assert sum(group.count for group in l1.groups.all) == len(l1)
     assert l1.bytes == sum(entry.size_bytes for entry in standing) <= l1.max_bytes
     return held
 

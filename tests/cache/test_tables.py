@@ -127,7 +127,7 @@ def test_l1_counts_its_tables(reads: str) -> None:
     entries = sum(entry.size_bytes for block in namespace.blocks for entry in block.entries)
     dicts = sum(each.__sizeof__() for each in (namespace.resident, namespace.replies, namespace.heads) if each)
 
-    assert l1.bytes == entries + dicts + 4 * len(l1.memory) - TABLES_FREE_BYTES
+    assert l1.bytes == entries + dicts + 4 * l1.groups.cells - TABLES_FREE_BYTES
     if reads == "get":
         assert entries == 20_000 * (ENTRY_OVERHEAD_BYTES + held_bytes(bulk(b"00000000")) + held_bytes(b"+v\r\n"))
     assert l1.clear_namespace(namespace) == 20_000
@@ -156,7 +156,7 @@ def test_l1_that_gets_a_smaller_bound_gives_its_tables_up() -> None:
     namespace = l1.namespace(Scope(b"", 0, 2))
     for number in range(70_000):
         l1.put(namespace, bulk(b"%08d" % number), b"+v\r\n", 1e9, float(number))
-    l1.memory.fit(70_000)
+    l1.groups.all[0].memory.fit(70_000)
     l1.resize(1 << 20, 1e6)
     few = len(l1)
     for number in range(20_000):

@@ -201,7 +201,7 @@ def test_counting_changes_nothing_in_l1() -> None:
     for _ in range(5):
         world.lifetimes.count(b"k", world.now)
 
-    assert world.l1.memory.recall(bulk(b"k")) == other.l1.memory.recall(bulk(b"k"))
+    assert world.l1.groups.all[0].memory.recall(bulk(b"k")) == other.l1.groups.all[0].memory.recall(bulk(b"k"))
 
 
 def test_entry_older_than_the_counting_counts_what_is_sure() -> None:

@@ -33,9 +33,10 @@ Scope = Literal["all", "classes"]
 )
 def test_find_gives_the_first_class_that_takes_the_key(key: bytes, name: str | None) -> None:
     """Keys come as bulk strings and are judged by what is in them."""
-    rules = Policy(CLASSES).find(bulk(key))
+    policy = Policy(CLASSES)
+    rules = policy.find(bulk(key))
 
-    assert (rules.name if rules is not None else None) == name
+    assert (rules.name if rules is not None else None) == policy.class_of(bulk(key)) == name
 
 
 @pytest.mark.parametrize("scope", ["all", "classes"])

@@ -1,10 +1,9 @@
 """The room of L1: more of it while ghosts say that it would bring hits, less where it stands empty.
 
 The whole of L1 is tuned, and not a share for each class. What is evicted is what is worth least a byte, of all classes
-(cache.l1): a class has the room that its hits pay for, and gets more of it with every step. `python -m bench.tuning`
-plays two classes in one L1, and in every split of it. Where a split does better, it is because two halves learn apart
-from each other how much idle time says, which sessions and steady popularity want differently: that is to be learnt by
-class one day, and not a share to be tuned.
+(cache.l1): a class has the room that its hits pay for, and gets more of it with every step. What else two L1 would have
+apart from each other, one learns by class: how much idle time says, and who went (cache.groups). `python -m
+bench.tuning` plays two classes in one L1, and in every split of it: no share is worth more than a point of hits.
 """
 
 from __future__ import annotations
