@@ -23,8 +23,8 @@ from proxy.cache.entry import Scope
 from proxy.config.load import load_settings
 from proxy.config.model import ClassSettings, Endpoint
 from proxy.core.session import Session
-from proxy.net.client import ClientConnection
-from proxy.net.link import Link
+from proxy.net.clients.client import ClientConnection
+from proxy.net.links.link import Link
 from proxy.net.worker import Worker
 from proxy.wire.commands import CommandSpec, CommandTable, Kind
 from proxy.wire.encode import bulk, command

@@ -31,11 +31,11 @@ from proxy.events.sink import Failed, Sink
 from proxy.log import configure, get_logger
 from proxy.net.door.entrance import Entrance, await_fit, start_next
 from proxy.net.door.queues import Queues, make_worker
-from proxy.net.event_sink import make_event_sink
+from proxy.net.events.event_sink import make_event_sink
 from proxy.net.files import check_file_limit
-from proxy.net.invalidator import ask
 from proxy.net.pulse import Pulse
 from proxy.net.service_manager import ServiceManager
+from proxy.net.values.invalidator import ask
 from proxy.net.worker import Worker
 from proxy.outlook import Outlook
 from proxy.values.scripts import facts

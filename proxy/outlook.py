@@ -25,9 +25,9 @@ from proxy.core.feed.families import feed_families
 from proxy.core.feed.feed import Feed
 from proxy.core.figures.alerts import Notifier
 from proxy.core.figures.stats import MetricFamily
-from proxy.net.change_watch import ChangeWatch
-from proxy.net.dial import Upstream
+from proxy.net.changes.change_watch import ChangeWatch
 from proxy.net.door.entrance import Entrance
+from proxy.net.links.dial import Upstream
 from proxy.net.tls import client_context
 from proxy.values.rules import Rules
 

@@ -144,10 +144,10 @@ def test_every_module_belongs_to_a_layer() -> None:
         ("proxy.cache.l1", "import proxy.app"),
         (
             "proxy.cache.l1",
-            "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from proxy.net.client import Client",
+            "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from proxy.net.clients.client import Client",
         ),
         ("proxy.wire.reply", "from proxy.config.model import Settings"),
-        ("proxy.net.client", "import proxy.admin.http"),
+        ("proxy.net.clients.client", "import proxy.admin.http"),
         ("proxy.errors", "import proxy.log"),
         ("proxy.core.engine", "from . import session"),
         ("proxy.core.engine", "from ..net import client"),
@@ -165,7 +165,7 @@ def test_faults_of_wrong_import_are_found(module: str, source: str) -> None:
     ("module", "source"),
     [
         (
-            "proxy.net.client",
+            "proxy.net.clients.client",
             "import socket, trio, time\nfrom proxy.core.engine import Engine\nfrom proxy.net import tls",
         ),
         ("proxy.core.engine", "from proxy import __version__\nfrom proxy.wire import reply\nimport heapq"),

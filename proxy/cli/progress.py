@@ -12,7 +12,7 @@ from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeRemaini
 from rich.progress import Progress as Bar
 
 if TYPE_CHECKING:
-    from proxy.net.unwrapping import Progress
+    from proxy.net.values.unwrapping import Progress
 
 _LINE_EVERY_S: Final = 5.0
 

@@ -13,7 +13,7 @@ from proxy.cli.options import FAILED, config_option, json_option, print_json, wi
 from proxy.config.load import load_settings
 
 if TYPE_CHECKING:
-    from proxy.net.unwrapping import Progress
+    from proxy.net.values.unwrapping import Progress
 
 
 @click.command()
@@ -98,7 +98,7 @@ def unwrap(
         raise click.UsageError("no Redis is configured; name it with --upstream URL, RESPITE_UPSTREAM or -c FILE")
 
     from proxy.cli.progress import make_meter  # noqa: PLC0415 - brings rich along
-    from proxy.net.unwrapping import Job, unwrap  # noqa: PLC0415 - brings trio along
+    from proxy.net.values.unwrapping import Job, unwrap  # noqa: PLC0415 - brings trio along
 
     database = settings.endpoint.db if db is None else db
     job = Job(os.fsencode(glob), database, rate, is_dry, from_start)

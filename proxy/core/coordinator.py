@@ -7,7 +7,7 @@
     KeyParts, one EVAL each                                                  FenceParts, one EVAL each
        '--------------- replies, or why there are none --> outcomes --------------'
 
-Owns the merging and the judgement; who sends the parts, and marks keys in L1 meanwhile, is `net.event_sink`. A key that
+Owns the merging and the judgement; who sends the parts, and marks keys in L1 meanwhile, is `net.events`. A key that
 several events name is asked for once: an event without a version wins over any, else the newest one does, and what it
 finds newer than itself is newer than all of them.
 """
@@ -31,7 +31,7 @@ KEYS_A_CALL: Final = 256
 
 FENCES_A_CALL: Final = 256
 
-TEXT_MAX_BYTES: Final = 4096  # of a glob or a tag, as `net.invalidator` has it: every proxy parses it, and keeps it
+TEXT_MAX_BYTES: Final = 4096  # of a glob or a tag, as `net.values` has it: every proxy parses it, and keeps it
 DB_MAX: Final = 1 << 31
 
 _GONE, _NEWER = b"gn"

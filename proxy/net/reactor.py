@@ -23,7 +23,7 @@ from proxy.core.tracking import Tracking
 from proxy.log import get_logger
 
 if TYPE_CHECKING:
-    from proxy.net.openers import Openers
+    from proxy.net.links.openers import Openers
 
 READ: Final = 0x001  # EPOLLIN, under the same numbers with every poller
 WRITE: Final = 0x004

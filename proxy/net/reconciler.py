@@ -18,16 +18,16 @@ from proxy.core.outage.offline.figures import families
 from proxy.core.outage.offline.memory import Memory, Where
 from proxy.core.outage.offline.settling import Settling
 from proxy.log import get_logger
-from proxy.net.placement import PlacedClient
+from proxy.net.clients.placement import PlacedClient
 from proxy.wire.encode import command
 
 if TYPE_CHECKING:
     from proxy.config.model import Settings
     from proxy.core.downstream import Downstream
     from proxy.core.session import Identity
-    from proxy.net.link import Link
-    from proxy.net.upstream import Group
-    from proxy.net.value_layer import ValueLayer
+    from proxy.net.links.link import Link
+    from proxy.net.links.upstream import Group
+    from proxy.net.values.value_layer import ValueLayer
     from proxy.net.worker import Worker
 
 _PROTOCOLS: Final = (2, 3)

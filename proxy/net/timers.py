@@ -11,7 +11,7 @@ import trio
 
 from proxy.core.slots import Failure, Slot
 from proxy.log import get_logger
-from proxy.net.link import Link
+from proxy.net.links.link import Link
 
 if TYPE_CHECKING:
     from proxy.net.worker import Worker

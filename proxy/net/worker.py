@@ -30,25 +30,25 @@ from proxy.core.slots import Slot
 from proxy.core.tracking import Tracking
 from proxy.core.tuning import Tuning, make_tuners
 from proxy.core.warming import Warmer
-from proxy.net.client import ClientConnection
-from proxy.net.control import ControlLink
-from proxy.net.dial import Upstream
+from proxy.net.clients.client import ClientConnection
+from proxy.net.clients.sender import Sender
 from proxy.net.door.certificates import Certificates
 from proxy.net.door.doorkeeper import Doorkeeper
 from proxy.net.door.draining import drain
 from proxy.net.door.listener import Listener
 from proxy.net.door.logins import LoginDesk
 from proxy.net.facts import Facts
-from proxy.net.gate import Gate
-from proxy.net.link import Link
-from proxy.net.pinned import PinnedPool
+from proxy.net.invalidation.control import ControlLink
+from proxy.net.links.dial import Upstream
+from proxy.net.links.gate import Gate
+from proxy.net.links.link import Link
+from proxy.net.links.pinned import PinnedPool
+from proxy.net.links.upstream import DataLinks, Group
 from proxy.net.reactor import Reactor
 from proxy.net.reconciler import Reconciler
-from proxy.net.sender import Sender
 from proxy.net.timers import Timers
 from proxy.net.tls import client_context, server_context
-from proxy.net.upstream import DataLinks, Group
-from proxy.net.value_layer import ValueLayer
+from proxy.net.values.value_layer import ValueLayer
 from proxy.tls.renewal import Renewable
 from proxy.wire.commands import CommandTable
 from proxy.wire.request import Limits, RequestParser

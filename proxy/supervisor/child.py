@@ -27,7 +27,7 @@ from proxy.log import configure, get_logger
 from proxy.net.door.addresses import Address
 from proxy.net.door.entrance import SERVES_S, await_fit
 from proxy.net.door.queues import Queues, make_worker
-from proxy.net.event_sink import make_event_sink
+from proxy.net.events.event_sink import make_event_sink
 from proxy.supervisor.channel import Channel, NoAnswerError
 from proxy.supervisor.duties import Duties, HostLink
 

@@ -29,7 +29,7 @@ from proxy.app import DRAIN_S
 from proxy.core.figures.merge import Figures, retire
 from proxy.errors import ListenError, RemoteError
 from proxy.log import get_logger
-from proxy.net.backoff import Backoff
+from proxy.net.links.backoff import Backoff
 from proxy.supervisor.channel import Channel, Handler
 from proxy.supervisor.child import Job
 

@@ -16,10 +16,10 @@ from proxy.core.engine import NO_EXPIRY, Engine
 from proxy.core.fill_slots import FillSlot, JoinSlot
 from proxy.core.pinning import Pinning
 from proxy.core.tracking import Tracking
-from proxy.net.client import ClientConnection
-from proxy.net.control import ControlLink
-from proxy.net.link import Link
-from proxy.net.upstream import DataLinks, Group
+from proxy.net.clients.client import ClientConnection
+from proxy.net.invalidation.control import ControlLink
+from proxy.net.links.link import Link
+from proxy.net.links.upstream import DataLinks, Group
 from proxy.wire import commands
 from proxy.wire.commands import Kind
 from proxy.wire.encode import command
@@ -137,7 +137,7 @@ def ask_for_noloop(monkeypatch: pytest.MonkeyPatch) -> None:
     def with_noloop(*words: Any) -> bytes:
         return command(*words, "NOLOOP") if words[:2] == ("CLIENT", "TRACKING") else command(*words)
 
-    monkeypatch.setattr("proxy.net.upstream.command", with_noloop)
+    monkeypatch.setattr("proxy.net.links.upstream.command", with_noloop)
 
 
 def list_pttl(monkeypatch: pytest.MonkeyPatch) -> None:

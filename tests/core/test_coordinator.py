@@ -21,7 +21,7 @@ from proxy.core.coordinator import (
 from proxy.errors import UPSTREAM_LOST, UPSTREAM_TIMED_OUT, UPSTREAM_UNAVAILABLE
 from proxy.events.event import Event
 from proxy.events.sink import Applied, Failed
-from proxy.net.invalidator import TEXT_MAX_BYTES as TEXT_OF_INVALIDATIONS
+from proxy.net.values.invalidator import TEXT_MAX_BYTES as TEXT_OF_INVALIDATIONS
 from proxy.wire.encode import bulk
 
 DENIED = b"-NOPERM No permissions to access a key\r\n"

@@ -13,7 +13,7 @@ from proxy.cache.l1 import L1
 from proxy.core.engine import Engine
 from proxy.core.fill_slots import JoinSlot
 from proxy.core.tracking import Tracking
-from proxy.net.link import Link
+from proxy.net.links.link import Link
 
 from . import lease_scenarios_fill as fill
 from . import lease_scenarios_scope as scope

@@ -129,7 +129,7 @@ def test_report_of_a_fresh_worker_has_every_figure(worker: Reported) -> None:
         "commands": {"total", "per_second", "errors_total", "denied_total", "denied_by_user_total"},
         "waited": {"count", "mean_us", "p50_us", "p90_us", "p99_us"},
         "latency": {"count", "mean_us", "p50_us", "p90_us", "p99_us"},
-        "values": set(worker.values),  # net.value_layer's to say
+        "values": set(worker.values),  # net.values.value_layer's to say
         "events": {"state"},  # more where a broker is asked
         "memory": {"rss_bytes"},
     }

@@ -22,9 +22,9 @@ from proxy.config.load import default_settings
 from proxy.config.model import Endpoint, Settings
 from proxy.core.session import Identity
 from proxy.errors import RemoteError
-from proxy.net.dial import Stream, opening
+from proxy.net.links.dial import Stream, opening
+from proxy.net.links.upstream import Group
 from proxy.net.reactor import READ
-from proxy.net.upstream import Group
 from proxy.net.worker import Worker
 from proxy.wire.encode import command
 
@@ -172,7 +172,7 @@ class World:
         reactor.enter()
         monkeypatch.setattr(self.worker.links, "_nursery", self.nursery)
         monkeypatch.setattr(self.worker.pool, "_nursery", self.nursery)
-        for module in ("upstream", "pinned", "greet"):
+        for module in ("links.upstream", "links.pinned", "invalidation.greet"):
             monkeypatch.setattr(f"proxy.net.{module}.open_stream", self._open_stream)
         self.connect_control()
 

@@ -15,7 +15,7 @@ import pytest
 import redis
 
 from proxy.config.load import load_settings
-from proxy.net.unwrapping import BATCH_BYTES, BATCH_KEYS, PLACES, Job, batches, share_of, unwrap
+from proxy.net.values.unwrapping import BATCH_BYTES, BATCH_KEYS, PLACES, Job, batches, share_of, unwrap
 from proxy.values.dictionary import id_of, stored
 from proxy.values.envelope import MAGIC, Codec, wrap
 

@@ -346,8 +346,8 @@ def take_out(rule: str) -> None:
     from proxy.core.fenced import FencedKeys  # noqa: PLC0415  only where it is run as a program
     from proxy.core.fencing import Fencing  # noqa: PLC0415
     from proxy.core.values import Values  # noqa: PLC0415
-    from proxy.net import sweeper  # noqa: PLC0415
-    from proxy.net.announcements import Announcements  # noqa: PLC0415
+    from proxy.net.invalidation.announcements import Announcements  # noqa: PLC0415
+    from proxy.net.values import sweeper  # noqa: PLC0415
 
     if rule == "purge":
         Values.purge = lambda self, link, keys, db: False  # type: ignore[method-assign]

@@ -13,8 +13,8 @@ from proxy.core.outage.fallback_slot import FallbackSlot
 from proxy.core.outage.offline.store import Item
 from proxy.core.session import Session
 from proxy.core.slots import Failure
-from proxy.net.client import ClientConnection
-from proxy.net.link import Link
+from proxy.net.clients.client import ClientConnection
+from proxy.net.links.link import Link
 from proxy.net.reactor import READ
 from proxy.net.worker import Worker
 from proxy.wire.commands import CommandSpec, CommandTable, Kind

@@ -9,7 +9,7 @@ from proxy.core.engine import Engine
 from proxy.core.figures.stats import Stats
 from proxy.core.slots import Slot
 from proxy.core.tracking import Tracking
-from proxy.net.link import Link
+from proxy.net.links.link import Link
 from proxy.net.reactor import READ, Reactor
 from proxy.wire.request import Raw
 

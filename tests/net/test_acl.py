@@ -1,7 +1,7 @@
 """L1 is never wider than what Redis would let a user do: users, key patterns, commands, and all of it when it changes.
 
-What is changed behind our back is heard by asking: `ACL LIST`, once a second (net.control.WATCH_EVERY_S); where that
-is refused, little is kept for users who log in (net.watch.DISTRUST_EVERY_S).
+What is changed behind our back is heard by asking: `ACL LIST`, once a second (control.WATCH_EVERY_S); where that
+is refused, little is kept for users who log in (watch.DISTRUST_EVERY_S).
 """
 
 from __future__ import annotations
@@ -228,7 +228,7 @@ async def test_where_acls_cannot_be_read_users_who_log_in_keep_little(
     redis_acl: Server, direct: RawClient, serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A right that is taken ends hits within DISTRUST_EVERY_S; what our own user has read stays."""
-    monkeypatch.setattr("proxy.net.watch.DISTRUST_EVERY_S", 0.5)
+    monkeypatch.setattr("proxy.net.invalidation.watch.DISTRUST_EVERY_S", 0.5)
     proxy = await serve(f"redis://blind:pw@127.0.0.1:{redis_acl.port}")
     both, own = await _login(proxy, "both"), await proxy.connect()
     await _warm(proxy, both, "GET", "r:1")

@@ -11,8 +11,8 @@ import pytest
 
 from proxy.cache.entry import Scope
 from proxy.core.fencing import Fencing
-from proxy.net.announcements import DICTIONARIES_KEY, TIME, Announcements
-from proxy.net.openers import Openers
+from proxy.net.invalidation.announcements import DICTIONARIES_KEY, TIME, Announcements
+from proxy.net.links.openers import Openers
 from proxy.values.changes import CHANNEL, FENCES_KEY
 from proxy.values.dictionary import id_of, stored
 from proxy.values.envelope import Codec

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-from proxy.net.backoff import FIRST_S, MAX_S, Backoff
+from proxy.net.links.backoff import FIRST_S, MAX_S, Backoff
 
 
 def waits(seed: int | None, count: int) -> list[float]:

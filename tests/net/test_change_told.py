@@ -10,7 +10,7 @@ import trio
 from proxy.config.model import ClassSettings
 from proxy.events.event import Event
 from proxy.events.sink import Applied, Failed
-from proxy.net.event_sink import EventSink, make_event_sink
+from proxy.net.events.event_sink import EventSink, make_event_sink
 from proxy.values.clock import version_at
 
 from ..e2e.servers import Server

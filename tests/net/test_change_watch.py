@@ -8,7 +8,7 @@ import pytest
 import trio
 
 from proxy.config.model import ClassSettings
-from proxy.net import change_watch
+from proxy.net.changes import change_watch
 from proxy.values.changes import set_fences
 from proxy.values.clock import version_at
 from proxy.values.envelope import wrap

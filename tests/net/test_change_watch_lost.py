@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import trio
 
-from proxy.net.change_link import ChangeLink
-from proxy.net.change_watch import ChangeWatch, Hearing
+from proxy.net.changes.change_link import ChangeLink
+from proxy.net.changes.change_watch import ChangeWatch, Hearing
 from proxy.values import telling
 from proxy.values.scripts import drop_older
 from proxy.wire.encode import command

@@ -215,7 +215,7 @@ async def test_governor_narrows_what_is_tracked_when_the_table_is_full(
     redis: Server, serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A table at its bound: only what L1 is about to hold is tracked from then on, and it is said why."""
-    monkeypatch.setattr("proxy.net.watch.GOVERN_EVERY_S", 0.1)
+    monkeypatch.setattr("proxy.net.invalidation.watch.GOVERN_EVERY_S", 0.1)
     with redis.connect() as server:
         server.command("CONFIG", "SET", "tracking-table-max-keys", "100")
     proxy, client = await served(redis, serve, make_settings(l1={"max_staleness_s": 0.4, "touch_rate": 0}), "warm")

@@ -16,10 +16,10 @@ from proxy import errors
 from proxy.config.model import TlsServer
 from proxy.core.pipeline import Pipeline
 from proxy.net import timers as timers_module
-from proxy.net.client import BACKLOG_MAX, RECV_MAX, ClientConnection
+from proxy.net.clients.client import BACKLOG_MAX, RECV_MAX, ClientConnection
+from proxy.net.clients.sender import STALL_BYTES
 from proxy.net.door import handshakes
 from proxy.net.door import listener as listener_module
-from proxy.net.sender import STALL_BYTES
 from proxy.wire.encode import command
 
 from ..e2e.servers import Server

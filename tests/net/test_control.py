@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from proxy.net import control as control_module
+from proxy.net.invalidation import control as control_module
 from proxy.wire.encode import bulk
 
 from ..e2e.servers import Server, ServerOptions, find_kind

@@ -15,7 +15,7 @@ import trustme
 from proxy.config.model import Endpoint, parse_endpoint
 from proxy.core.session import Identity
 from proxy.errors import HandshakeError, RemoteError
-from proxy.net.dial import Upstream, dial, open_stream, opening
+from proxy.net.links.dial import Upstream, dial, open_stream, opening
 from proxy.tls.renewal import Renewable
 from proxy.wire.encode import command
 

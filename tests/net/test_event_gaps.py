@@ -9,7 +9,7 @@ import trio
 from proxy.errors import UPSTREAM_UNAVAILABLE
 from proxy.events.event import Event
 from proxy.events.sink import Gap
-from proxy.net.event_sink import EventSink, make_event_sink
+from proxy.net.events.event_sink import EventSink, make_event_sink
 from proxy.values import sequences
 from proxy.wire.reply import text
 

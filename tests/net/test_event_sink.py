@@ -14,7 +14,7 @@ from proxy.config.model import ClassSettings
 from proxy.errors import UPSTREAM_UNAVAILABLE
 from proxy.events.event import Event
 from proxy.events.sink import Applied, Failed, Outcome, Sink
-from proxy.net.event_sink import EventSink, make_event_sink
+from proxy.net.events.event_sink import EventSink, make_event_sink
 from proxy.values.changes import FENCES_KEY
 from proxy.values.clock import AHEAD_MAX_MS, version_at
 from proxy.values.envelope import wrap

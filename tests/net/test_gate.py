@@ -9,7 +9,7 @@ from proxy.cache.l1 import L1
 from proxy.core.engine import Engine
 from proxy.core.figures.stats import Stats
 from proxy.core.tracking import Tracking
-from proxy.net.gate import Gate
+from proxy.net.links.gate import Gate
 from proxy.net.reactor import Reactor
 
 

@@ -11,7 +11,7 @@ from proxy.core.fencing import Fencing
 from proxy.core.invalidation import Invalidated
 from proxy.core.session import Identity
 from proxy.core.slots import Failure
-from proxy.net.invalidator import KEYS_MAX, Invalidator, answer
+from proxy.net.values.invalidator import KEYS_MAX, Invalidator, answer
 from proxy.values.dependencies import Dependents
 from proxy.wire.encode import bulk
 

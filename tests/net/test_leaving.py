@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from proxy.net.client import ClientConnection
+from proxy.net.clients.client import ClientConnection
 
 from ..e2e.servers import Server
 from ..tls.pems import Pems

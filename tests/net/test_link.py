@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from proxy.core.slots import Slot
-from proxy.net.link import RECV_MAX, RECV_MIN
+from proxy.net.links.link import RECV_MAX, RECV_MIN
 from proxy.net.reactor import READ, WRITE
 
 from ..core.scripted_slots import ScriptedClient

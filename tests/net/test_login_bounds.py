@@ -13,7 +13,7 @@ import trio
 
 from proxy.config.passwords import PasswordHash
 from proxy.config.users import ProxyUser
-from proxy.net.client import RECV_MAX, STRANGER_BYTES, ClientConnection
+from proxy.net.clients.client import RECV_MAX, STRANGER_BYTES, ClientConnection
 from proxy.net.door.logins import OF_ADDRESS, TOO_MANY
 from proxy.wire.encode import command
 

@@ -13,7 +13,7 @@ from proxy.config.endpoint import parse_amqp_url
 from proxy.config.model import ClassSettings
 from proxy.errors import RemoteError
 from proxy.events.notices import Batch, Entry
-from proxy.net.notice_store import RedisNoticeStore
+from proxy.net.events.notice_store import RedisNoticeStore
 from proxy.values import outbox
 from proxy.wire.encode import OK, array, bulk
 

@@ -6,8 +6,8 @@ import pytest
 import trio
 
 from proxy.core.outage.offline import settling
-from proxy.net.link import Link
-from proxy.net.upstream import DataLinks, Group
+from proxy.net.links.link import Link
+from proxy.net.links.upstream import DataLinks, Group
 from proxy.wire.encode import bulk
 
 from ..e2e.servers import Server

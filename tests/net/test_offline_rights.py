@@ -13,7 +13,7 @@ from proxy.core.outage.offline import settling
 from proxy.errors import UPSTREAM_UNAVAILABLE
 from proxy.events.event import Event
 from proxy.events.sink import Failed
-from proxy.net.event_sink import make_event_sink
+from proxy.net.events.event_sink import make_event_sink
 from proxy.values.changes import set_fences
 from proxy.values.dependencies import Dependents
 from proxy.wire.encode import array, bulk

@@ -10,9 +10,9 @@ import pytest
 from proxy.core.session import Identity
 from proxy.core.slots import Slot
 from proxy.errors import UPSTREAM_UNAVAILABLE
-from proxy.net.link import Link
-from proxy.net.openers import Openers
-from proxy.net.pinned import PinnedLink, Place
+from proxy.net.links.link import Link
+from proxy.net.links.openers import Openers
+from proxy.net.links.pinned import PinnedLink, Place
 from proxy.net.reactor import READ
 from proxy.values.dictionary import Dictionaries, id_of
 from proxy.values.envelope import Codec, Header, wrap

@@ -9,7 +9,7 @@ import pytest
 import trio
 
 from proxy import errors
-from proxy.net import pinned as pinned_module
+from proxy.net.links import pinned as pinned_module
 from proxy.wire.encode import command
 
 from ..e2e.servers import Server

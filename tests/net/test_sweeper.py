@@ -13,9 +13,9 @@ import trio.testing
 from proxy.core.fencing import Fencing
 from proxy.core.session import Identity
 from proxy.errors import RemoteError
-from proxy.net import sweeper as sweeper_module
-from proxy.net.invalidator import Invalidator, ask
-from proxy.net.sweeper import KEYS_A_CALL, KEYS_A_SECOND, LEASE_KEY, LEASE_MS, LOOK_EVERY_S, Sweeper
+from proxy.net.values import sweeper as sweeper_module
+from proxy.net.values.invalidator import Invalidator, ask
+from proxy.net.values.sweeper import KEYS_A_CALL, KEYS_A_SECOND, LEASE_KEY, LEASE_MS, LOOK_EVERY_S, Sweeper
 from proxy.values.changes import FENCES_KEY
 from proxy.values.fences import Fence
 from proxy.wire.encode import array, bulk

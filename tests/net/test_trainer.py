@@ -10,10 +10,10 @@ import pytest
 import trio
 
 from proxy.core.session import Identity
-from proxy.net import trainer as trainer_module
-from proxy.net.announcements import DICTIONARIES_KEY
-from proxy.net.invalidator import Invalidator
-from proxy.net.trainer import LEASE_KEY, Trainer
+from proxy.net.invalidation.announcements import DICTIONARIES_KEY
+from proxy.net.values import trainer as trainer_module
+from proxy.net.values.invalidator import Invalidator
+from proxy.net.values.trainer import LEASE_KEY, Trainer
 from proxy.values.changes import CHANNEL
 from proxy.values.dictionary import ENOUGH_BYTES, ENOUGH_SAMPLES, SAMPLE_EVERY, id_of, stored
 from proxy.values.envelope import Codec

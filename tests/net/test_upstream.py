@@ -7,7 +7,7 @@ import trio
 
 from proxy import errors
 from proxy.net import timers as timers_module
-from proxy.net import upstream as upstream_module
+from proxy.net.links import upstream as upstream_module
 from proxy.wire.encode import command
 
 from ..e2e.servers import Server

@@ -9,7 +9,7 @@ import pytest
 
 from proxy.cache.entry import Scope
 from proxy.core.tracking import Tracking
-from proxy.net.watch import (
+from proxy.net.invalidation.watch import (
     ACL_LIST,
     CONFIG_MAX_KEYS,
     DISTRUST_EVERY_S,

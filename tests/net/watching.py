@@ -12,8 +12,8 @@ import trio
 from proxy.config.load import default_settings
 from proxy.config.model import ClassSettings, parse_endpoint
 from proxy.core.feed.feed import Feed, Subscription
-from proxy.net.change_watch import ChangeWatch
-from proxy.net.dial import Upstream
+from proxy.net.changes.change_watch import ChangeWatch
+from proxy.net.links.dial import Upstream
 from proxy.values.rules import Rules
 
 from .peer import until

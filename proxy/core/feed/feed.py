@@ -1,6 +1,6 @@
 """The change feed: who listens to what, and what each of them is still to be told.
 
-    net.change_watch --publish, gap, watched--> Feed --append--> Channel (a log) <--take-- Subscription --> WebSocket ..
+    net.changes --publish, gap, watched--> Feed --append--> Channel (a log) <--take-- Subscription --> WebSocket ..
                      <-- interest, on_interest --                  |
                                                      oldest of all forgotten: push.buffer
 

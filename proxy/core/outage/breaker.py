@@ -5,7 +5,7 @@
        '------------------------- it was let in ----------------------|-------------------------'
                                                                       '--------- it failed -----'
 
-Owns the state and since when it holds; when to knock again is said by whoever asks (`net.gate`). A link that merely
+Owns the state and since when it holds; when to knock again is said by whoever asks (`net.links`). A link that merely
 ends says nothing: the next one is opened at once, and that one's fate is what counts.
 """
 

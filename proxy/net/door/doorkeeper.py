@@ -12,13 +12,13 @@ from proxy.core.rights.origins import Origins
 from proxy.core.session import Session
 from proxy.errors import TOO_MANY_CLIENTS
 from proxy.log import get_logger
-from proxy.net.client import ClientConnection
-from proxy.net.dial import Stream
+from proxy.net.clients.client import ClientConnection
 from proxy.net.door.rates import Rates
 from proxy.net.door.strangers import Strangers
+from proxy.net.links.dial import Stream
 
 if TYPE_CHECKING:
-    from proxy.net.upstream import Group
+    from proxy.net.links.upstream import Group
     from proxy.net.worker import Worker
 
 log = get_logger("worker")

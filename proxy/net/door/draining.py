@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 if TYPE_CHECKING:
-    from proxy.net.client import ClientConnection
+    from proxy.net.clients.client import ClientConnection
     from proxy.net.worker import Worker
 
 QUIET_S: Final = 0.05  # silent for so long, a client is between two requests rather than in the middle of sending one

@@ -17,7 +17,7 @@ from typing import Final
 import trio
 
 from proxy.log import get_logger
-from proxy.net.dial import Stream
+from proxy.net.links.dial import Stream
 from proxy.net.tls import handshake
 from proxy.tls.renewal import Renewable
 

@@ -20,8 +20,8 @@ import trio
 from proxy.config.model import Endpoint
 from proxy.errors import ListenError
 from proxy.log import get_logger
-from proxy.net.dial import Stream, limit_unsent, tune
 from proxy.net.door.handshakes import Handshakes
+from proxy.net.links.dial import Stream, limit_unsent, tune
 from proxy.net.reactor import READ, Reactor
 from proxy.tls.renewal import Renewable
 

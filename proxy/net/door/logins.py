@@ -19,7 +19,7 @@ from proxy.log import get_logger
 
 if TYPE_CHECKING:
     from proxy.config.passwords import PasswordHash
-    from proxy.net.client import ClientConnection
+    from proxy.net.clients.client import ClientConnection
     from proxy.net.worker import Worker
 
 OF_ADDRESS: Final = 8  # logins of one address under way

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 from proxy.core.rights.meter import Bucket
 
 if TYPE_CHECKING:
-    from proxy.net.client import ClientConnection
-    from proxy.net.placement import PlacedClient
+    from proxy.net.clients.client import ClientConnection
+    from proxy.net.clients.placement import PlacedClient
     from proxy.net.worker import Worker
 
 

@@ -13,7 +13,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from proxy.net.client import ClientConnection
+    from proxy.net.clients.client import ClientConnection
     from proxy.net.worker import Worker
 
 _LOOKED_AT: Final = 64  # clients, when room is needed: more would make each one who knocks cost as much as many

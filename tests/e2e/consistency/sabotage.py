@@ -9,7 +9,7 @@ from proxy.cache.l1 import L1
 from proxy.cli.main import main
 from proxy.core.engine import Engine
 from proxy.core.tracking import FOREVER, Tracking
-from proxy.net.control import ControlLink
+from proxy.net.invalidation.control import ControlLink
 
 
 def _mark_only(self: Engine, keys: list[bytes]) -> None:

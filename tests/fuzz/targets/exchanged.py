@@ -18,8 +18,8 @@ import structlog
 import trio
 
 from proxy.events.notices import Entry
-from proxy.net import notice_store
-from proxy.net.notice_store import _entry
+from proxy.net.events import notice_store
+from proxy.net.events.notice_store import _entry
 from proxy.supervisor import channel
 from proxy.supervisor.channel import Channel, NoAnswerError
 from proxy.values import changes, fences, telling

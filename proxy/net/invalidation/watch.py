@@ -5,7 +5,7 @@
     INFO keyspace   fields that expire by themselves --> no replies about hashes are kept
     INFO stats      the tracking table fills --> core.governor --> what is tracked is narrowed
 
-Owns what the answers mean; when it is time, and the link, are `net.control`'s.
+Owns what the answers mean; when it is time, and the link, are `control`'s.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from proxy.wire.encode import command
 if TYPE_CHECKING:
     from proxy.core.engine import Engine
     from proxy.core.tracking import Tracking
-    from proxy.net.control import ControlLink
+    from proxy.net.invalidation.control import ControlLink
 
 ACL_LIST: Final = command("ACL", "LIST")
 INFO_KEYSPACE: Final = command("INFO", "keyspace")

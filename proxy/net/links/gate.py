@@ -19,8 +19,8 @@ import trio
 from proxy.core.outage.outage import Outage
 from proxy.errors import HandshakeError, RemoteError
 from proxy.log import get_logger
-from proxy.net.backoff import Backoff
-from proxy.net.dial import Stream
+from proxy.net.links.backoff import Backoff
+from proxy.net.links.dial import Stream
 from proxy.net.reactor import Reactor
 
 IS_DOWN: Final = (b"-LOADING ", b"-MASTERDOWN ", b"-ERR max number of clients")

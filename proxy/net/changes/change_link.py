@@ -3,7 +3,7 @@
     open    HELLO 3, what is notified? --> TRACKING ON BCAST PREFIX .., SUBSCRIBE .., TIME --> all answered
     run     pushes and messages --> hear             TIME every now and then; silent for too long: lost
 
-Owns the connection, and which reply answers what. What is heard is understood in `net.change_watch`.
+Owns the connection, and which reply answers what. What is heard is understood in `change_watch`.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from proxy.core.outage.stand_in import BRIEF
 from proxy.core.session import Identity
 from proxy.errors import HandshakeError, RemoteError
 from proxy.log import get_logger
-from proxy.net.dial import Stream, Upstream, open_stream
-from proxy.net.watch import is_brief
+from proxy.net.invalidation.watch import is_brief
+from proxy.net.links.dial import Stream, Upstream, open_stream
 from proxy.values import changes, telling
 from proxy.wire.encode import command
 

@@ -19,12 +19,12 @@ from proxy.core.fencing import Fencing
 from proxy.core.lifetimes import Lifetimes
 from proxy.core.notices import NoticeCounts, Notices
 from proxy.core.values import Values
-from proxy.net.announcements import Announcements
-from proxy.net.invalidator import Invalidator
-from proxy.net.notice_store import RedisNoticeStore
-from proxy.net.openers import Openers
-from proxy.net.sweeper import Sweeper
-from proxy.net.trainer import Trainer
+from proxy.net.events.notice_store import RedisNoticeStore
+from proxy.net.invalidation.announcements import Announcements
+from proxy.net.links.openers import Openers
+from proxy.net.values.invalidator import Invalidator
+from proxy.net.values.sweeper import Sweeper
+from proxy.net.values.trainer import Trainer
 from proxy.values.clock import HybridClock
 from proxy.values.dictionary import Dictionaries
 from proxy.values.fences import Fences

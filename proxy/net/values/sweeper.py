@@ -19,8 +19,8 @@ import trio
 from proxy.core.fencing import Fencing
 from proxy.errors import RemoteError
 from proxy.log import get_logger
-from proxy.net.invalidator import Invalidator, ask
 from proxy.net.reactor import Reactor
+from proxy.net.values.invalidator import Invalidator, ask
 from proxy.values.changes import end_fences
 from proxy.values.fences import Fence
 from proxy.values.rules import OWN_KEYS

@@ -21,10 +21,10 @@ from proxy.core.session import Identity
 from proxy.core.slots import CallSlot, Slot
 from proxy.errors import UPSTREAM_OVERLOADED, UPSTREAM_UNAVAILABLE, HandshakeError, RemoteError
 from proxy.log import get_logger
-from proxy.net.backoff import Backoff
-from proxy.net.dial import Stream, Upstream, open_stream
-from proxy.net.gate import IS_BUSY, STEADY_S, Gate, check_ready
-from proxy.net.link import Link
+from proxy.net.links.backoff import Backoff
+from proxy.net.links.dial import Stream, Upstream, open_stream
+from proxy.net.links.gate import IS_BUSY, STEADY_S, Gate, check_ready
+from proxy.net.links.link import Link
 from proxy.net.reactor import Reactor
 from proxy.wire.encode import command, count
 from proxy.wire.greeting import INFO_SERVER, run_id_of

@@ -16,11 +16,11 @@ from proxy.cache.entry import Entry
 from proxy.core.rights.origins import Origin
 from proxy.core.session import Session
 from proxy.errors import ProtocolError
-from proxy.net.dial import Stream, reset_on_close
-from proxy.net.known import ANSWER_MAX, GET_LENGTH, GETS, KnowingClient
+from proxy.net.clients.known import ANSWER_MAX, GET_LENGTH, GETS, KnowingClient
+from proxy.net.clients.sender import STALL_BYTES
+from proxy.net.links.dial import Stream, reset_on_close
 from proxy.net.process import kernel_unread
 from proxy.net.reactor import ERROR, HANGUP, PEER_CLOSED, READ, WRITE
-from proxy.net.sender import STALL_BYTES
 from proxy.wire.encode import error
 from proxy.wire.request import Assembler, Request
 

@@ -24,7 +24,7 @@ import trio
 from proxy.config import model
 from proxy.core.session import Identity
 from proxy.errors import DamagedValueError, RemoteError, UnknownDictionaryError
-from proxy.net.dial import Stream, Upstream, open_stream
+from proxy.net.links.dial import Stream, Upstream, open_stream
 from proxy.net.tls import client_context
 from proxy.values.dictionary import parse_stored
 from proxy.values.envelope import MAGIC, DictionaryBytes, open_value

@@ -31,8 +31,8 @@ from proxy.wire.encode import bulk, command
 
 if TYPE_CHECKING:
     from proxy.core.values import Values
-    from proxy.net.control import ControlLink
-    from proxy.net.openers import Openers
+    from proxy.net.invalidation.control import ControlLink
+    from proxy.net.links.openers import Openers
 
 DICTIONARIES_KEY: Final = b"respite:dictionaries"
 TIME: Final = command("TIME")

@@ -7,8 +7,8 @@ from typing import Final
 
 from proxy.core.session import Identity
 from proxy.errors import HandshakeError, RemoteError
-from proxy.net.dial import Stream, Upstream, open_stream
-from proxy.net.gate import check_ready
+from proxy.net.links.dial import Stream, Upstream, open_stream
+from proxy.net.links.gate import check_ready
 from proxy.wire.encode import command
 from proxy.wire.greeting import QUESTIONS, Greeting, read_greeting
 

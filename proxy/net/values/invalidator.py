@@ -33,9 +33,9 @@ from proxy.wire.reply import text
 
 if TYPE_CHECKING:
     from proxy.core.session import Identity
-    from proxy.net.link import Link
+    from proxy.net.links.link import Link
+    from proxy.net.links.upstream import DataLinks, Group
     from proxy.net.reactor import Reactor
-    from proxy.net.upstream import DataLinks, Group
 
 TEXT_MAX_BYTES: Final = 4096  # of a glob or a tag: every proxy parses it, and keeps it until it is swept
 KEYS_MAX: Final = 1000  # of one UNLINK

@@ -18,8 +18,8 @@ import trio
 from proxy.errors import RemoteError
 from proxy.events.notices import BODY, CLASS, FULL_AT, LEASE_KEY, MISSED_KEY, OUTBOX_KEY, Batch, Entry
 from proxy.log import get_logger
-from proxy.net.invalidator import Invalidator, ask
 from proxy.net.reactor import Reactor
+from proxy.net.values.invalidator import Invalidator, ask
 from proxy.values import outbox
 from proxy.wire.encode import command
 from proxy.wire.reply import elements, text

@@ -21,9 +21,9 @@ from proxy.core.pinning import MESSAGES, Pinning, push_kind
 from proxy.core.session import Identity, Session
 from proxy.core.slots import Client, Slot
 from proxy.errors import PINNED_EXHAUSTED, UPSTREAM_UNAVAILABLE, HandshakeError, RemoteError
-from proxy.net.dial import Upstream, open_stream
-from proxy.net.gate import Gate
-from proxy.net.link import Link
+from proxy.net.links.dial import Upstream, open_stream
+from proxy.net.links.gate import Gate
+from proxy.net.links.link import Link
 from proxy.net.reactor import Reactor
 from proxy.wire.encode import command, count
 from proxy.wire.reply import ReplyError

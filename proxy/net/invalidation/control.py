@@ -1,7 +1,7 @@
 """The invalidation link: a RESP3 connection that receives pushes and PONGs, and tells what the server is.
 
 Owns the connection the tracking hangs on, and the command table it brings. What else is asked of the server, again and
-again, is `net.watch`'s; what other proxies say, `net.announcements`'. Everything that arrives is decoded here, by
+again, is `watch`'s; what other proxies say, `announcements`'. Everything that arrives is decoded here, by
 hiredis: nothing of it is ever forwarded.
 """
 
@@ -20,14 +20,14 @@ from proxy.core.outage.stand_in import BRIEF
 from proxy.core.session import Identity
 from proxy.errors import HandshakeError, RemoteError
 from proxy.log import get_logger
-from proxy.net.backoff import Backoff
-from proxy.net.dial import Stream, Upstream
-from proxy.net.fence_line import FenceLine
-from proxy.net.gate import STEADY_S, Gate
-from proxy.net.greet import greet
-from proxy.net.outbox import Outbox
+from proxy.net.clients.outbox import Outbox
+from proxy.net.invalidation.fence_line import FenceLine
+from proxy.net.invalidation.greet import greet
+from proxy.net.invalidation.watch import Watch, is_brief
+from proxy.net.links.backoff import Backoff
+from proxy.net.links.dial import Stream, Upstream
+from proxy.net.links.gate import STEADY_S, Gate
 from proxy.net.reactor import READ, WRITE, Reactor
-from proxy.net.watch import Watch, is_brief
 from proxy.wire.commands import CommandTable, Kind
 from proxy.wire.encode import command
 from proxy.wire.greeting import CLIENT_FIELDS, Greeting

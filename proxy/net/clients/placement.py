@@ -17,11 +17,11 @@ from proxy.core.rights.rights import Rights
 from proxy.core.session import Session
 from proxy.core.slots import RetrySlot, Slot
 from proxy.errors import PINNED_SHARE_USED
-from proxy.net.dial import Stream
-from proxy.net.link import Link
-from proxy.net.pinned import PinnedLink, Place
-from proxy.net.sender import Sender
-from proxy.net.upstream import Group
+from proxy.net.clients.sender import Sender
+from proxy.net.links.dial import Stream
+from proxy.net.links.link import Link
+from proxy.net.links.pinned import PinnedLink, Place
+from proxy.net.links.upstream import Group
 from proxy.wire.request import Raw, Request
 
 if TYPE_CHECKING:

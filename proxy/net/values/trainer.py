@@ -13,9 +13,9 @@ import trio
 
 from proxy.errors import RemoteError
 from proxy.log import get_logger
-from proxy.net.announcements import DICTIONARIES_KEY
-from proxy.net.invalidator import Invalidator, ask
+from proxy.net.invalidation.announcements import DICTIONARIES_KEY
 from proxy.net.reactor import Reactor
+from proxy.net.values.invalidator import Invalidator, ask
 from proxy.values.changes import announce_dictionary
 from proxy.values.dictionary import Dictionaries, id_of, stored
 from proxy.values.training import train

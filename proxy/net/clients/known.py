@@ -9,7 +9,7 @@ from random import choice, randrange
 from typing import Final
 
 from proxy.cache.entry import Entry, Namespace
-from proxy.net.placement import PlacedClient
+from proxy.net.clients.placement import PlacedClient
 from proxy.wire.request import is_bulk
 
 ANSWER_MAX: Final = 512  # a longer request is not looked up before it is parsed: hashing what is a write costs time

@@ -26,9 +26,9 @@ from proxy.core.feed.reader import ChangeReader
 from proxy.core.session import Identity
 from proxy.errors import RemoteError
 from proxy.log import get_logger
-from proxy.net.backoff import Backoff
-from proxy.net.change_link import PING, ChangeLink
-from proxy.net.dial import Upstream
+from proxy.net.changes.change_link import PING, ChangeLink
+from proxy.net.links.backoff import Backoff
+from proxy.net.links.dial import Upstream
 from proxy.values import telling
 from proxy.values.telling import TokenTold, parse_told, tell_token
 

@@ -2,8 +2,8 @@
 
     apply --> absurd ones refused --> keys: marked as being written --> EVAL --> unmarked -----. --> outcomes
                                  '--> globs, tags: fences, set and announced --> in force here -'
-    note, take_holes, flush: what a publisher counted and nobody got, and what it may have been about (net.event_gaps)
-    queue_is_gone, queue_owes, queue_is_flushed: what went with a queue of the broker (net.queue_marks)
+    note, take_holes, flush: what a publisher counted and nobody got, and what it may have been about (event_gaps)
+    queue_is_gone, queue_owes, queue_is_flushed: what went with a queue of the broker (queue_marks)
 
 Owns the order, and that everybody who waits is answered. Once a key's event is applied, no reader here is given what L1
 held of it, or what a read that was under way finds: it was marked until Redis had answered. A fence is set at the
@@ -37,10 +37,10 @@ from proxy.core.coordinator import (
 from proxy.events.event import Event
 from proxy.events.sink import Applied, Gap, Outcome
 from proxy.log import get_logger
-from proxy.net.event_gaps import EventGaps
-from proxy.net.invalidator import Invalidator
-from proxy.net.queue_marks import QueueMarks
+from proxy.net.events.event_gaps import EventGaps
+from proxy.net.events.queue_marks import QueueMarks
 from proxy.net.reactor import Reactor
+from proxy.net.values.invalidator import Invalidator
 from proxy.values.changes import announce_keys
 from proxy.values.clock import AHEAD_MAX_MS, VERSION_BITS, HybridClock
 from proxy.values.scripts import drop_older

@@ -1,0 +1,1 @@
+"""Changes of keys, heard for those who listen to the feed."""

@@ -1,0 +1,1 @@
+"""A client's connection: what it says, where that goes, and what it has still to be sent."""

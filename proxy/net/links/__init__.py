@@ -1,0 +1,1 @@
+"""Links to Redis that carry what clients ask: dialled, shared, pinned, and held back while Redis is away."""

@@ -1,0 +1,1 @@
+"""What values need of Redis: dictionaries, fences and their sweep, invalidations, the way back to plain ones."""
