@@ -113,7 +113,7 @@ ENVELOPE: Final = Target(
 )
 
 
-_ODD_HEAD: Final = re.compile(rb"\$(?:[-0-9+_ ]*[+_ ][-0-9+_ ]*\r?|[-0-9]+)\n")
+_ODD_HEAD: Final = re.compile(rb"\$(?!-?[0-9]+\r\n)[-0-9+_ \t\r\x0b\x0c]+\n")
 """Lengths that `int` reads and no Redis writes: it is not worth its time to refuse them where replies are split."""
 
 
