@@ -170,18 +170,21 @@ class Proxy:
 
     async def connect_tls(self, context: ssl.SSLContext) -> Client:
         """Connect a client over TLS."""
-        plain = await within(trio.open_tcp_stream("127.0.0.1", self.port), "connected")
-        stream = trio.SSLStream(plain, context, server_hostname="127.0.0.1", https_compatible=True)
-        await within(stream.do_handshake(), "the TLS handshake")
-        return self._keep(stream)
+        return await self._by_tls(await within(trio.open_tcp_stream("127.0.0.1", self.port), "connected"), context)
 
-    async def connect_narrow(self) -> Client:
-        """Connect a client whose kernel takes few bytes before it reads."""
+    async def connect_narrow(self, context: ssl.SSLContext | None = None) -> Client:
+        """Connect a client whose kernel takes few bytes before it reads, by TLS where a context is given."""
         sock = socket.socket()
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         narrow = trio.socket.from_stdlib_socket(sock)
         await within(narrow.connect(("127.0.0.1", self.port)), "connected")
-        return self._keep(trio.SocketStream(narrow))
+        stream = trio.SocketStream(narrow)
+        return self._keep(stream) if context is None else await self._by_tls(stream, context)
+
+    async def _by_tls(self, plain: trio.SocketStream, context: ssl.SSLContext) -> Client:
+        stream = trio.SSLStream(plain, context, server_hostname="127.0.0.1", https_compatible=True)
+        await within(stream.do_handshake(), "the TLS handshake")
+        return self._keep(stream)
 
     def _keep(self, stream: trio.abc.Stream) -> Client:
         self.clients.append(Client(stream))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tracemalloc
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,8 +11,9 @@ import trio
 
 from proxy.net.process import kernel_unsent
 
+from ..tls.pems import Pems
 from .conftest import Serve
-from .driver import Client, Proxy
+from .driver import Client, Proxy, make_settings
 from .peer import Peer, until
 from .test_rates import _reload
 
@@ -97,3 +99,22 @@ async def test_kernel_holds_no_more_than_half_a_megabyte_for_who_does_not_read(p
     await until(lambda: proxy.worker.unread_bytes > 8_000_000, "much is unread")
     [slow] = [client for client in proxy.worker.clients if client.unsent_bytes]
     assert kernel_unsent(slow._fd) < 600_000
+
+
+async def test_slow_reader_of_tls_gets_every_byte(peer: Peer, serve: Serve, tmp_path: Path) -> None:
+    """TLS has begun a record of what the socket did not take: it is given the same bytes again."""
+    pems = Pems(tmp_path)
+    pems.write()
+    settings = make_settings("rediss://127.0.0.1:0", listen={"tls": pems.settings()})
+    proxy = await serve(peer, settings)
+    client = await proxy.connect_narrow(pems.trusting())
+    value = b"v" * 60_000
+    await client.command("SET", "k", value)
+    await proxy.settled()
+    await client.command("GET", "k")
+    reply = b"$60000\r\n%b\r\n" % value
+
+    for _ in range(40):
+        await client.send_raw(b"*2\r\n$3\r\nGET\r\n$1\r\nk\r\n" * 16)
+        await until(lambda: proxy.worker.unread_bytes > 0, "some is unread")
+        assert await client.exactly(16 * len(reply)) == reply * 16

@@ -12,6 +12,7 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Sequence
 from itertools import islice
+from socket import socket
 from typing import TYPE_CHECKING, Final
 
 from proxy.core.figures.watching import Watch, WatchSlot
@@ -39,6 +40,7 @@ class Sender(ABC):
         "_dirty",
         "_fd",
         "_held",
+        "_is_plain",
         "_mask",
         "_out",
         "_outbox",
@@ -62,6 +64,7 @@ class Sender(ABC):
         self.stalls: Link | None = None  # the link read no further because of us
         self.drained_at = 0.0  # when this client last took some of what it has to be sent
         self._stream = stream
+        self._is_plain = isinstance(stream, socket)
         self._fd = stream.fileno()
         self._send = stream.send
         self._out: list[bytes] = []
@@ -175,7 +178,8 @@ class Sender(ABC):
     def _send_now(self, data: bytes, parts: Sequence[bytes] = ()) -> None:
         """Send without waiting for the end of the wake-up.
 
-        `parts` are what `data` was joined from: of what the socket does not take they are held, and not the whole.
+        `parts` are what `data` was joined from: of what the socket does not take they are held, and not the whole. Of
+        TLS the whole: it has taken a beginning that it must be given again.
         """
         if self._outbox is not None and self._outbox.size:
             self._out += parts or (data,)
@@ -190,7 +194,7 @@ class Sender(ABC):
             return
         self.worker.stats.sent_bytes += sent
         if sent < len(data):
-            self._keep(rest(parts or (data,), sent), len(data) - sent)
+            self._keep(rest(parts if parts and self._is_plain else (data,), sent), len(data) - sent)
 
     def _send_collected(self) -> None:
         """Send what has been collected since the last time, behind what is still unsent."""
