@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import re
+import subprocess
 import sys
 from collections.abc import Iterator
 
@@ -185,3 +186,9 @@ def test_configure_unknown_word_raises(level: str, format_name: str) -> None:
     """A level or format nobody knows is refused."""
     with pytest.raises(ValueError, match="no such log level or format"):
         configure(level, format_name)
+
+
+def test_log_is_imported_without_rich_which_others_may_import_still() -> None:
+    """A proxy draws nothing: it need not have all of it in memory."""
+    script = "import proxy.log, sys; assert not [one for one in sys.modules if one.startswith('rich')]; import rich.table"
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=60)

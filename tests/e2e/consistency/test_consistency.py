@@ -21,7 +21,7 @@ TROUBLES = ("frozen", "crash", "wiped")
 """What happens to Redis in the short runs, each of it surely; fail-overs besides in the long ones."""
 
 
-@pytest.mark.long("valkey9-broadcast")
+@pytest.mark.long("redis7-broadcast", "valkey9-redirect")
 @pytest.mark.parametrize("tracking", ["redirect", "broadcast"])
 def test_randomised_checker_finds_no_violation(kind: Kind, tracking: Literal["redirect", "broadcast"]) -> None:
     """Whatever is written, by whom, and whatever fails, of links and of Redis: every read is one that may be."""
