@@ -84,6 +84,7 @@ class WebSocket(Listener):
     closed: tuple[int, str] | None = None
     pings: int = 0
     answers_pings: bool = True
+    _sending: trio.Lock = attrs.field(factory=trio.Lock)  # a test may speak while it hears pings
     _events: list[Event] = attrs.field(factory=list)
 
     async def message(self) -> dict[str, Any]:
@@ -108,7 +109,8 @@ class WebSocket(Listener):
 
     async def send(self, raw: bytes) -> None:
         """Send bytes as they are."""
-        await self.socket.send_all(raw)
+        async with self._sending:
+            await self.socket.send_all(raw)
 
     async def end(self) -> tuple[int, str] | None:
         """Read to the end of the stream; return the code and the reason of the server's close."""
