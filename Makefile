@@ -17,9 +17,6 @@ SEED ?= 1
 TARGET ?=
 # A bare comma would end an argument of $(call).
 , := ,
-# Tests wait as often as they work: a process more than there are cores, four at most. In the order of their names:
-# otherwise files of few tests come last, and those are the longest.
-PROCESSES := $(shell cores=$$(nproc 2>/dev/null || echo 4); echo $$((cores < 3 ? cores + 1 : 4)))
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet --no-input
 
 # $(call environment,NAME,EXTRAS): a virtual environment that works, with the package and these extras in it. Its stamp
@@ -55,7 +52,7 @@ run:  ## start the proxy on 127.0.0.1:6380 with conf/respite.toml; without an up
 test:  ## install the servers that the tests need where they are missing, and run the tests
 	$(call environment,test,dev$(,)embedded)
 	@tests/install-servers.sh
-	@$(BIN)/python -m pytest --ignore=tests/soak --numprocesses $(PROCESSES) --dist loadfile --no-loadscope-reorder $(ARGS)
+	@$(BIN)/python -m pytest --ignore=tests/soak --numprocesses auto --maxprocesses 4 --dist loadfile $(ARGS)
 
 check:  ## ruff, mypy strict, layers, dependencies: their ranges, licences and, with a network, known holes
 	$(call environment,test,dev$(,)embedded)
