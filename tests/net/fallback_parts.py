@@ -22,7 +22,7 @@ from proxy.wire.reads import READS
 from proxy.wire.request import Request, RequestParser
 
 from .driver import make_settings
-from .scripted import ScriptedStream
+from .scripted import ScriptedPoller, ScriptedStream
 
 MEMORY = ClassSettings("kept", ("m:*",), offline="memory")
 OTHER = ClassSettings("other", ("o:*",))
@@ -51,30 +51,6 @@ def _specs() -> Iterator[CommandSpec]:
         yield CommandSpec(name, Kind.WRITE, is_write=True, keys=finder, every_key=finder)
 
 
-class Unpolled:
-    """A poller that is asked nothing."""
-
-    def register(self, fd: int, eventmask: int, /) -> None:
-        """Do nothing."""
-
-    def modify(self, fd: int, eventmask: int, /) -> None:
-        """Do nothing."""
-
-    def unregister(self, fd: int, /) -> None:
-        """Do nothing."""
-
-    def poll(self, timeout: float, maxevents: int, /) -> list[tuple[int, int]]:
-        """Return nothing."""
-        return []
-
-    def fileno(self) -> int:
-        """Return no descriptor."""
-        return -1
-
-    def close(self) -> None:
-        """Do nothing."""
-
-
 class NumberedStream(ScriptedStream):
     """A scripted socket with a number of its own."""
 
@@ -96,7 +72,7 @@ class Stand:
         for listener in worker.listeners:
             listener.close()
         worker.reactor._poller.close()
-        worker.reactor._poller = Unpolled()
+        worker.reactor._poller = ScriptedPoller()
         worker.reactor.clock = lambda: 100.0
         worker.engine.now = 100.0
         versions = worker.value_layer.clock

@@ -7,7 +7,7 @@ import tracemalloc
 
 import pytest
 
-from proxy.net.clients.outbox import JOIN_BYTES, Outbox
+from proxy.net.outbox import JOIN_BYTES, Outbox
 from proxy.wire.request import Raw
 
 from .scripted import ScriptedStream

@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Final
 from proxy.core.figures.watching import Watch, WatchSlot
 from proxy.core.session import Session
 from proxy.core.slots import MUTED, FilledSlot, Slot
-from proxy.net.clients.outbox import JOIN_BYTES, Outbox, rest
 from proxy.net.links.dial import Stream
 from proxy.net.links.link import Link
+from proxy.net.outbox import JOIN_BYTES, Outbox, rest
 from proxy.net.process import kernel_unsent
 from proxy.net.reactor import PEER_CLOSED, READ, WRITE
 from proxy.wire.request import Raw

@@ -20,13 +20,13 @@ from proxy.core.outage.stand_in import BRIEF
 from proxy.core.session import Identity
 from proxy.errors import HandshakeError, RemoteError
 from proxy.log import get_logger
-from proxy.net.clients.outbox import Outbox
 from proxy.net.invalidation.fence_line import FenceLine
 from proxy.net.invalidation.greet import greet
 from proxy.net.invalidation.watch import Watch, is_brief
 from proxy.net.links.backoff import Backoff
 from proxy.net.links.dial import Stream, Upstream
 from proxy.net.links.gate import STEADY_S, Gate
+from proxy.net.outbox import Outbox
 from proxy.net.reactor import READ, WRITE, Reactor
 from proxy.wire.commands import CommandTable, Kind
 from proxy.wire.encode import command

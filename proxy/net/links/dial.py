@@ -21,8 +21,6 @@ from proxy.wire.encode import command
 from proxy.wire.reply import FrameScanner
 from proxy.wire.request import Raw
 
-UNSENT_MAX_BYTES: Final = 512 * 1024
-"""Less makes replies of megabytes dearer: the socket has us woken for each piece."""
 USER_TIMEOUT_MS: Final = 20_000  # unacknowledged bytes for longer: the peer is gone, whatever TCP still hopes
 
 
@@ -102,16 +100,6 @@ def tune(sock: socket.socket) -> None:
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     if hasattr(socket, "TCP_USER_TIMEOUT"):
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, USER_TIMEOUT_MS)
-
-
-def limit_unsent(sock: socket.socket) -> None:
-    """Let the kernel take only so much for a peer that does not read; what is on its way does not count (Linux, macOS).
-
-    A thousand who never read would else hold 4 MiB each, outside every bound of ours, and the kernel short of memory
-    for all sockets of the machine.
-    """
-    if hasattr(socket, "TCP_NOTSENT_LOWAT"):
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_MAX_BYTES)
 
 
 def reset_on_close(sock: socket.socket) -> None:

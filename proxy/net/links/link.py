@@ -19,9 +19,9 @@ from proxy.core.outage.stand_in import StandIn
 from proxy.core.slots import Failure, Slot
 from proxy.errors import UPSTREAM_OVERLOADED
 from proxy.log import get_logger
-from proxy.net.clients.outbox import Outbox
 from proxy.net.links.dial import Stream
 from proxy.net.links.landing import Landing
+from proxy.net.outbox import Outbox
 from proxy.net.reactor import READ, WRITE, Reactor
 from proxy.wire.blocking import FOREVER
 from proxy.wire.reply import ReplyError
