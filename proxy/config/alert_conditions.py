@@ -67,6 +67,7 @@ _ALLOWED_UNITS: Final[Mapping[Unit, str]] = {
     "state": "1 while it is up, else 0",
 }
 _BEYOND_ONE: Final = frozenset({"memory_ratio"})  # shares that may well be more than all: values that grew
+_THREE_DIGITS: Final = 999.5  # from here on .3g rounds to 1e+03
 _TOPIC_BYTES_MAX: Final = 255  # a short string of AMQP
 _HOLDS: Final[Mapping[Comparison, Callable[[float, float], bool]]] = {
     "<": lambda value, bound: value < bound,
@@ -195,13 +196,13 @@ def _comparison(text: str) -> Comparison:
 
 
 def _short_time(seconds: float) -> str:
-    """Three digits are enough: 0.0412345 is 41.2ms."""
+    """Three digits are enough: 0.0412345 is 41.2ms. Never an exponent: what is written is read again."""
     if seconds == 0:
         return "0s"
-    for unit, factor in (("us", 1e-6), ("ms", 1e-3)):
-        if abs(seconds) < 1000 * factor:
+    for unit, factor in (("us", 1e-6), ("ms", 1e-3), ("s", 1.0)):
+        if abs(seconds) < _THREE_DIGITS * factor:
             return f"{seconds / factor:.3g}{unit}"
-    return format_seconds(round(seconds)) if seconds >= 120 and round(seconds) % 60 == 0 else f"{seconds:.3g}s"
+    return format_seconds(round(seconds)) if round(seconds) % 60 == 0 else f"{seconds:.0f}s"
 
 
 def _names() -> str:

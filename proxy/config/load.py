@@ -17,6 +17,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from proxy.config.endpoint import hide_credentials
 from proxy.config.key import Tables
 from proxy.config.keys import KEYS
 from proxy.config.model import (
@@ -123,7 +124,8 @@ def _read_file(path: Path) -> dict[str, Any]:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as exc:
         # Its text ends in "(at line 3, column 7)". The line itself is not repeated: it may hold a password.
-        raise ConfigError((Problem(str(path), "TOML", f"it cannot be read: {exc}"),)) from exc
+        why = hide_credentials(str(exc))  # it names keys that stand there twice
+        raise ConfigError((Problem(str(path), "TOML", f"it cannot be read: {why}"),)) from exc
     except (ValueError, RecursionError) as exc:  # a number of thousands of digits, lists in lists in lists
         why = "something in it is larger, or deeper, than anything can be"
         raise ConfigError((Problem(str(path), "TOML", f"it cannot be read: {why}"),)) from exc

@@ -35,12 +35,12 @@ def wrong_value(key: Key, path: str, one: Written, allowed: str, reason: str = "
     because = f" ({reason})" if reason else ""
     origin = f"; it comes from {one.source}" if one.source else ""
     shown = _MASK if key.secret and one.value else shorten(one.value)
-    return Problem(path, shown, f"{allowed}{because}{origin}")
+    return _problem(path, shown, f"{allowed}{because}{origin}")
 
 
 def missing_value(path: str, allowed: str) -> Problem:
     """Say that a key must be there."""
-    return Problem(path, "nothing", f"needed: {allowed}")
+    return _problem(path, "nothing", f"needed: {allowed}")
 
 
 def no_such_key(path: str, value: object, known: Sequence[str], *, array: str = "") -> Problem:
@@ -52,7 +52,12 @@ def no_such_key(path: str, value: object, known: Sequence[str], *, array: str = 
     nearest = _nearest(path, leaf, known, array, is_table=isinstance(value, dict | list))
     meant = nearest.rpartition(".")[2]
     shown = _MASK if any(name in one.lower() for name in _SECRET_NAMES for one in (leaf, meant)) else shorten(value)
-    return Problem(path, shown, "no such key", nearest)
+    return _problem(path, shown, "no such key", nearest)
+
+
+def _problem(path: str, shown: str, allowed: str, nearest: str = "") -> Problem:
+    """Name the place without a password, too: keys and names of tables are what somebody wrote, and may be URLs."""
+    return Problem(hide_credentials(path), shown, allowed, nearest)
 
 
 def _nearest(path: str, leaf: str, known: Sequence[str], array: str, *, is_table: bool) -> str:

@@ -132,6 +132,11 @@ def test_load_table_that_is_none_is_one_problem(fail: Fail, text: str) -> None:
         "[[users]]\npassword = 'hunter2'",
         "listen.admin_token = 'hunter2",
         "listen.url = ['redis://a:hunter2@h', 'redis://b:hunter2@h']",
+        "'redis://a:hunter2@h' = 5",
+        "['redis://a:hunter2@h']\n['redis://a:hunter2@h']",
+        "[[alert]]\nname = 'amqp://a:hunter2@h'\nwehn = 'hit_rate < 5%'",
+        "[[alert]]\nname = 'amqp://a:hunter2@h'\nwhen = 'never'",
+        "[[alert]]\nname = 'amqp://a:hunter2@h'",
     ],
 )
 def test_load_secret_in_a_wrong_value_is_not_shown(fail: Fail, text: str) -> None:
