@@ -30,7 +30,7 @@ from proxy.core.shadow import shadow
 from proxy.core.slots import EffectSlot, Link, ReadSlot, Slot, WriteAllSlot, WriteSlot
 from proxy.core.value_commands import ValueCommands, Way
 from proxy.core.value_slots import WholeSlot
-from proxy.core.values import ALL, NONE, READ, SEAL, Values
+from proxy.core.values import ALL, READ, Values
 from proxy.wire.commands import (
     LANE_CACHED,
     LANE_EFFECT,
@@ -161,7 +161,7 @@ class Pipeline:
             guarded: list[Words]
             link: Link | None = None
             common = LANE_NONE  # the lane of all of them
-            concern = NONE
+            first = at
             judged = False
             while at < total:
                 args, raw = requests[at]
@@ -197,34 +197,37 @@ class Pipeline:
                     break
                 if guards is not None and lane < LANE_WRITE and guards.wants(spec, args):
                     break
-                if values is not None:
+                if values is None:
+                    raws.append(raw)
+                elif spec.is_write:
+                    if not values.send_write(raws, spec, args, raw, in_effect=client.classed):
+                        break
+                else:
                     concern = values.concern(spec, args)
                     if concern is ALL:
                         break
+                    judged = judged or concern is READ
+                    raws.append(raw)
                 if lane >= LANE_WRITE:
                     for key in named:
                         keys.append(b"$%d\r\n%b\r\n" % (len(key), key))  # most have one
                     if lane != LANE_WRITE:
                         guarded.append((spec, args))
-                if concern is SEAL and values is not None:
-                    raw = values.sealed_set(args, raw, engine.now, in_effect=client.classed)
-                elif concern is READ:
-                    judged = True
-                raws.append(raw)
                 at += 1
-                if len(raws) >= most:
+                if at - first >= most:
                     break
-            if not raws:
+            count = at - first
+            if not count:
                 return at
             if link is None:
                 link = client.route()
             if link is None:
-                for _ in raws:
+                for _ in range(count):
                     client.reply(client.why_not())
             elif common == LANE_READ and not judged:
-                asked = raws[0] if len(raws) == 1 else b"".join(raws)
+                asked = raws[0] if count == 1 else b"".join(raws)
                 slot = ReadSlot(client, asked)
-                slot.left = len(raws)
+                slot.left = count
                 client.owe(slot)
                 link.submit(asked, slot)
             else:
@@ -236,10 +239,10 @@ class Pipeline:
                     slot = FallbackSlot(client, guards, keys, guarded)
                     guards.wait(slot)
                 elif judged and values is not None:
-                    slot = WholeSlot(client, [asked for asked, _ in requests[at - len(raws) : at]], values)
+                    slot = WholeSlot(client, [asked for asked, _ in requests[first:at]], values)
                 else:
                     slot = EffectSlot(client)
-                slot.left = len(raws)
+                slot.left = count
                 client.owe(slot)
                 link.submit(raws[0] if len(raws) == 1 else b"".join(raws), slot)
             if most == 1:

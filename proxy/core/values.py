@@ -24,7 +24,7 @@ from proxy.values.envelope import MAGIC, Header
 from proxy.values.fences import Fences
 from proxy.values.rules import Rules
 from proxy.values.scripts import purge
-from proxy.values.sealing import DICTIONARY_FROM_BYTES, Sealer
+from proxy.values.sealing import Sealer
 from proxy.values.stream import Lookalikes, is_sealed
 from proxy.values.writes import LIFE_ONLY, asked_ms, parse, rewrite
 from proxy.wire.byte_commands import BYTE_COMMANDS, MOVES
@@ -37,6 +37,9 @@ if TYPE_CHECKING:
     from proxy.core.lifetimes import Lifetimes
     from proxy.core.notices import Notices
     from proxy.core.slots import Link
+
+PIECES_FROM_BYTES: Final = 4096
+"""From here on an envelope is sent in pieces: with the rest of a pipeline it is put together once, not twice."""
 
 PURGED_MAX: Final = 65_536  # keys remembered that need no second purge; full, the memory begins anew
 _CARRIERS: Final = frozenset(
@@ -54,13 +57,11 @@ class Concern(Enum):
     """What is to be done about a command."""
 
     NONE = 0
-    SEAL = 1  # its value may be sealed, and that is all
-    READ = 2  # its reply may hold a value that is damaged, and that is all
-    ALL = 3  # what `core.value_commands` says
+    READ = 1  # its reply may hold a value that is damaged, and that is all
+    ALL = 2  # what `core.value_commands` says
 
 
 NONE: Final = Concern.NONE  # to look up a member of an enum takes 0.1 us before Python 3.12
-SEAL: Final = Concern.SEAL
 READ: Final = Concern.READ
 ALL: Final = Concern.ALL
 
@@ -114,15 +115,6 @@ class Values:
             if rules is None:
                 return NONE
             return ALL if self._in_force or rules.does_more else READ
-        if name == b"SET" and len(args) == 3:
-            rules, value = self._find(bytes(args[1])), args[2]
-            if rules is not None:
-                if self._in_force or rules.does_more:
-                    return ALL
-                least = DICTIONARY_FROM_BYTES if rules.dictionary else self.sealer.min_bytes
-                if rules.version or (len(value) >= least and rules.has_envelope):
-                    return SEAL
-            return SEAL if value[:4] == MAGIC else NONE
         finder = spec.every_key
         if finder is None:
             return NONE
@@ -140,16 +132,39 @@ class Values:
             return ALL
         return READ if spec.kind in WHOLE_READS else NONE
 
-    def sealed_set(self, args: Sequence[bytes], raw: Raw, now: float, *, in_effect: bool) -> Raw:
-        """Return what is sent instead of a SET of a key and a value, and no more."""
-        key, value = bytes(args[1]), bytes(args[2])
-        parts = self.sealer.parts(self._find(key), value, now, envelopes=in_effect and self.writes_envelopes)
+    def send_write(self, sent: list[Raw], spec: CommandSpec, args: list[bytes], raw: Raw, *, in_effect: bool) -> bool:
+        """Append to `sent` what a write is sent as, in pieces where a value is large, if that is all to be done.
+
+        False: it is not, see `core.value_commands`. The short way of the hot path for a SET of a key and a value;
+        what it stores is what `rewrite` would store.
+        """
+        if spec.name != b"SET" or len(args) != 3:
+            if self.concern(spec, args) is ALL:
+                return False
+            sent.append(raw)
+            return True
+        key, value = bytes(args[1]), args[2]
+        rules = self._find(key)
+        if rules is None:
+            if value[:4] != MAGIC:
+                sent.append(raw)
+                return True
+        elif self._in_force or rules.does_more:
+            return False
+        envelopes = in_effect and self.writes_envelopes
+        parts = self.sealer.parts(rules, bytes(value), self.engine.now, envelopes=envelopes)
         if parts is None:
-            return raw
+            sent.append(raw)
+            return True
         self.figures.sealed += 1
         head, body = parts
         size = len(head) + len(body)
-        return b"".join((b"*3\r\n$3\r\nSET\r\n$%d\r\n%b\r\n$%d\r\n%b" % (len(key), key, size, head), body, b"\r\n"))
+        begin = b"*3\r\n$3\r\nSET\r\n$%d\r\n%b\r\n$%d\r\n%b" % (len(key), key, size, head)
+        if size < PIECES_FROM_BYTES:
+            sent.append(b"%b%b\r\n" % (begin, body))
+        else:
+            sent += begin, body, b"\r\n"
+        return True
 
     def bare_keys(self, spec: CommandSpec, args: Sequence[bytes], *, moved: bool = False) -> list[bytes]:
         """Return the keys of a command that must hold plain values when it runs.

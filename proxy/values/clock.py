@@ -32,6 +32,7 @@ _FOLLOWED_MS: Final = AHEAD_MAX_MS + 60_000
 # What a clock that is being corrected is slowed down by at most (500 ppm, adjtimex). Between two anchors the server's
 # clock is taken to run so slow; asked once a second, that is 0.5 ms.
 _SLOWEST: Final = 0.9995 * 1e6
+_VERSIONS_A_SECOND: Final = 0.9995 * (1000 << VERSION_BITS)
 
 
 def version_at(server_us: int) -> int:
@@ -45,13 +46,14 @@ class HybridClock:
     `monotonic` is the clock in which `anchor` gives its moments, in seconds.
     """
 
-    __slots__ = ("_at", "_last", "_monotonic", "_server_us", "_waiting", "is_anchored")
+    __slots__ = ("_anchored", "_at", "_last", "_monotonic", "_server_us", "_waiting", "is_anchored")
 
     def __init__(self, monotonic: Callable[[], float]) -> None:
         self.is_anchored = False
         self._monotonic = monotonic
         self._server_us = 0  # what the server's clock showed at least ..
         self._at = 0.0  # .. at this moment
+        self._anchored = 0  # .. as a version
         self._last = 0  # the highest version given out or seen
         self._waiting = 0  # the highest that was seen before anything was known of the time
 
@@ -65,6 +67,7 @@ class HybridClock:
         known_us = self._lower_bound_us(received_at) if self.is_anchored else 0
         self._server_us = known_us if server_us < known_us <= most_us else server_us
         self._at = received_at
+        self._anchored = version_at(self._server_us)
         self.is_anchored = True
         if self._waiting:
             waiting, self._waiting = self._waiting, 0
@@ -74,8 +77,8 @@ class HybridClock:
         """Return a version above all that were given out or seen; 0 while nothing is known of the server's time."""
         if not self.is_anchored:
             return 0
-        # version_at(self._lower_bound_us(now)), without two calls: made once a write.
-        version = (self._server_us + int((self._monotonic() - self._at) * _SLOWEST) << VERSION_BITS) // 1000
+        # version_at(self._lower_bound_us(now)) or one less, without two calls and a division: made once a write.
+        version = self._anchored + int((self._monotonic() - self._at) * _VERSIONS_A_SECOND)
         last = self._last
         self._last = version = version if version > last else last + 1
         return version

@@ -40,7 +40,9 @@ _HAS_VERSION: Final = 0x20
 _FLAGS: Final = _CODEC | _HAS_DICTIONARY | _HAS_VERSION
 _HEAD: Final = struct.Struct(">4sBBQ")
 _SHORT: Final = struct.Struct(">4sBBQHI")  # with a raw length of two bytes, and the checksum
+_LONG: Final = struct.Struct(">4sBBQHBI")  # .. of three bytes
 _SUM: Final = struct.Struct(">I")
+_SUM_MAX: Final = 0xFFFFFFFF
 _BOTH: Final = struct.Struct(">II")
 
 # The most that a byte of body can become: a run of LZ4 grows by 255 a byte, a block of zstd is 128 KiB from 4 bytes.
@@ -86,7 +88,7 @@ class DictionaryBytes(bytes):
 
 def checksum_of(value: bytes) -> int:
     """Return the low half of the value's XXH3, 64 bits: of a large one several times as fast as zlib's crc32."""
-    return xxhash.xxh3_64_intdigest(value) & 0xFFFFFFFF
+    return xxhash.xxh3_64_intdigest(value) & _SUM_MAX
 
 
 def wrap(
@@ -100,9 +102,12 @@ def header_of(value: bytes, version: int, *, codec: Codec = Codec.PLAIN, diction
     """Return what stands before the body in the envelope of a value: a large body need not be copied for it."""
     size = len(value)
     flags = codec | _HAS_VERSION if version else codec
-    if 0x80 <= size < 0x4000 and not dictionary:  # most: all of it in one go, 0.5 us sooner
-        varint = (size & 0x7F | 0x80) << 8 | size >> 7
-        return _SHORT.pack(MAGIC, FORMAT, flags, version, varint, checksum_of(value))
+    if 0x80 <= size < 0x20_0000 and not dictionary:  # most: all of it in one go, 0.5 us sooner
+        checksum = xxhash.xxh3_64_intdigest(value) & _SUM_MAX
+        low = (size & 0x7F | 0x80) << 8 | size >> 7 & 0x7F
+        if size < 0x4000:
+            return _SHORT.pack(MAGIC, FORMAT, flags, version, low, checksum)
+        return _LONG.pack(MAGIC, FORMAT, flags, version, low | 0x80, size >> 14, checksum)
     length = _varint(size)
     if dictionary:
         tail = _BOTH.pack(dictionary, checksum_of(value))

@@ -38,6 +38,8 @@ DICTIONARY_TO_BYTES: Final = 64 * 1024
 COMPRESSED_TO_BYTES: Final = 16 * 1024 * 1024
 """A longer value is not compressed: everybody waits while it is, 40 ms for so much JSON, and again for each reader."""
 
+_WRAPPED_TO_BYTES: Final = MAX_RAW_BYTES - ENVELOPE_BYTES - 8  # with its header it must still be one value to Redis
+
 NUMBER_MAX_BYTES: Final = 5 * 1024  # what Redis reads as one (MAX_LONG_DOUBLE_CHARS)
 _NUMBER: Final = re.compile(
     rb"[+-]?(?:(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:e[+-]?[0-9]+)?|0x[0-9a-f]*\.?[0-9a-f]*(?:p[+-]?[0-9]+)?|inf(?:inity)?)",
@@ -117,15 +119,18 @@ class Sealer:
         if not asks:
             return None
         assert rules is not None
-        self.figures.written_bytes += len(value)
-        if self.on_small is not None and len(value) < self.min_bytes and rules.compress and not rules.dictionary:
-            self.on_small(value)
-        if not rules.version and len(value) < (DICTIONARY_FROM_BYTES if rules.dictionary else self.min_bytes):
-            return None
-        if is_number_like(value) or len(value) > MAX_RAW_BYTES - ENVELOPE_BYTES - 8:
+        size = len(value)
+        self.figures.written_bytes += size
+        is_small = size < self.min_bytes and not rules.dictionary
+        if is_small:
+            if self.on_small is not None and rules.compress:
+                self.on_small(value)
+            if not rules.version:
+                return None
+        if is_number_like(value) or size > _WRAPPED_TO_BYTES:
             return None
         version = self.clock.next() if rules.version else 0
-        parts = self._compressed(rules, value, version, now)
+        parts = None if is_small else self._compressed(rules, value, version, now)
         if parts is None and version:
             parts = header_of(value, version), value
         return parts

@@ -45,11 +45,11 @@ def opened(stored: bytes) -> tuple[bytes, int]:
     ("args", "expected"),
     [
         *(([b"SET", b"x", b"1"], Concern.NONE), ([b"GET", b"x"], Concern.NONE), ([b"PING"], Concern.NONE)),
-        ([b"SET", b"x", MAGICAL], Concern.SEAL),
-        ([b"SET", b"v:1", b"one"], Concern.SEAL),
-        ([b"SET", b"c:1", b"short"], Concern.NONE),
-        ([b"SET", b"c:1", LONG], Concern.SEAL),
-        ([b"SET", b"b:1", LONG], Concern.NONE),
+        ([b"SET", b"x", MAGICAL], Concern.ALL),
+        ([b"SET", b"v:1", b"one"], Concern.ALL),
+        ([b"SET", b"c:1", b"short"], Concern.ALL),
+        ([b"SET", b"c:1", LONG], Concern.ALL),
+        ([b"SET", b"b:1", LONG], Concern.ALL),
         ([b"SET", b"t:1", b"one"], Concern.ALL),
         ([b"SET", b"d:1", b"one"], Concern.ALL),
         ([b"SET", b"v:1", b"one", b"NX"], Concern.ALL),
@@ -200,24 +200,6 @@ def test_rewrite_folds_the_ttl_into_the_apps_own_words() -> None:
     assert rewritten(values, words("SET t:1 x KEEPTTL"))[3:] == [b"KEEPTTL"]
     assert values.lifetimes.figures() == decided
     assert rewritten(values, words("MSET t:1 x"))[1:] == [b"t:1", b"x"]
-
-
-def test_sealed_set_is_what_rewrite_would_send() -> None:
-    """The short way of the hot path has the same effect, and the client's own bytes where there is none."""
-    values, _ = make_values()
-    args, plain = [b"SET", b"v:1", b"text"], [b"SET", b"v:1", b"7"]
-
-    (found,) = commands_in(bytes(values.sealed_set(args, command(*args), 0.0, in_effect=True)))
-
-    assert found[:2] == [b"SET", b"v:1"]
-    assert opened(found[2]) == (b"text", VERSION)
-    raw = command(*plain)
-    assert values.sealed_set(plain, raw, 0.0, in_effect=True) is raw
-    raw = command(*args)
-    assert values.sealed_set(args, raw, 0.0, in_effect=False) is raw
-    values.writes_envelopes = False
-    assert values.sealed_set(args, raw, 0.0, in_effect=True) is raw
-    assert values.figures.sealed == 1
 
 
 # -- dependents --------------------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ import pytest
 import redis
 
 from proxy.values.dictionary import stored as stored_dictionary
-from proxy.values.envelope import MAGIC, Codec, read_header, wrap
+from proxy.values.envelope import MAGIC, Codec, open_value, read_header, wrap
 
 from .raw import RawClient, encode_all, tree
 from .servers import Kind, Server, wait_for
@@ -105,6 +105,25 @@ def test_value_is_opened_in_every_reply_that_carries_it(ways: Ways, protocol: in
 
         script = "return {redis.call('GET', KEYS[1]), {{redis.call('MGET', unpack(KEYS))}, 7}, {}}"
         assert client.eval(script, 2, "c:1", "v:2") == [TEXT, [[[TEXT, TEXT]], 7], []]
+
+
+def test_values_written_in_one_pipeline_are_each_their_own(ways: Ways) -> None:
+    """Short ones and long ones, wrapped and bare, other commands between: none gets what belongs to its neighbour."""
+    rng = random.Random(7)
+    for _ in range(20):
+        written: dict[str, bytes] = {}
+        with ways.proxied.pipeline(transaction=False) as pipeline:
+            for number in range(40):
+                key = f"{rng.choice('vcbx')}:{number}"
+                written[key] = rng.randbytes(4) * rng.choice((1, 10, 1000, 1020, 1100, 5000, 10_000))
+                pipeline.set(key, written[key])
+                if rng.random() < 0.2:
+                    pipeline.incr("n") if rng.random() < 0.5 else pipeline.exists(key)
+            assert pipeline.execute().count(True) >= 40
+        assert ways.second.mget(*written) == list(written.values())
+        for key, value in written.items():
+            stored = ways.direct.get(key)
+            assert open_value(stored, {})[0] == value if key[0] in "vc" else stored == value
 
 
 def test_value_that_a_script_reads_without_declaring_it_is_opened(ways: Ways) -> None:

@@ -123,6 +123,7 @@ def test_anchor_late_reply_does_not_set_the_clock_back(clock: HybridClock, hand:
     clock.anchor(US + 100_000, hand.now - 0.95, hand.now)
 
     assert clock.now_ms() >= MS + 999
+    assert clock.next() >= version_at(US + 999_000)
 
 
 def test_anchor_better_reply_moves_the_clock_on(hand: Hand) -> None:
