@@ -19,6 +19,7 @@ from typing import Any
 
 import attrs
 
+from bench._values import Writer, document
 from proxy.cache.entry import Scope
 from proxy.config.load import load_settings
 from proxy.config.model import ClassSettings, Endpoint
@@ -213,6 +214,19 @@ def mixed(depth: int) -> Iterator[tuple[str, int, Callable[[], None]]]:
         yield f"mixed {'1/16 miss' if misses else 'hits'} P={depth}", total, play
 
 
+def classed(depth: int) -> Iterator[tuple[str, int, Callable[[], None]]]:
+    """Return the cases of a SET of 1 kB of a class that asks for nothing, may compress it, or has versions."""
+    value = document(Writer(1), 1000)
+    total = CLIENTS * depth
+    for name, asked in (("class", {}), ("compress", {"compress": True}), ("version", {"version": True})):
+        stage = Stage(mode="on", classes=(ClassSettings("c", ("key:*",), **asked),))
+        commands = stage.worker.pipeline.value_commands
+        if commands is not None:
+            commands.values.sealer.clock.anchor(1_700_000_000_000_000, 0.0, 0.0)
+        script(stage, b"SET", depth, value)
+        yield f"{name} SET 1 kB P={depth}", total, partial(stage.wake_up, b"+OK\r\n" * total)
+
+
 def cases() -> Iterator[tuple[str, int, Callable[[], None]]]:
     """Return (name, requests a wake-up, what to time)."""
     value = b"$100\r\n" + VALUE + b"\r\n"
@@ -241,6 +255,7 @@ def cases() -> Iterator[tuple[str, int, Callable[[], None]]]:
 
         yield f"miss GET P={depth}", total, miss
         yield from other_reads(depth)
+        yield from classed(depth)
     yield from mixed(16)
 
 
