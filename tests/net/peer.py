@@ -27,6 +27,8 @@ from ..core.model_redis import Connection, ModelRedis
 
 DEADLINE_S = 5.0
 MORE_ROWS = (
+    ("dump", 2, ("readonly",), 1, 1, 1),
+    ("srandmember", -2, ("readonly",), 1, 1, 1),
     ("blpop", -3, ("write", "blocking"), 1, -2, 1),
     ("subscribe", -2, ("pubsub",), 0, 0, 0),
     ("publish", 3, ("pubsub", "may_replicate"), 0, 0, 0),

@@ -176,6 +176,23 @@ async def test_write_whose_reply_broke_off_is_not_done_again(peer: Peer, serve: 
     assert not memory.has(b"plain:1")
 
 
+@pytest.mark.parametrize("words", [("DUMP", "plain:1"), ("SRANDMEMBER", "plain:1", "2")])
+async def test_read_whose_link_died_is_asked_again_where_memory_has_no_answer(
+    peer: Peer, serve: Serve, words: tuple[str, ...]
+) -> None:
+    """A class with a fallback is no worse off than one without: the next link answers."""
+    proxy = await serve(peer, settings())
+    client = await proxy.connect()
+    await client.command("PING")
+    peer.close_on(words[0])
+    await client.send(*words)
+    await until(lambda: peer.seen(words[0]), "it has arrived")
+    peer.on(words[0], b"$2\r\nok\r\n")
+
+    assert await client.frame() == b"$2\r\nok\r\n"
+    assert len(peer.seen(words[0])) == 2
+
+
 async def test_frozen_redis_is_one_that_is_away(redis: Server, serve: Serve, nursery: trio.Nursery) -> None:
     """What it does not answer in time is answered here: writes that may be repeated, and reads."""
     made = await scene(redis, serve, nursery, settings(upstream={"response_timeout_s": 0.3}))

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Final
 
 from proxy import errors
 from proxy.core.fill_slots import JoinSlot, MgetSlot
-from proxy.core.slots import EffectSlot, Failure, Slot
-from proxy.wire.commands import READ_KINDS, CommandSpec, Kind
+from proxy.core.slots import EffectSlot, Failure, ReadSlot, Slot
+from proxy.wire.commands import LANE_READ, READ_KINDS, CommandSpec, Kind
 from proxy.wire.encode import bulk
 from proxy.wire.request import Raw, RequestParser
 
@@ -201,7 +201,8 @@ class StandIn:
     def _retry(self, spec: CommandSpec, args: list[bytes], failure: Failure) -> bool:
         """Read once more, on the link that comes next; only what was on its way when its link was lost."""
         guard = self._guard
-        if guard is None or guard.streams or self._is_again or spec.kind not in READ_KINDS:
+        is_plain = spec.lane == LANE_READ and not (spec.blocks_if and spec.may_block(args))
+        if guard is None or guard.streams or self._is_again or not (is_plain or spec.kind in READ_KINDS):
             return False
         if failure not in (Failure.LOST, Failure.UNAVAILABLE):
             return False
@@ -212,6 +213,8 @@ class StandIn:
         if spec.kind is Kind.MGET:
             slot = fetching = MgetSlot(self, engine, [None] * len(keys), [None] * len(keys))
             fetching.keys = keys if engine.judge is not None else []
+        elif is_plain:
+            slot = ReadSlot(self, self._raw)
         else:
             slot = JoinSlot(self, bytes(self._raw), engine)
         slot.submitted_at = self.since
