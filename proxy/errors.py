@@ -60,11 +60,15 @@ class ProtocolError(RemoteError):
 
 
 class HandshakeError(RemoteError):
-    """The upstream refused the first commands of a link; `reply` is its error line, byte for byte."""
+    """The upstream refused the first commands of a link; `reply` is its error line, byte for byte.
 
-    def __init__(self, reply: bytes) -> None:
+    `has_no_db`: it is about the database alone, which the upstream does not have, and says nothing of the user.
+    """
+
+    def __init__(self, reply: bytes, *, has_no_db: bool = False) -> None:
         super().__init__(reply.decode("utf-8", "replace").strip())
         self.reply = reply
+        self.has_no_db = has_no_db
 
 
 class AmqpError(RespiteError):

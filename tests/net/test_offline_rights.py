@@ -67,6 +67,18 @@ async def test_user_whom_redis_never_let_in_is_not_served(redis: Server, made: S
     assert made.figures["taken_total"] == {"read": 0, "write": 0}
 
 
+async def test_database_that_redis_does_not_have_says_nothing_of_the_user(redis: Server, made: Scene) -> None:
+    """An event that names one fails; who is let in elsewhere still is."""
+    outcomes = await make_event_sink(made.proxy.worker).apply([Event(keys=(b"kept:1",), db=99)])
+    assert isinstance(outcomes[0], Failed)
+    assert "DB index is out of range" in outcomes[0].reason
+    await made.away()
+
+    assert await made.client.command("SET", "kept:1", "v") == OK
+    await made.back()
+    assert await made.client.command("GET", "kept:1") == bulk(b"v")
+
+
 @pytest.mark.parametrize(
     ("rights", "outcome", "left"),
     [

@@ -186,9 +186,10 @@ async def open_stream(
     try:
         commands, needed = opening(identity, db, protocol, name)
         replies = await exchange(stream, [*commands, *more], upstream.response_timeout_s)
-        for reply in replies[:needed]:
+        for place, reply in enumerate(replies[:needed], 1):
             if reply[:1] == b"-":
-                raise HandshakeError(reply)
+                is_select = db > 0 and place == needed
+                raise HandshakeError(reply, has_no_db=is_select and reply.startswith(b"-ERR "))
         return stream, replies[len(commands) :]
     except BaseException:
         stream.close()

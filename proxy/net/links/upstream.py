@@ -308,9 +308,9 @@ class DataLinks:
             self._reactor.enter()
             self.gate.judge(exc)
             link = extra or group.links[0]
-            is_about_us = isinstance(exc, HandshakeError) and not self.gate.is_shut
-            group.refusal = exc.reply if isinstance(exc, HandshakeError) and is_about_us else b""
-            if group.refusal and not group.refusal.startswith(BRIEF):
+            refused = exc if isinstance(exc, HandshakeError) and not self.gate.is_shut else None
+            group.refusal = refused.reply if refused is not None else b""
+            if refused is not None and not refused.reply.startswith(BRIEF) and not refused.has_no_db:
                 self.let_in.discard(scope.user)
             group.failures += 1
             if group.failures == 1:
