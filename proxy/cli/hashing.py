@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import sys
 
@@ -20,10 +21,10 @@ def hash_password(ctx: click.Context) -> None:
     could be read by every user of the machine.
     """
     if sys.stdin.isatty():
-        password = click.prompt("Password", hide_input=True, confirmation_prompt=True, err=True)
+        password = os.fsencode(click.prompt("Password", hide_input=True, confirmation_prompt=True, err=True))
     else:
-        password = sys.stdin.readline().rstrip("\r\n")
+        password = sys.stdin.buffer.readline().rstrip(b"\r\n")  # bytes: of whatever alphabet they are
     if not password:
         click.echo("respite: an empty password lets everybody in", err=True)
         ctx.exit(WRONG)
-    click.echo(str(PasswordHash.make(password.encode(), secrets.token_bytes(SALT_BYTES))))
+    click.echo(str(PasswordHash.make(password, secrets.token_bytes(SALT_BYTES))))

@@ -32,3 +32,11 @@ def test_hash_password_twice_gives_two_hashes() -> None:
     first, second = (CliRunner().invoke(cli, ["hash-password"], input="x").stdout for _ in range(2))
 
     assert first != second
+
+
+def test_hash_password_takes_bytes_that_are_no_utf_8() -> None:
+    """A client sends them as they are."""
+    result = CliRunner().invoke(cli, ["hash-password"], input=b"\xff\xfe\n")
+
+    assert result.exit_code == 0
+    assert PasswordHash.parse(result.stdout.strip()).matches(b"\xff\xfe")
