@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import attrs
 from rich import box
-from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.measure import Measurement
 from rich.panel import Panel
 from rich.table import Table
@@ -20,6 +20,7 @@ WARN: Final = "yellow"
 BAD: Final = "red"
 DIM: Final = "dim"
 STATE_STYLES: Final = {"up": GOOD, "connecting": WARN, "refused": WARN}  # anything else is bad news
+_BESIDE: Final = 72  # columns from which two panels stand side by side
 _SPARKS: Final = "▁▂▃▄▅▆▇█"
 
 
@@ -182,3 +183,14 @@ class Parts:
 def panel(title: Text, content: RenderableType) -> Panel:
     """Put a frame around it."""
     return Panel(content, title=title, title_align="left", box=box.ROUNDED, border_style=DIM)
+
+
+def in_a_row(drawn: Sequence[RenderableType], width: int) -> RenderableType:
+    """Put panels side by side; one below the other where that would cut off their names and figures."""
+    if width < _BESIDE:
+        return Group(*drawn)
+    grid = Table.grid(expand=True)
+    for _ in drawn:
+        grid.add_column(ratio=1)
+    grid.add_row(*drawn)
+    return grid

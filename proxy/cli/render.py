@@ -17,7 +17,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from proxy.cli.forms import BAD, duration, get, plain, size, version
+from proxy.cli.forms import BAD, duration, get, in_a_row, plain, size, version
 from proxy.cli.overview import View, draw_head, draw_overview, draw_status
 from proxy.cli.panels import draw_clients, draw_commands, draw_events, draw_l1, draw_upstream, draw_values
 from proxy.cli.tables import draw_counted, draw_links, draw_tuning
@@ -105,18 +105,14 @@ def _blocks(view: View, url: str, width: int, *, is_small: bool) -> Iterator[Ren
     yield from (drawn for is_now, drawn in trouble if is_now)
     yield draw_overview(view, width, **({"most": _SMALL_FIGURES} if is_small else {}))
     yield draw_status(view)
-    counted = draw_counted(stats, _SMALL_ROWS if is_small else _SHOWN_ROWS)
+    counted = draw_counted(stats, _SMALL_ROWS if is_small else _SHOWN_ROWS, width)
     if counted is not None:
         yield counted
     tuning = draw_tuning(stats)
     if tuning is not None:
         yield tuning
     yield from (drawn for is_now, drawn in trouble if not is_now)
-    body = Table.grid(expand=True)
-    body.add_column(ratio=1)
-    body.add_column(ratio=1)
-    body.add_row(draw_l1(stats), draw_commands(stats))
-    yield body
+    yield in_a_row([draw_l1(stats), draw_commands(stats)], width)
     if get(stats, "values", "enabled"):
         yield draw_values(stats)
     if get(stats, "events", "state") not in (None, "off"):

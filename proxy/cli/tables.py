@@ -21,6 +21,7 @@ from proxy.cli.forms import (
     count,
     duration,
     get,
+    in_a_row,
     micros,
     panel,
     plain,
@@ -32,8 +33,11 @@ _STATES: Final = {"trying": WARN, "suggested": GOOD, "resting": DIM, "steady": "
 _OUTCOMES: Final = {"kept": GOOD, "undone": WARN}
 
 
-def draw_counted(stats: Mapping[str, Any], max_rows: int) -> RenderableType | None:
-    """Draw the sections classes and commands_by_name side by side, the busiest first; None where there is neither."""
+def draw_counted(stats: Mapping[str, Any], max_rows: int, width: int) -> RenderableType | None:
+    """Draw the sections classes and commands_by_name, the busiest first; None where there is neither.
+
+    Side by side, where there is room for that.
+    """
     drawn = [
         _counted(title, rows, max_rows)
         for title, section in (("Classes", "classes"), ("Commands", "commands_by_name"))
@@ -41,11 +45,7 @@ def draw_counted(stats: Mapping[str, Any], max_rows: int) -> RenderableType | No
     ]
     if not drawn:
         return None
-    both = Table.grid(expand=True)
-    for _ in drawn:
-        both.add_column(ratio=1)
-    both.add_row(*drawn)
-    return both
+    return in_a_row(drawn, width)
 
 
 def _counted(title: str, rows: list[Mapping[str, Any]], max_rows: int) -> Panel:

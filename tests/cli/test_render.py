@@ -217,6 +217,18 @@ def test_draw_stats_name_of_a_peer_is_text(name: str) -> None:
     assert "\x1b" not in text
 
 
+def test_draw_stats_of_a_narrow_terminal_keeps_names_and_figures() -> None:
+    """In 40 columns there is no room for two panels side by side: they stand one below the other."""
+    stats = _with()
+    stats["classes"] = [{"name": "tickets", "commands_total": 7, "errors_total": 0, "p99_us": 288.0}]
+
+    text = _drawn(stats, width=40)
+
+    for words in ("tickets ", "hits         1.23 M", "upstream p99"):
+        assert words in text, words
+    assert not any("╭─ L1" in line and "Since the start" in line for line in text.splitlines())
+
+
 def test_draw_facts_shows_nested_answers_and_hides_control_bytes() -> None:
     """Objects are indented, lists stand below each other, nothing is a dash, no byte of a key drives the terminal."""
     facts = {
