@@ -11,6 +11,7 @@ import click
 from proxy.cli.client import AdminClient
 from proxy.cli.options import FAILED, config_option, json_option, print_json, with_admin
 from proxy.config.load import load_settings
+from proxy.errors import RemoteError
 
 if TYPE_CHECKING:
     from proxy.net.values.unwrapping import Progress
@@ -39,6 +40,8 @@ def invalidate(
     """
     if not (keys or patterns or tags):
         raise click.UsageError("nothing to drop; name a KEY, --match GLOB or --tag TAG")
+    if "" in patterns or "" in tags:
+        raise click.UsageError("a --match or --tag of no characters takes nothing")
     event: dict[str, Any] = {"keys": list(keys), "patterns": list(patterns), "tags": list(tags)}
     if db is not None:
         event["db"] = db
@@ -102,8 +105,11 @@ def unwrap(
 
     database = settings.endpoint.db if db is None else db
     job = Job(os.fsencode(glob), database, rate, is_dry, from_start)
-    with make_meter(is_quiet=as_json) as meter:
-        progress = unwrap(settings, job, meter.show)
+    try:
+        with make_meter(is_quiet=as_json) as meter:
+            progress = unwrap(settings, job, meter.show)
+    except RemoteError as exc:
+        raise RemoteError(f"{settings.endpoint.display}: {exc}") from exc
     if as_json:
         print_json(_facts(progress))
     else:

@@ -190,6 +190,8 @@ def test_run_with_a_wrong_configuration_lists_every_problem_and_starts_nothing(a
         ("stats", "--token", "a\nb"),
         ("invalidate",),
         ("invalidate", "k", "--db", "-1"),
+        ("invalidate", "k", "--match", ""),
+        ("invalidate", "k", "--tag", ""),
         ("unwrap",),
         ("unwrap", "--match", "*"),
         ("unwrap", "--match", "*", "--rate", "0"),
