@@ -53,6 +53,14 @@ def test_judge_between_bound_and_clear_neither_begins_nor_ends() -> None:
     assert alerts.rows(300.0)[0]["state"] == "on"
 
 
+def test_rows_of_what_is_on_and_holds_no_more_say_that_it_was() -> None:
+    """Until it has been calm for long enough it is on; its words are true all the same."""
+    alerts = Alerts([LOW])
+    _play(alerts, [0.5] * 15 + [0.9])
+
+    assert [(row["state"], row["text"]) for row in alerts.rows(16.0)] == [("on", "low: hit_rate is 90%, was below 80%")]
+
+
 def test_judge_beyond_clear_for_as_long_as_for_ends_once() -> None:
     """One message off, with how long it was so."""
     said = _play(Alerts([LOW]), [0.5] * 15 + [0.9] * 5 + [0.5] + [0.9] * 40)

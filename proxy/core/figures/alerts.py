@@ -190,7 +190,9 @@ def _row(watch: _Watch, now: float) -> dict[str, Any]:
     alert = watch.alert
     figure = alert.condition.figure
     is_off = watch.state == "off"
-    text = f"{alert.name}: {_said(watch)}, {_SYMBOLS[alert.condition.comparison]} {_bound(watch)}"
+    has_been = watch.value is not None and not alert.condition.holds(watch.value)  # on until that has lasted
+    side = f"{'was ' if has_been else ''}{_SYMBOLS[alert.condition.comparison]}"
+    text = f"{alert.name}: {_said(watch)}, {side} {_bound(watch)}"
     return {
         "name": alert.name,
         "state": watch.state,
