@@ -40,7 +40,7 @@ SIDES: Final[tuple[Key, ...]] = (
         "listen.admin_token",
         kinds.token(),
         "",
-        "Set when other machines reach listen.admin: everything but /healthz then wants it as a bearer token.",
+        "Set when other machines reach listen.admin: all but /healthz and the bare page wants it as a bearer token.",
         restart=True,
     ),
     _key(
