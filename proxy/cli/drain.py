@@ -52,8 +52,16 @@ def drain(client: AdminClient, *, patience_s: float | None, as_json: bool) -> No
 def _wait_until_idle(client: AdminClient, patience_s: float) -> None:
     deadline = time.monotonic() + patience_s
     is_said = False
-    while (count := client.stats()["clients"]["connected"]) and (left_s := deadline - time.monotonic()) > 0:
+    while (count := _connected(client)) != 0 and (left_s := deadline - time.monotonic()) > 0:
         if not is_said:
-            click.echo(f"{count} clients are connected: waiting until they have left", err=True)
+            known = "nobody says how many clients" if count is None else f"{count} clients"
+            click.echo(f"{known} are connected: waiting until they have left", err=True)
             is_said = True
         time.sleep(min(_LOOK_S, left_s))
+
+
+def _connected(client: AdminClient) -> int | None:
+    """Return how many clients there are; None when nobody says, as while no worker answers."""
+    clients = client.stats().get("clients")
+    count = clients.get("connected") if isinstance(clients, dict) else None
+    return count if isinstance(count, int) else None

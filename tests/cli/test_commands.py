@@ -133,6 +133,18 @@ def test_drain_when_idle_waits_no_longer_than_it_is_told(serve: Serve) -> None:
     assert (wrong.exit_code, "a time is a number and one of" in wrong.stderr) == (2, True)
 
 
+def test_drain_when_idle_of_a_proxy_that_does_not_say_how_many_there_are(serve: Serve) -> None:
+    """No worker answers the parent: it waits as long as it may, then drains all the same."""
+    drained = threading.Event()
+    url = serve(FakeSource(answers={"clients": {"accepted_total": 1}}, on_drain=drained.set))
+
+    result = type_in("drain", "--when-idle", "300ms", "--admin", url)
+
+    assert result.exit_code == 0
+    assert "nobody says how many clients are connected" in result.stderr
+    assert drained.wait(_DEADLINE_S)
+
+
 @pytest.mark.parametrize(
     "words",
     [
