@@ -37,13 +37,20 @@ from proxy.cli.forms import (
 
 def draw_l1(stats: Mapping[str, Any]) -> Panel:
     """Draw the section l1."""
-    l1 = get(stats, "l1") or {}
+    l1, rollout = get(stats, "l1") or {}, get(stats, "rollout") or {}
     used, limit = get(l1, "bytes"), get(l1, "max_bytes")
     if not get(l1, "enabled"):
         state = Text("off", style=WARN)
+    elif not get(l1, "serving"):
+        state = Text("not serving", style=BAD)
+    elif get(rollout, "mode") == "shadow":
+        state = Text("compared, not served", style=WARN)
     else:
-        state = Text("serving", style=GOOD) if get(l1, "serving") else Text("not serving", style=BAD)
+        state = Text("serving", style=GOOD)
     table = grid()
+    percent = get(rollout, "percent")
+    if isinstance(percent, int | float) and percent < 100:
+        table.add_row("for", f"{percent:g} % of the clients")
     table.add_row("hit rate", beside(share(get(l1, "hit_rate")), bar(get(l1, "hit_rate"), 12), style="bold"))
     table.add_row("hits", count(get(l1, "hits_total")))
     table.add_row("misses", count(get(l1, "misses_total")))

@@ -211,6 +211,11 @@ class Worker:
         """Return whether what classes say of values holds for what a client writes."""
         return self._rolled_out(session) == "on"
 
+    def _rollout_facts(self) -> dict[str, Any]:
+        """Say how much of Respite is in effect, and for how many of its connections."""
+        rollout = self.settings.rollout
+        return {"mode": rollout.mode, "percent": rollout.percent}
+
     def _rolled_out(self, session: Session) -> str:
         rollout = self.settings.rollout
         # Ids are counted up: spread over 0 .. 100, so that any percentage takes its share of any hundred clients.
@@ -369,6 +374,7 @@ class Worker:
         """Return the figures of `stats.json`, or one section of them (empty when there is no such)."""
         report = {**build_report(self.facts), "tuning": self.tuning.report(), "tls": self.certificates.report()}
         report["offline"] = self.reconciler.report()
+        report["rollout"] = self._rollout_facts()
         if not section:
             return report
         part = report.get(section, {})
@@ -376,7 +382,8 @@ class Worker:
 
     def explain(self, key: bytes) -> dict[str, Any]:
         """Return what is known about a key."""
-        known = {**explain_key(self.engine, key), **self.value_layer.explain(key), "tuning": self.tuning.explain(key)}
+        known = {**explain_key(self.engine, key), "rollout": self._rollout_facts()}
+        known |= {**self.value_layer.explain(key), "tuning": self.tuning.explain(key)}
         held = self.reconciler.memory.explain(key)
         return known | {"offline": held} if held else known
 

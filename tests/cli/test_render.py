@@ -83,6 +83,10 @@ def test_draw_stats_of_several_workers_says_how_many_serve() -> None:
     [
         ({"l1": {"enabled": False}}, "L1 · off"),
         ({"l1": {"serving": False}}, "L1 · not serving"),
+        ({"rollout": {"mode": "on", "percent": 100.0}}, "L1 · serving ─"),
+        ({"rollout": {"mode": "on", "percent": 2.5}}, "for          2.5 % of the clients"),
+        ({"rollout": {"mode": "shadow", "percent": 100.0}}, "L1 · compared, not served ─"),
+        ({"rollout": {"mode": "shadow", "percent": 50.0}, "l1": {"serving": False}}, "L1 · not serving"),
         ({"upstream": {"state": "unreachable", "why": "connection refused"}}, "Upstream · unreachable"),
         ({"upstream": {"state": "unreachable", "why": "connection refused"}}, "reason    connection refused"),
         ({"consistency": {"verified_total": 12, "stale_total": 3}}, "of them stale  3"),

@@ -59,6 +59,10 @@ def test_figures_of_a_span_are_of_what_happened_in_it() -> None:
     assert found["latency_p99"] == pytest.approx(0.1, rel=0.13)
     assert found["latency_mean"] == pytest.approx(0.00298, rel=0.01)
     assert "upstream_p99" not in found  # Redis was asked nothing in between
+    now.report["rollout"] = {"mode": "shadow", "percent": 100.0}
+    shadow = read_figures(now, before)
+    assert shadow["hit_rate"] == found["hit_rate"]
+    assert "saved_rate" not in shadow  # every one of them was sent
 
 
 def test_figures_of_an_idle_proxy_are_only_those_that_are_known() -> None:

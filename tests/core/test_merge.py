@@ -153,6 +153,8 @@ def test_join_reports_says_once_what_all_read_from_the_server() -> None:
     families = join_families([[_gauge(name, 7) for name in names], [_gauge(name, 7) for name in names]])
 
     assert joined["upstream"] == {"tracked_keys": 71, "tracked_max_keys": 100, "tracking_narrowed": True}
+    rollout = {"rollout": {"mode": "shadow", "percent": 25.0}}
+    assert _reports(rollout, rollout)["rollout"] == rollout["rollout"]
     assert [samples[0][2] for samples in _values(families).values()] == [7] * 4
 
 

@@ -262,7 +262,9 @@ def test_who_is_turned_away_has_a_card(browser: Browser, server: Server) -> None
     """By reason, with who it was, and the names that people chose as text."""
     users = [{"name": "<b>web", "password": "pw", "commands": ["-set"]}]
     with (
-        running_respite({"upstream": {"url": server.url}, "listen": {"users": users}}) as respite,
+        running_respite(
+            {"upstream": {"url": server.url}, "listen": {"users": users}, "rollout": {"mode": "shadow", "percent": 50}}
+        ) as respite,
         respite.connect() as client,
         browser.page() as page,
     ):
@@ -275,6 +277,10 @@ def test_who_is_turned_away_has_a_card(browser: Browser, server: Server) -> None
 
         assert _facts(page, "doors") == {"Logins": "failed 1", "Commands denied": "3 · <b>web 3"}
         assert page.evaluate("document.querySelector('#outage')") is None
+        assert page.evaluate("document.getElementById('version').textContent").endswith(
+            "of memory · rollout shadow · 50 % of the clients"
+        )
+        page.wait("document.querySelector('#tile-hit_rate .about').textContent === 'of reads that memory would answer'")
         assert page.errors == []
 
 

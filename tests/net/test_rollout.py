@@ -87,6 +87,16 @@ async def test_percent_takes_its_share_of_any_hundred_clients(
         assert max(after - before for before, after in itertools.pairwise(taken)) <= 21
 
 
+async def test_what_is_in_effect_is_told(peer: Peer, serve: Serve) -> None:
+    """In the figures and of a key: L1 that is filled and not served looks like one that is served."""
+    proxy = await start(peer, serve, "shadow", 40.0)
+    shadow = {"mode": "shadow", "percent": 40.0}
+
+    assert proxy.stats()["rollout"] == proxy.worker.explain(b"k")["rollout"] == shadow
+    apply(proxy, "on")
+    assert proxy.stats()["rollout"] == {"mode": "on", "percent": 100.0}
+
+
 async def test_percent_that_grows_takes_nobody_back(peer: Peer, serve: Serve) -> None:
     """A client that is in effect stays so while the share rises."""
     proxy = await start(peer, serve, "on", 0.0)

@@ -85,6 +85,7 @@ const known = {
   past: new Map(PAST.map((name) => [name, []])),
   range: RANGES[0],
   heardAtMs: 0,
+  isShadow: false, // L1 is compared with Redis, and nothing is served from it
   token: sessionStorage.getItem("respite-token") ?? "",
 };
 
@@ -202,8 +203,17 @@ async function loadStats() {
     `up ${lasting(stats.uptime_s)}`,
   ].join(" · ");
   const memory = written(stats.memory.rss_bytes, "bytes");
-  element("version").textContent =
-    `Respite ${stats.version} · ${counted(stats.clients.connected, "client")} · ${memory} of memory`;
+  const { mode, percent } = stats.rollout;
+  known.isShadow = mode === "shadow";
+  element("version").textContent = [
+    `Respite ${stats.version}`,
+    counted(stats.clients.connected, "client"),
+    `${memory} of memory`,
+    mode !== "on" && `rollout ${mode}`,
+    mode !== "off" && percent < 100 && `${percent} % of the clients`,
+  ]
+    .filter(Boolean)
+    .join(" · ");
   page.trouble.show(stats);
   page.tables.hot.show(stats.hot ?? []);
   page.tables.recent.show(stats.recent ?? []);
@@ -243,7 +253,7 @@ function redraw() {
   const { seconds, step } = known.range;
   const view = { fromMs: known.atMs - seconds * 1000, toMs: known.atMs, gapMs: 2.5 * step * 1000 };
   const points = (name) => known.past.get(name) ?? [];
-  page.tiles.show(known.figures, points, view);
+  page.tiles.show(known.figures, points, view, known.isShadow);
   for (const chart of page.charts) chart.show(points, view);
   showAge();
 }

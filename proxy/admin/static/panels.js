@@ -22,7 +22,12 @@ const joined = (...texts) => texts.filter(Boolean).join(" · ");
 
 /** The tiles, in their order: what is big, and from the figures and the report a line below it. */
 const TILES = [
-  { name: "hit_rate", unit: "ratio", title: "Hit rate", about: () => "of reads answered from memory" },
+  {
+    name: "hit_rate",
+    unit: "ratio",
+    title: "Hit rate",
+    about: (_, isShadow) => `of reads ${isShadow ? "that memory would answer" : "answered from memory"}`,
+  },
   {
     name: "latency_p99",
     unit: "seconds",
@@ -108,13 +113,13 @@ export class Tiles {
     return TILES.map(({ name }) => name);
   }
 
-  show(figures, points, view) {
+  show(figures, points, view, isShadow) {
     for (const tile of this.#tiles) {
       const value = tile.value ? tile.value(figures) : figures[tile.name];
       const { number, word } = parts(value, tile.unit);
       tile.number.textContent = number;
       tile.unitText.textContent = word;
-      tile.aboutText.textContent = tile.about(figures);
+      tile.aboutText.textContent = tile.about(figures, isShadow);
       tile.element.classList.toggle("unknown", value === undefined);
       if (tile.meter) tile.meter.firstChild.style.width = `${100 * Math.min(1, tile.share(figures) ?? 0)}%`;
       const past = points(tile.name);

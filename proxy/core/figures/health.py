@@ -35,7 +35,7 @@ _PARTS: Final[Mapping[str, tuple[str, ...]]] = {
 }
 """Which part of the report a figure belongs to."""
 _SECTIONS: Final[Mapping[str, tuple[str, ...]]] = {
-    "cache": ("l1", "consistency", "values", "classes"),
+    "cache": ("l1", "rollout", "consistency", "values", "classes"),
     "queue": ("events",),
     "polling": ("push",),
     "overall": ("upstream", "outage", "offline", "clients", "commands", "latency", "memory"),

@@ -249,6 +249,7 @@ _RULES: Final[Mapping[str, Rule]] = {
     "upstream.tracked_max_keys": max,
     "upstream.tracking_narrowed": any,
     "l1.hash_fields_expire": any,
+    "rollout.percent": max,
     "values.dictionaries": max,  # what all workers share, through Redis
     "values.fences": max,
     "values.sweep.running": any,  # one of them sweeps

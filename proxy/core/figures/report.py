@@ -23,7 +23,11 @@ _GAUGES: Final[Mapping[str, tuple[str, str, str]]] = {
     "respite_l1_entries": ("l1", "entries", "Entries in L1."),
     "respite_l1_bytes": ("l1", "bytes", "Bytes L1 holds, its own overhead included."),
     "respite_l1_max_bytes": ("l1", "max_bytes", "Bound of L1 in bytes."),
-    "respite_l1_serving": ("l1", "serving", "1 while L1 is served, 0 while it is not proven or switched off."),
+    "respite_l1_serving": (
+        "l1",
+        "serving",
+        "1 while L1 is proven, to be served or (shadow mode) compared; else 0, or off.",
+    ),
     "respite_upstream_up": ("upstream", "up", "1 while the invalidation link to Redis stands."),
     "respite_tracked_keys": ("upstream", "tracked_keys", "Keys in the server's tracking table, all clients together."),
     "respite_tracked_max_keys": ("upstream", "tracked_max_keys", "Bound of that table; 0 is none."),

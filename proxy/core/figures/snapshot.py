@@ -166,6 +166,15 @@ def _up(path: str, *, off: str = "") -> Callable[[Span], float | None]:
 
 
 _READS: Final = ("l1.hits_total", "l1.misses_total")
+
+
+def _saved(span: Span) -> float | None:
+    """Nothing in shadow mode: what would have been a hit was sent to Redis all the same."""
+    if span.word("rollout.mode") == "shadow":
+        return None
+    return span.share((_READS[0], "l1.joined_total"), _READS)
+
+
 FIGURES: Final[Mapping[str, Figure]] = {
     figure.name: figure
     for figure in (
@@ -175,7 +184,7 @@ FIGURES: Final[Mapping[str, Figure]] = {
             "ratio",
             "reads that never reached Redis: hits, and those that joined another's flight",
             "up",
-            _share((_READS[0], "l1.joined_total"), _READS),
+            _saved,
         ),
         Figure("latency_mean", "seconds", "what clients waited, on average", "down", _mean("waited")),
         Figure("latency_p50", "seconds", "what half of the commands waited at most", "down", _quantile("waited", 0.5)),
