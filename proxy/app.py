@@ -191,6 +191,8 @@ class App:
 
     def drain(self) -> None:
         """Stop taking clients, finish what runs, exit."""
+        if not self.stopping.is_set():
+            log.info("stopping", why="told to drain")
         self.stopping.set()
 
     async def reload(self) -> dict[str, Any]:

@@ -42,6 +42,7 @@ def test_signal_after_a_drain_lets_what_runs_finish(server: Server) -> None:
 
             respite.signal(signal.SIGTERM)
             wait_for(lambda: "signal=SIGTERM" in respite.errors, what="the signal to be seen")
+            assert respite.errors.count('app: stopping why="told to drain"') == 1
             with server.connect() as direct:
                 assert direct.command("RPUSH", "drained", "x") == b":1\r\n"
             assert blocked.until_closed(timeout_s=5) == encode("drained", "x")

@@ -7,9 +7,11 @@ commands that need it, so that `respite check` in a script starts in a blink.
 
 from __future__ import annotations
 
+import errno
 import os
+import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import click
 
@@ -27,6 +29,9 @@ from proxy.cli.values import invalidate, unwrap
 from proxy.config.load import find_config, load_settings
 from proxy.config.model import Settings
 from proxy.errors import ConfigError, RespiteError
+
+_UNWRITABLE: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+"""Of what a disk says: nothing that a command reads, or whom it asks, fails so."""
 
 
 class _Respite(click.Group):
@@ -211,8 +216,15 @@ cli.add_command(completion)
 
 
 def main() -> None:
-    """Run the command line and leave with its exit code."""
-    cli(prog_name="respite")
+    """Run the command line and leave with its exit code; 1 with one line when what it says cannot be written."""
+    try:
+        cli(prog_name="respite")
+    except OSError as exc:
+        if exc.errno not in _UNWRITABLE:
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # where Python writes the rest when it ends
+        click.echo(f"respite: the output cannot be written: {exc.strerror}", err=True)
+        sys.exit(FAILED)
 
 
 def _problem_list(error: ConfigError) -> str:

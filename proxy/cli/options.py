@@ -14,7 +14,8 @@ from proxy.cli.client import AdminClient
 
 FAILED: Final = 1
 WRONG: Final = 2
-
+DATABASE: Final = click.IntRange(0, 2**31 - 1)
+"""The number of a database; Redis takes no larger one, however many it has."""
 
 config_option: Final = click.option(
     "-c",

@@ -73,9 +73,19 @@ def _known(report: dict[str, Any], wanted: tuple[str, ...]) -> list[str]:
     return [name for name in wanted if name in known]
 
 
+# A restart is the very moment somebody watches, and ends no watch; the first failure of all is a wrong address.
+
+
 def _watch_json(client: AdminClient) -> None:
+    has_shown = False
     while True:
-        click.echo(json.dumps(client.stats()))
+        try:
+            click.echo(json.dumps(client.stats()))
+            has_shown = True
+        except RespiteError as exc:
+            if not has_shown:
+                raise
+            click.echo(f"respite: {exc}", err=True)
         time.sleep(_REDRAW_S)
 
 
@@ -87,7 +97,6 @@ def _watch(client: AdminClient) -> None:
             try:
                 screen.show(look(client))
             except RespiteError as exc:
-                # A restart is the very moment somebody watches; the first failure of all is a wrong address.
                 if not screen.has_shown:
                     raise
                 screen.show_lost(str(exc))

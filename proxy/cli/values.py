@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from proxy.cli.client import AdminClient
-from proxy.cli.options import FAILED, config_option, json_option, print_json, with_admin
+from proxy.cli.options import DATABASE, FAILED, config_option, json_option, print_json, with_admin
 from proxy.config.load import load_settings
 from proxy.errors import RemoteError
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 @click.argument("keys", metavar="[KEY]...", nargs=-1)
 @click.option("--match", "patterns", metavar="GLOB", multiple=True, help="All keys that GLOB takes; may be repeated.")
 @click.option("--tag", "tags", metavar="TAG", multiple=True, help="All keys that carry TAG; may be repeated.")
-@click.option("--db", metavar="N", type=click.IntRange(0), help="Their database; without it that of upstream.url.")
+@click.option("--db", metavar="N", type=DATABASE, help="Their database; without it that of upstream.url.")
 @json_option
 @with_admin
 def invalidate(
@@ -74,7 +74,7 @@ def invalidate(
 )
 @click.option("--from-start", is_flag=True, help="Do not go on from where the last run stopped.")
 @click.option("--upstream", metavar="URL", help="The Redis itself: redis://, rediss:// or unix://.")
-@click.option("--db", metavar="N", type=click.IntRange(0), help="The database; without it that of the URL.")
+@click.option("--db", metavar="N", type=DATABASE, help="The database; without it that of the URL.")
 @config_option
 @json_option
 @click.pass_context

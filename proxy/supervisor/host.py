@@ -171,6 +171,8 @@ class Host:
 
     def drain(self) -> None:
         """Stop taking clients, finish what runs, exit."""
+        if not self.stopping.is_set():
+            log.info("stopping", why="told to drain")
         self.stopping.set()
 
     # -- for clients of the workers ----------------------------------------------------------------------------------

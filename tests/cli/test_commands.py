@@ -185,6 +185,12 @@ def test_invalidate_names_what_is_typed_and_says_what_was_dropped(serve: Serve) 
     )
 
 
+@pytest.mark.parametrize("db", ["-1", "2147483648", "9" * 20, "x"])
+def test_invalidate_in_a_database_that_cannot_be_is_wrong_usage(serve: Serve, db: str) -> None:
+    """It is said before anybody is asked."""
+    assert type_in("invalidate", "k", "--db", db, "--admin", serve(FakeSource())).exit_code == 2
+
+
 def test_invalidate_says_nothing_of_what_was_not_asked_for(serve: Serve) -> None:
     """No key, no line about keys; no database, and the proxy takes its own; JSON is the answer itself."""
     source = FakeSource()

@@ -10,7 +10,10 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 from typing import Any
+
+import pytest
 
 from proxy import __version__
 
@@ -57,6 +60,57 @@ def test_watch_json_prints_a_line_a_redraw_until_interrupted(serve: Serve) -> No
 
     assert lines == [STATS, STATS]
     assert (process.returncode, err) == (0, b"")
+
+
+def test_watch_json_goes_on_when_the_proxy_is_away_for_a_while(serve: Serve) -> None:
+    """A restart is the very moment somebody watches: it is said beside the lines. At first it is an error."""
+    source = FakeSource()
+    process = _start(
+        "stats", "--watch", "--json", "--admin", serve(source), stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    try:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.readline()
+        source.answers["uptime_s"] = float("nan")  # which the admin port cannot send
+        assert b"respite: " in process.stderr.readline()
+        source.answers["uptime_s"] = 7.0
+        while json.loads(process.stdout.readline())["uptime_s"] != 7.0:
+            pass
+    finally:
+        process.kill()
+        process.communicate()
+    nowhere = type_in("stats", "--watch", "--json", "--admin", "http://127.0.0.1:1")
+    assert (nowhere.exit_code, nowhere.stdout) == (1, "")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no disk here that is always full")
+@pytest.mark.parametrize("words", [("--help",), ("check",), ("explain", "k"), ("stats",), ("stats", "--json")])
+def test_output_that_cannot_be_written_is_one_line_and_exit_code_1(serve: Serve, words: tuple[str, ...]) -> None:
+    """No traceback, neither at once nor when Python ends."""
+    admin = ("--admin", serve(FakeSource())) if words[0] in {"explain", "stats"} else ()
+    with Path("/dev/full").open("wb") as full:
+        process = _start(*words, *admin, stdout=full, stderr=subprocess.PIPE)
+    _, err = process.communicate(timeout=_DEADLINE_S)
+
+    assert err == b"respite: the output cannot be written: No space left on device\n"
+    assert process.returncode == 1
+
+
+def test_ctrl_c_while_the_command_is_being_imported_is_no_traceback() -> None:
+    """Half of what a command takes on a busy machine is spent there."""
+    script = (
+        "import sys\n"
+        "class Interrupted:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name == 'proxy.cli.main': raise KeyboardInterrupt\n"
+        "sys.meta_path.insert(0, Interrupted())\n"
+        "from proxy.__main__ import main\n"
+        "main()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, check=False, timeout=_DEADLINE_S)
+
+    assert (done.returncode, done.stdout, done.stderr) == (130, b"", b"")
 
 
 def test_watch_in_a_terminal_redraws_survives_a_restart_and_ends_quietly(serve: Serve) -> None:
