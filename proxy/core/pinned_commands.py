@@ -265,8 +265,7 @@ class PinnedCommands:
             bare = values.values.bare_keys(spec, args)
             raw = raw if bare else values.prepare(client, link, spec, args, raw)
         if notices is not None:
-            db = next((db for _, what, db in reversed(state.queued_changes) if what == "db"), None)
-            notice = notices.notice(client, spec, args, mark, db if isinstance(db, int) else None)
+            notice = notices.notice(client, spec, args, mark, state.queues_in(client.session.db))
         if kind is Kind.MULTI and len(args) == 1 and not state.multi:
             state.multi = True
             state.rights = client.rights

@@ -102,21 +102,20 @@ class ExecSlot(Slot):
             reply = self._values.finish_exec(state, reply)
         elif state.queued_ours:
             reply = without_ours(state, reply)
-        dependents = state.queued_dependents if reply[:1] == b"*" and reply[:3] != b"*-1" else None
+        dependents = state.queued_dependents if reply[:1] == b"*" and reply[:3] != b"*-1" else {}
         has_script = state.queued_script
         state.end_multi()
         self._client.session.multi = -1
-        if dependents is not None:
-            assert self._values is not None
-            self._values.drop(self._client, dependents, lambda error: self._answer(error or reply, has_script))
+        if dependents and self._values is not None:  # without: meanwhile no class asks for anything any more
+            self._values.drop(dependents, lambda error: self._answer(error or reply, has_script))
         else:
             self._answer(reply, has_script)
 
     def fail(self, failure: Failure) -> None:
         """Drop what depends on the queue all the same, if it may have been applied."""
         dependents = self._state.queued_dependents
-        if self._values is not None and dependents is not None and failure is not Failure.UNAVAILABLE:
-            self._values.drop(self._client, dependents, lambda _error: None)
+        if self._values is not None and dependents and failure is not Failure.UNAVAILABLE:
+            self._values.drop(dependents, lambda _error: None)
         if self._noticed is not None:
             self._noticed[0].lose_exec(self._client, self._state, failure)
         super().fail(failure)

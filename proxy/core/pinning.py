@@ -45,12 +45,14 @@ class Pinning:
     queued: int = 0  # commands MULTI has queued
     queued_commands: set[bytes] = attrs.field(factory=set)  # .. and which, each once
     rights: object = None  # what its client was allowed to run when MULTI was sent
-    queued_bare: list[bytes] = attrs.field(factory=list)  # keys whose bytes the queue looks at: unwrapped before EXEC
-    queued_fenced: list[bytes] = attrs.field(factory=list)  # keys of the queue that a fence may cover
+    # With the database they are looked at in: keys whose bytes the queue looks at, which are unwrapped before EXEC ..
+    queued_bare: list[tuple[int, bytes]] = attrs.field(factory=list)
+    queued_fenced: list[tuple[int, bytes]] = attrs.field(factory=list)  # .. and those that a fence may cover
     queued_whole: dict[int, list[bytes]] = attrs.field(factory=dict)  # place -> the keys whose values are its reply
-    queued_sealed: dict[bytes, list[tuple[bytes, bytes]]] = attrs.field(factory=dict)  # key -> (stored, value) queued
+    # (database, key) -> (stored, value) queued
+    queued_sealed: dict[tuple[int, bytes], list[tuple[bytes, bytes]]] = attrs.field(factory=dict)
     queued_ours: list[int] = attrs.field(factory=list)  # places of what we have queued: not the client's to know
-    queued_dependents: Dependents | None = None  # what the queue drops besides its keys
+    queued_dependents: dict[int, Dependents] = attrs.field(factory=dict)  # by database: what it drops besides its keys
     queued_notices: list[tuple[int, Notice]] = attrs.field(factory=list)  # place, and how it is announced
     notice_places: list[tuple[int, int, Notice]] = attrs.field(factory=list)  # place of ours, of what it announces
     ours_refused: bytes = b""  # the error that kept one of ours from being queued
@@ -81,6 +83,10 @@ class Pinning:
             self.watching or self.queued_changes or self.queued_unmatched
         )
 
+    def queues_in(self, db: int) -> int:
+        """Return the database in which EXEC will run what is queued next; `db` is the session's."""
+        return next((to for _, what, to in reversed(self.queued_changes) if what == "db" and isinstance(to, int)), db)
+
     def keep(self, raw: Raw) -> None:
         """Keep what MULTI is given to queue."""
         self.queued_bytes += len(raw)
@@ -102,7 +108,7 @@ class Pinning:
         self.queued_whole = {}
         self.queued_sealed = {}
         self.queued_ours = []
-        self.queued_dependents = None
+        self.queued_dependents = {}
         self.queued_notices = []
         self.notice_places = []
         self.ours_refused = b""

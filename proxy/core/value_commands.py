@@ -9,7 +9,7 @@ Owns the order of these steps; what is done to one command is `values`', how val
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from enum import Enum
 from hashlib import sha1
 from typing import TYPE_CHECKING, Final
@@ -19,6 +19,7 @@ from proxy.core.plain import ExecRun, PlainRun, StepSlot, Unwrapping
 from proxy.core.slots import EffectSlot, Link, Slot, WriteSlot
 from proxy.core.value_slots import DependentSlot, WholeSlot, WholeWriteSlot, drop_dependents, judged
 from proxy.core.values import NONE, Values, union
+from proxy.errors import UPSTREAM_UNAVAILABLE
 from proxy.values.envelope import MAGIC
 from proxy.values.scripts import swap
 from proxy.wire.commands import CommandSpec, Kind
@@ -150,11 +151,12 @@ class ValueCommands:
         if spec.every_key is None:
             return raw
         keys = [bytes(key) for key in spec.every_key(args)]
-        state.queued_fenced += keys
+        db = state.queues_in(client.session.db)
+        state.queued_fenced += [(db, key) for key in keys]
         bare = values.bare_keys(spec, args, moved=True)
-        state.queued_bare += bare
+        state.queued_bare += [(db, key) for key in bare]
         for key in bare:
-            for stored, value in state.queued_sealed.pop(key, ()):
+            for stored, value in state.queued_sealed.pop((db, key), ()):
                 ours = swap(key, sha1(stored).hexdigest().encode(), value)
                 link.submit(ours, Slot(None))
                 state.keep(ours)
@@ -164,14 +166,15 @@ class ValueCommands:
             state.queued_whole[state.queued] = keys
         if spec.keys is None:
             return raw
-        if client.classed:
-            state.queued_dependents = union(state.queued_dependents, values.dependents(spec, args))
+        what = values.dependents(spec, args) if client.classed else None
+        if what is not None:
+            state.queued_dependents[db] = union(state.queued_dependents.get(db), what) or what
         if bare:
             return raw
         sealed: dict[bytes, tuple[bytes, bytes]] = {}
         raw = values.rewrite(spec, args, raw, self._engine.now, in_effect=client.classed, sealed=sealed)
         for key, pair in sealed.items():
-            state.queued_sealed.setdefault(key, []).append(pair)
+            state.queued_sealed.setdefault((db, key), []).append(pair)
         return raw
 
     def must_precede(self, state: Pinning) -> bool:
@@ -189,23 +192,29 @@ class ValueCommands:
             return False
         state.once = True
         link.submit(DISCARD, Slot(None))
-        self.values.purge(link, list(dict.fromkeys(state.queued_fenced)), link.db)
-        keys = list(dict.fromkeys(state.queued_bare))
+        self.values.purge(link, _in(link.db, state.queued_fenced), link.db)
+        keys = _in(link.db, state.queued_bare)
         ExecRun(self.values, link, (keys, link.db), (state.queued_raws, slot)).begin()
         return True
 
     def before_exec(self, client: Downstream, state: Pinning, then: Callable[[bytes], None]) -> None:
-        """Unwrap what the queue looks at, and drop what fences say is gone, on a link beside; `then` gets an error.
+        """Unwrap what the queue looks at, and drop what fences say is gone, on links beside; `then` gets an error.
 
         b"" when there is none. A session that watches such a key finds that it was changed, and tries again.
         """
-        link = client.route()
-        if link is None:
-            then(client.why_not())
-            return
-        db = client.session.db
-        is_purging = self.values.purge(link, list(dict.fromkeys(state.queued_fenced)), db)
-        bare = list(dict.fromkeys(state.queued_bare))
+        dbs = list(dict.fromkeys([db for db, _ in (*state.queued_fenced, *state.queued_bare)]))
+        then = _after(len(dbs), then)
+        for db in dbs:
+            is_own = db == client.session.db  # one that the queue moves to has no link of the client's
+            link = client.route() if is_own else self.values.link(db)
+            if link is None:
+                then(client.why_not() if is_own else UPSTREAM_UNAVAILABLE)
+            else:
+                self._before_exec(link, db, state, then)
+
+    def _before_exec(self, link: Link, db: int, state: Pinning, then: Callable[[bytes], None]) -> None:
+        is_purging = self.values.purge(link, _in(db, state.queued_fenced), db)
+        bare = _in(db, state.queued_bare)
         if bare:
             Unwrapping(self.values, link, (bare, db), then).begin()
         elif is_purging:
@@ -229,6 +238,25 @@ class ValueCommands:
             del parts[place]
         return array(parts)
 
-    def drop(self, client: Downstream, what: Dependents, then: Callable[[bytes], None]) -> None:
-        """Drop what depends on what EXEC has run; `then` gets b"" or an error."""
-        drop_dependents(self.values, what, client.session.db, then)
+    def drop(self, what: Mapping[int, Dependents], then: Callable[[bytes], None]) -> None:
+        """Drop what depends on what EXEC has run, by database; `then` gets b"" or an error."""
+        then = _after(len(what), then)
+        for db, dependents in what.items():
+            drop_dependents(self.values, dependents, db, then)
+
+
+def _in(db: int, keys: Sequence[tuple[int, bytes]]) -> list[bytes]:
+    """Return those of the keys that are of a database, each once."""
+    return list(dict.fromkeys(key for of, key in keys if of == db))
+
+
+def _after(count: int, then: Callable[[bytes], None]) -> Callable[[bytes], None]:
+    """Return what is to be called so often before `then` is, with the first error there was, or b""."""
+    errors: list[bytes] = []
+
+    def done(error: bytes) -> None:
+        errors.append(error)
+        if len(errors) == count:
+            then(next(filter(None, errors), b""))
+
+    return done

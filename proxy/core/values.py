@@ -94,6 +94,7 @@ class Values:
         self.lookalikes = Lookalikes()
         self.notices: Notices | None = None  # amqp.publish_changes
         self.invalidate: Invalidate = lambda what, db, then: then(None)
+        self.link: Callable[[int], Link | None] = lambda _db: None  # of the proxy's own user, to a database
         self._purged: dict[tuple[int, bytes], int] = {}
         self.take(Rules(()))
 

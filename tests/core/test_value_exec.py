@@ -175,7 +175,7 @@ def test_discard_forgets_what_exec_would_have_seen_to() -> None:
     world.send("DISCARD")
     world.pin.answer(OK)
 
-    assert world.pin.state.queued_dependents is None
+    assert world.pin.state.queued_dependents == {}
     assert not world.commands.must_precede(world.pin.state)
     assert (world.pin.state.queued_sealed, world.pin.state.queued_ours) == ({}, [])
 
@@ -187,7 +187,7 @@ def test_queue_for_a_client_without_effect_seals_and_drops_nothing() -> None:
     world.queue([b"SET", b"v:1", b"one"], "DEL d:1", "STRLEN v:1")
 
     assert world.pin.asked()[1] == [b"SET", b"v:1", b"one"]
-    assert world.pin.state.queued_dependents is None
+    assert world.pin.state.queued_dependents == {}
     assert world.commands.must_precede(world.pin.state)
 
 

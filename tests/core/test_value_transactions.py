@@ -9,11 +9,11 @@ import pytest
 from proxy.core import pinning
 from proxy.core.plain import CROWDED, ROUNDS_MAX
 from proxy.core.slots import STREAM_BYTES
-from proxy.errors import UPSTREAM_LOST, damaged_value
+from proxy.errors import UPSTREAM_LOST, UPSTREAM_UNAVAILABLE, damaged_value
 from proxy.values.envelope import open_value
 from proxy.wire.encode import array, bulk
 
-from .scripted_values import DAMAGED, Pinned, peeked
+from .scripted_values import DAMAGED, Pinned, ScriptedLink, peeked
 
 OK, QUEUED, NIL = b"+OK\r\n", b"+QUEUED\r\n", b"*-1\r\n"
 NOPERM = b"-NOPERM not for you\r\n"
@@ -263,3 +263,90 @@ def test_multi_with_whole_values_does_not_stream() -> None:
             world.link.answer(BARE)
 
         assert not world.pin.fifo[0].may_stream(1 << 20)
+
+
+# -- SELECT in the queue -----------------------------------------------------------------------------------------------
+
+
+def moving(*lines: str | list[bytes]) -> tuple[Pinned, ScriptedLink]:
+    """Queue a transaction, and bring it to its EXEC; return also the proxy's own link to database 3."""
+    world, beside = Pinned(), ScriptedLink()
+    world.values.link = {3: beside}.get
+    world.queue(*lines)
+    world.pin.asked()
+    world.send("EXEC")
+    return world, beside
+
+
+def test_exec_unwraps_keys_in_the_database_that_its_queue_moves_to() -> None:
+    """There the command runs, and there alone the envelope would be found by it."""
+    world, beside = moving("STRLEN v:1", "SELECT 3", "APPEND v:2 x", "STRLEN v:2")
+    assert (world.pin.raws, [one[3] for one in world.link.asked()]) == ([], [b"v:1"])
+    (peek,) = beside.asked()
+    assert peek[2:4] == [b"1", b"v:2"]
+    world.link.answer(BARE)
+    assert world.pin.raws == []
+    beside.answer(peeked(b"plain"), b":1\r\n", BARE)
+    assert world.pin.names() == [b"EXEC"]
+    world.pin.answer(array([b":0\r\n", OK, b":6\r\n", b":6\r\n"]))
+
+    assert (world.client.session.db, world.client.received[:4]) == (3, b"*4\r\n")
+    assert world.is_over()
+
+
+def test_exec_purges_keys_in_the_database_that_its_queue_moves_to() -> None:
+    """A fence is of one database."""
+    world, beside = Pinned(), ScriptedLink()
+    world.values.link = {3: beside}.get
+    world.values.fences.put(3, "glob", b"v:*", 7)
+    world.queue("SELECT 3", "GET v:1")
+    world.pin.asked()
+    world.send("EXEC")
+    assert (world.pin.raws, world.link.raws, beside.names()) == ([], [], [b"EVAL", b"PING"])
+    beside.answer(b":1\r\n", b"+PONG\r\n")
+
+    assert world.pin.names() == [b"EXEC"]
+
+
+def test_exec_without_a_link_to_the_database_it_moves_to_is_discarded() -> None:
+    """Rather no answer than one made from an envelope."""
+    world, beside = moving("SELECT 4", "APPEND v:1 x")
+
+    assert (world.pin.names(), world.client.received) == ([b"DISCARD"], UPSTREAM_UNAVAILABLE)
+    assert (world.is_over(), beside.raws) == (True, [])
+
+
+def test_multi_unwraps_in_between_what_it_has_queued_in_the_same_database() -> None:
+    """Two keys of one name are two keys."""
+    world = Pinned()
+    world.queue([b"SET", b"v:1", b"one"], "SELECT 3", [b"SET", b"v:1", b"two"], "STRLEN v:1", "SELECT 0", "STRLEN v:1")
+    swaps = [one[3:] for one in world.pin.asked() if one[0] == b"EVAL"]
+
+    assert [(one[0], one[2]) for one in swaps] == [(b"v:1", b"two"), (b"v:1", b"one")]
+
+
+def test_exec_drops_what_depends_on_it_in_the_database_it_was_written_in() -> None:
+    """The session may be in another one by then."""
+    world = Pinned()
+    world.queue("DEL d:1", "SELECT 3", "DEL d:2")
+    world.send("EXEC")
+    world.pin.answer(array([b":1\r\n", OK, b":1\r\n"]))
+    assert [db for _, db, _ in world.invalidations.calls] == [0, 3]
+    world.invalidations.end()
+    assert world.client.received == b""
+    world.invalidations.end()
+
+    assert world.client.received == array([b":1\r\n", OK, b":1\r\n"])
+    assert world.is_over()
+
+
+def test_exec_is_answered_although_no_class_asks_for_anything_any_more() -> None:
+    """The classes were taken out of the configuration meanwhile."""
+    world = Pinned()
+    world.queue("DEL d:1")
+    world.pinned_commands.value_commands = None
+    world.send("EXEC")
+    world.pin.answer(array([b":1\r\n"]))
+
+    assert (world.client.received, world.invalidations.calls) == (array([b":1\r\n"]), [])
+    assert world.is_over()

@@ -55,6 +55,7 @@ class ValueLayer:
         self.fencing = Fencing(engine, fences)
         self.invalidator = Invalidator(worker.links, self.fencing, self.clock, worker.initial_identity)
         self.values.invalidate = self.invalidator.invalidate
+        self.values.link = self.invalidator.link
         self.notices = Notices(engine, self.values, NoticeCounts(), token=secrets.token_hex(8))
         self.notice_store = RedisNoticeStore(reactor, self.invalidator, self.notices, db=worker.initial_db)
         openers = Openers(self.values.dictionaries, self.values.opened, self.values.lookalikes)
