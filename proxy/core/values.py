@@ -22,7 +22,7 @@ from proxy.values.dependencies import Dependents, dependents_of
 from proxy.values.dictionary import Dictionaries
 from proxy.values.envelope import MAGIC, Header
 from proxy.values.fences import Fences
-from proxy.values.rules import Rules
+from proxy.values.rules import REMEMBERED_KEY_BYTES, Rules
 from proxy.values.scripts import purge
 from proxy.values.sealing import Sealer
 from proxy.values.stream import Lookalikes, is_sealed
@@ -273,7 +273,8 @@ class Values:
         if len(self._purged) + len(versions) > PURGED_MAX:
             self._purged.clear()
         for key, version in versions:
-            self._purged[db, key] = version
+            if len(key) <= REMEMBERED_KEY_BYTES:  # clients must not choose how much memory is taken
+                self._purged[db, key] = version
 
     def forget_purged(self) -> None:
         """Purge again what comes: the server may be another one, or may have gone back."""

@@ -9,6 +9,7 @@ from proxy.core.values import Concern, Values, union
 from proxy.errors import damaged_value
 from proxy.values.dependencies import Dependents
 from proxy.values.envelope import MAGIC, Codec, Header, open_value, read_header, wrap
+from proxy.values.rules import REMEMBERED_KEY_BYTES
 from proxy.wire.encode import bulk, command
 
 from .scripted_values import DAMAGED, NOW_US, ScriptedLink, commands_in, make_values, spec_of, words
@@ -313,6 +314,16 @@ def test_purge_remembers_a_bounded_number_of_keys(monkeypatch: pytest.MonkeyPatc
 
     assert purged(values, b"v:3") == []
     assert purged(values, b"v:0") == [b"v:0"]
+
+
+def test_purge_remembers_no_long_keys() -> None:
+    """How much memory they take is not for clients to choose; they are purged each time."""
+    values, _ = make_values()
+    values.fences.put(0, "glob", b"v:*", VERSION)
+    key = b"v:" + b"x" * REMEMBERED_KEY_BYTES
+
+    assert purged(values, key) == [key]
+    assert purged(values, key) == [key]
 
 
 # -- reads -------------------------------------------------------------------------------------------------------------
