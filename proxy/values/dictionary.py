@@ -4,7 +4,7 @@
 
 Owns what this worker knows of them. One that is learnt is used only a second later: by then every other worker has it,
 or will ask for it. None is forgotten for good here: what is no longer known is fetched again by its id, and in Redis
-they stay, because a value may need any of them.
+they stay, because a value may need any of them. Those in use are put back there when they are gone: flushed, evicted.
 """
 
 from __future__ import annotations
@@ -144,8 +144,18 @@ class Dictionaries:
         found.sample_bytes = 0
 
     def lost(self, dictionary: int) -> None:
-        """Take note that nobody has a dictionary: what was compressed with it is damaged."""
-        self._know(dictionary, b"")
+        """Take note that nobody has a dictionary: what was compressed with it is damaged. One that is known stays."""
+        if not self.known.get(dictionary):
+            self._know(dictionary, b"")
+
+    def in_use(self) -> list[tuple[str, Dictionary]]:
+        """Return, with their classes, those that values are compressed with, or will be in a moment."""
+        return [
+            (name, one)
+            for name, found in self._classes.items()
+            for one in (found.current, found.coming)
+            if one is not None
+        ]
 
     def current(self, class_name: str, now: float) -> Dictionary | None:
         """Return the one that values of a class are to be compressed with."""

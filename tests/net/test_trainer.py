@@ -54,7 +54,8 @@ class World:
 
     def answer(self, words: list[bytes]) -> bytes:
         """Answer a command."""
-        self.learned_when.append(bool(self.dictionaries.known))
+        if words[0] != b"HEXISTS":
+            self.learned_when.append(bool(self.dictionaries.known))
         return self.replies.get(words[0], b"+OK\r\n" if words[0] == b"SET" else b":1\r\n")
 
     def sample(self, name: str = "small") -> None:
@@ -64,8 +65,8 @@ class World:
 
     @property
     def asked(self) -> list[list[bytes]]:
-        """What Redis was asked."""
-        return [words for _, _, words in self.redis.log]
+        """What Redis was asked, besides whether it still has what is in use."""
+        return [words for _, _, words in self.redis.log if words[0] != b"HEXISTS"]
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -169,3 +170,25 @@ async def test_trainer_is_cancelled_at_once(monkeypatch: pytest.MonkeyPatch) -> 
             await until(lambda: world.redis.links.links, "Redis was asked")
 
     assert world.dictionaries.known == {}
+
+
+@pytest.mark.parametrize("answer", [b":0\r\n", b":1\r\n", b"-NOPERM not for you\r\n"])
+async def test_dictionary_in_use_that_redis_has_lost_is_put_back(
+    monkeypatch: pytest.MonkeyPatch, answer: bytes
+) -> None:
+    """It was flushed or evicted, or this is another server: values go on being compressed with it."""
+    world = World(monkeypatch, None)
+    world.dictionaries.learn(id_of(DATA), "small", Codec.LZ4, DATA, world.now)
+    world.replies[b"HEXISTS"] = answer
+    async with world.running():
+        await until(lambda: world.redis.log, "Redis was asked")
+        await world.idle()
+    field, value = stored("small", Codec.LZ4, DATA)
+    look = [b"HEXISTS", DICTIONARIES_KEY, field]
+
+    assert world.redis.log[0][1:] == (0, look)
+    if answer != b":0\r\n":
+        assert world.asked == []
+        return
+    assert world.asked[0] == [b"HSET", DICTIONARIES_KEY, field, value]
+    assert world.asked[1][:2] == [b"PUBLISH", CHANNEL]

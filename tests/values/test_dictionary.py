@@ -90,6 +90,16 @@ def test_learn_what_is_not_of_its_id_is_lost() -> None:
     assert current(known, 9.0) is None
 
 
+def test_lost_in_redis_and_known_here_stays_known() -> None:
+    """Values that need it can still be read here."""
+    known = Dictionaries()
+    known.learn(id_of(ONE), "small", Codec.LZ4, ONE, 0.0)
+    known.lost(id_of(ONE))
+
+    assert known.known == {id_of(ONE): ONE}
+    assert [(name, one.id) for name, one in known.in_use()] == [("small", id_of(ONE))]
+
+
 def test_learn_lost_one_turns_up_is_known() -> None:
     """Lost is what is known now, not for ever."""
     known = Dictionaries()

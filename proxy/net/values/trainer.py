@@ -1,6 +1,7 @@
 """The trainer: has dictionaries made of what classes have sampled, and tells all proxies of them.
 
     due --> who gets the lease trains, in a thread --> stored in Redis, announced --> learnt, used a second later
+    in use, and not in Redis any more (flushed, evicted, another server) --> stored, announced
 
 Owns the round and the lease; what pays is `values.training`'s, when one is due `values.dictionary`'s.
 """
@@ -18,6 +19,7 @@ from proxy.net.reactor import Reactor
 from proxy.net.values.invalidator import Invalidator, ask
 from proxy.values.changes import announce_dictionary
 from proxy.values.dictionary import Dictionaries, id_of, stored
+from proxy.values.envelope import Codec
 from proxy.values.training import train
 from proxy.wire.encode import command
 
@@ -39,6 +41,10 @@ class Trainer:
         """Serve until cancelled."""
         while True:
             await trio.sleep(LOOK_EVERY_S)
+            try:
+                await self._put_back()
+            except RemoteError as exc:
+                log.debug("dictionaries not looked for", why=str(exc))
             due = self._dictionaries.due(self._reactor.clock())
             if due is None:
                 continue
@@ -58,8 +64,19 @@ class Trainer:
         if data is None:
             log.info("no dictionary pays", of=class_name)
             return
+        await self._store(class_name, codec, data)
+        dictionaries.learn(id_of(data), class_name, codec, data, self._reactor.clock())
+        log.info("dictionary", of=class_name, id=id_of(data), bytes=len(data))
+
+    async def _put_back(self) -> None:
+        """Store again what is in use and is in Redis no more: nobody else could read what is written from now on."""
+        for class_name, one in self._dictionaries.in_use():
+            look = command("HEXISTS", DICTIONARIES_KEY, b"%d" % one.id)
+            if await ask(self._reactor, self._invalidator, 0, look) == b":0\r\n":
+                await self._store(class_name, one.codec, one.data)
+                log.warning("a dictionary was gone and is put back", of=class_name, id=one.id)
+
+    async def _store(self, class_name: str, codec: Codec, data: bytes) -> None:
         field, value = stored(class_name, codec, data)
         await ask(self._reactor, self._invalidator, 0, command("HSET", DICTIONARIES_KEY, field, value))
         await ask(self._reactor, self._invalidator, 0, announce_dictionary(id_of(data), class_name))
-        dictionaries.learn(id_of(data), class_name, codec, data, self._reactor.clock())
-        log.info("dictionary", of=class_name, id=id_of(data), bytes=len(data))
