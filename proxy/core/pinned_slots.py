@@ -25,6 +25,7 @@ class ScriptSlot(DependentSlot):
     """The reply of a script: held until the pushes of the keys that it did not declare have been applied."""
 
     __slots__ = ("_fence",)
+    is_undone = False  # a script may write before it fails
 
     def __init__(
         self, client: Downstream, engine: Engine, keys: list[bytes], fence: Fence, *, values: Values | None, what: What

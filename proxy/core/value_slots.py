@@ -71,6 +71,7 @@ class DependentSlot(WriteSlot):
 
     __slots__ = ("_db", "_dependents", "_values")
     needs_whole = True  # whether it is an error, says its beginning
+    is_undone = True  # what is refused with an error has changed nothing
 
     def __init__(
         self, client: Client | None, engine: Engine, keys: list[bytes], values: Values | None, what: What
@@ -86,7 +87,7 @@ class DependentSlot(WriteSlot):
     def fill(self, reply: bytes) -> None:
         """End the write, drop what depends on it, then answer."""
         self._engine.end_write(self.keys)
-        if self._dependents is None or reply[:1] in (b"-", b"!"):
+        if self._dependents is None or (self.is_undone and reply[:1] in (b"-", b"!")):
             self.answer(reply)
         else:
             drop_dependents(self._values, self._dependents, self._db, lambda error: self.answer(error or reply))

@@ -239,12 +239,22 @@ class Values:
 
     def dependents(self, spec: CommandSpec, args: Sequence[bytes]) -> Dependents | None:
         """Return what a write drops besides its own keys, None when nothing."""
-        if not self.rules.has_dependencies or spec.keys is None or spec.name in LIFE_ONLY:
+        if not self.rules.has_dependencies or spec.keys is None:
+            return None
+        if spec.name in LIFE_ONLY and not self._ends(spec, args):
             return None
         found: Dependents | None = None
         for key in map(bytes, spec.keys(args)):
             found = union(found, self.dependents_of(key))
         return found
+
+    def _ends(self, spec: CommandSpec, args: Sequence[bytes]) -> bool:
+        """Return whether a command that says how long a key lives deletes it: its moment has passed, or may have."""
+        write = parse(spec.name, args)
+        if write is None or not write.ttl_at:
+            return False
+        asked = asked_ms(write._replace(keep_ttl=False), args, self.sealer.clock.now_ms())
+        return asked is not None and asked <= 0
 
     def dependents_of(self, key: bytes) -> Dependents | None:
         """Return what a write of a key drops besides, None when nothing."""

@@ -101,6 +101,16 @@ def ways(redis7: Kind) -> Iterator[Ways]:
 Write = Callable[[redis.Redis], object]
 
 
+WRITE_AND_FAIL = "redis.call('SET', KEYS[1], 'x') return redis.error_reply('no')"
+
+
+def refused(client: redis.Redis, *words: str) -> None:
+    """Send a command that is answered with an error."""
+    client.hset("ticket:src", "f", "x")
+    with pytest.raises(redis.ResponseError):
+        client.execute_command(*words)
+
+
 def pipelined(client: redis.Redis, count: int) -> None:
     """Write one ticket among many other keys, in one pipeline."""
     with client.pipeline(transaction=False) as pipeline:
@@ -154,10 +164,17 @@ TRIGGERS: Mapping[str, Write] = {
     "eval in multi": lambda client: (
         client.pipeline().eval("return redis.call('SET', KEYS[1], 1)", 1, "ticket:7").execute()
     ),
+    "eval that writes and fails": lambda client: refused(client, "EVAL", WRITE_AND_FAIL, "1", "ticket:7"),
+    "expire at once": lambda client: client.expire("ticket:7", 0),
+    "expireat that has passed": lambda client: client.execute_command("EXPIREAT", "ticket:7", "1", "NX"),
+    "getex that has passed": lambda client: client.getex("ticket:7", exat=1),
     "rename onto it": lambda client: (client.set("a", "x"), client.rename("a", "ticket:7")),
     "copy onto it": lambda client: (client.set("a", "x"), client.copy("a", "ticket:7", replace=True)),
     "blocking move onto it": lambda client: (client.rpush("l", "x"), client.blmove("l", "ticket:7", 1)),
 }
+
+
+ENDING = ("del", "unlink", "getdel", "expire at once", "expireat that has passed", "getex that has passed")
 
 
 @pytest.mark.parametrize("how", TRIGGERS)
@@ -169,7 +186,7 @@ def test_write_drops_what_depends_on_it(ways: Ways, how: str) -> None:
 
     ways.assert_dropped()
     key = "bare:7" if "without versions" in how else "ticket:7"
-    assert ways.first.exists(key) == ways.second.exists(key) == (0 if how in ("del", "unlink", "getdel") else 1)
+    assert ways.first.exists(key) == ways.second.exists(key) == (0 if how in ENDING else 1)
 
 
 @pytest.mark.parametrize("how", ["set", "multi", "eval"])
@@ -212,13 +229,6 @@ def discarded(client: redis.Redis) -> None:
         pipeline.immediate_execute_command("DISCARD")
 
 
-def refused(client: redis.Redis, *words: str) -> None:
-    """Send a command that is answered with an error."""
-    client.hset("ticket:src", "f", "x")
-    with pytest.raises(redis.ResponseError):
-        client.execute_command(*words)
-
-
 NO_TRIGGERS: Mapping[str, Write] = {
     "get": lambda client: client.get("ticket:7"),
     "expire": lambda client: (client.expire("ticket:7", 100), client.pexpire("ticket:7", 10_000)),
@@ -231,7 +241,6 @@ NO_TRIGGERS: Mapping[str, Write] = {
     "wrong type": lambda client: refused(client, "LPUSH", "ticket:7", "x"),
     "wrong number": lambda client: refused(client, "INCR", "ticket:7"),
     "wrong syntax": lambda client: refused(client, "SET", "ticket:7", "x", "EX", "none"),
-    "script that fails": lambda client: refused(client, "EVAL", "return redis.error_reply('no')", "1", "ticket:7"),
     "aborted by watch": aborted,
     "discarded": discarded,
 }
