@@ -186,6 +186,27 @@ async def test_drain_waits_for_redis_and_counts_what_is_lost(made: Scene, is_bac
     assert made.figures["keys"] == 0
 
 
+async def test_dependents_of_what_was_taken_are_not_served_stale(
+    redis: Server, serve: Serve, nursery: trio.Nursery
+) -> None:
+    """Key, glob and tag: who has been told that the write is done reads nothing that it made wrong."""
+    names = ("list:{1}", "view:{1}:*", "tag:queue-{1}")
+    parts = ClassSettings("parts", ("part:*",), version=True, offline="memory", invalidates=names)
+    lists = ClassSettings("lists", ("list:*", "view:*"), version=True, stale_if_error_s=30.0)
+    items = ClassSettings("items", ("item:*",), version=True, tags=("queue-{1}",), stale_if_error_s=30.0)
+    made = await scene(redis, serve, nursery, settings(parts, lists, items))
+    client, keys = made.client, ("list:1", "view:1:a", "item:1", "list:2")
+    for key in keys:
+        await client.command("SET", key, "old")
+        for _ in range(3):
+            await client.command("GET", key)
+    await made.away()
+    assert [await client.command("GET", key) for key in keys] == [bulk(b"old")] * 4
+    assert await client.command("SET", "part:1", "new") == OK
+
+    assert [await client.command("GET", key) for key in keys] == [*[UPSTREAM_UNAVAILABLE] * 3, bulk(b"old")]
+
+
 async def test_dependents_are_dropped_and_the_change_is_announced(
     redis: Server, serve: Serve, nursery: trio.Nursery
 ) -> None:

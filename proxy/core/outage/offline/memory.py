@@ -25,6 +25,7 @@ from proxy.core.slots import Failure
 from proxy.errors import UPSTREAM_UNAVAILABLE
 from proxy.log import get_logger
 from proxy.values.clock import HybridClock, version_at
+from proxy.values.writes import LIFE_ONLY
 from proxy.wire.commands import CommandSpec, Kind
 from proxy.wire.encode import NIL, bulk, command, unbulk
 from proxy.wire.reply import elements
@@ -144,6 +145,7 @@ class Memory:
         self.engine = engine
         self.ways = ways
         self.on_holding: Callable[[], None] = lambda: None  # the first place is held, or the last one no more
+        self.on_written: Callable[[int, Iterable[bytes]], None] = lambda _db, _keys: None  # values have changed here
         self._clock = clock
 
     def __len__(self) -> int:
@@ -282,6 +284,8 @@ class Memory:
             self.figures.reads += 1
         else:
             self.figures.writes += 1
+            if name not in LIFE_ONLY and reply[:1] != b"-":
+                self.on_written(place.where.db, keys_of(name, words))
         return reply
 
     # -- what is held -------------------------------------------------------------------------------------------------

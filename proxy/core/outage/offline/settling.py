@@ -11,7 +11,7 @@ a mix. While a batch is under way its keys are read here and not changed, so eac
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from hashlib import sha1
 from typing import TYPE_CHECKING, Final
 
@@ -56,6 +56,7 @@ class Settling:
         self._memory = memory
         self._values = values
         self._engine = memory.engine
+        memory.on_written = self._drop_dependents
 
     def linked(self, scope: Scope) -> None:
         """Begin with what is held for a user and database that has a link (again)."""
@@ -248,11 +249,16 @@ class Settling:
             rules = values.rules.find(key)
             if rules is not None:
                 changed[rules.name] = rules
-                what = values.dependents_of(key)
-                if what is not None:
-                    values.invalidate(what, db, _ignore)
+        self._drop_dependents(db, keys)
         if changed and values.notices is not None:
             values.notices.owe(place.where, changed.values(), db)
+
+    def _drop_dependents(self, db: int, keys: Iterable[bytes]) -> None:
+        """Drop what depends on keys: from what is served here at once, in Redis when it has been told of them."""
+        for key in keys:
+            what = self._values.dependents_of(key)
+            if what is not None:
+                self._values.invalidate(what, db, _ignore)
 
     def _end_if_empty(self, place: Place) -> None:
         if place.store.items or self._memory.places.get(place.where) is not place:
