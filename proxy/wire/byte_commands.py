@@ -33,6 +33,11 @@ def _sources(args: Sequence[bytes]) -> Sequence[bytes]:
     return args[3:]
 
 
+def _named(args: Sequence[bytes]) -> Sequence[bytes]:
+    at = next((at for at, word in enumerate(args) if bytes(word[:5]).upper() == b"KEYS"), len(args))
+    return args[at + 1 : at + 3]
+
+
 def _set(args: Sequence[bytes]) -> Sequence[bytes]:
     return args[1:2] if _compares(args[3:]) else ()  # the value before them may begin with any word
 
@@ -50,6 +55,7 @@ BYTE_COMMANDS: Final[Mapping[bytes, Finder]] = {
     **dict.fromkeys((b"APPEND", b"SETRANGE", b"SETBIT", b"BITFIELD", b"PFADD", b"DIGEST"), _first),
     **dict.fromkeys((b"PFCOUNT", b"PFMERGE"), _all),
     b"LCS": _both,
+    b"STRALGO": _named,  # its name in Redis 6
     b"BITOP": _sources,
     b"PFDEBUG": _second,
     b"SET": _set,
