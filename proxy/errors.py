@@ -129,6 +129,7 @@ LOGIN_IN_MULTI = b"-ERR respite: with listen.users nobody can log in inside MULT
 TOO_MANY_SUBSCRIPTIONS = b"-ERR respite: no more subscriptions for one client (listen.max_subscriptions)\r\n"
 PINNED_SHARE_USED = b"-ERR respite: no more pinned connections for one address (listen.max_pinned_per_address)\r\n"
 TOO_MANY_CLIENTS = b"-ERR max number of clients reached\r\n"
+CROWDED = b"-ERR respite: the keys are written faster than they can be unwrapped, try again\r\n"
 DEPENDENTS_LEFT = b"-ERR respite: written, but what depends on it could not be invalidated\r\n"
 
 

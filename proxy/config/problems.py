@@ -32,7 +32,7 @@ class Written:
 
 def wrong_value(key: Key, path: str, one: Written, allowed: str, reason: str = "") -> Problem:
     """Say what the key at `path` may be, and where its value comes from when it is not the file."""
-    because = f" ({reason})" if reason else ""
+    because = f" ({hide_credentials(reason)})" if reason else ""
     origin = f"; it comes from {one.source}" if one.source else ""
     shown = _MASK if key.secret and one.value else shorten(one.value)
     return _problem(path, shown, f"{allowed}{because}{origin}")
@@ -56,8 +56,8 @@ def no_such_key(path: str, value: object, known: Sequence[str], *, array: str = 
 
 
 def _problem(path: str, shown: str, allowed: str, nearest: str = "") -> Problem:
-    """Name the place without a password, too: keys and names of tables are what somebody wrote, and may be URLs."""
-    return Problem(hide_credentials(path), shown, allowed, nearest)
+    """Name the place without a password, too: keys and names of tables are what somebody wrote: URLs, or nothing."""
+    return Problem(hide_credentials(path) or '""', shown, allowed, nearest)
 
 
 def _nearest(path: str, leaf: str, known: Sequence[str], array: str, *, is_table: bool) -> str:

@@ -295,7 +295,7 @@ class PinnedCommands:
         if values is not None and bare:
             client.owe(slot)
             bound = None if notices is None or notice is None else notices.bind(client, link, notice)
-            values.run_bare(link, bare, (raw, slot), bound)
+            values.run_bare(link, bare, (args, raw, slot), client.session.protocol, bound)
             return
         if state.multi and kind not in (Kind.MULTI, Kind.WATCH):  # those are refused at once, and have no place in it
             if notice is not None:

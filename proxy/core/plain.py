@@ -1,23 +1,26 @@
 """Run a command that looks at bytes on values that have been unwrapped: atomically, on a pinned link.
 
-    WATCH keys, peek --none is wrapped--> MULTI, the command, EXEC --> the client's reply (a whole queue: ExecRun)
-         ^            some are --> swap each for its plain value (compare-and-set), UNWATCH --.
-         '------------------------------ EXEC says nil: somebody has written meanwhile <------'
+    WATCH keys, peek --> MULTI, swap what is wrapped for its plain value, the command, EXEC --> the client's reply
+         ^                                                                  |             (a whole queue: ExecRun)
+         '---------------- EXEC says nil: somebody has written meanwhile <--'
 
-Owns the rounds of it. A session that watches keys itself must keep its WATCH: there the command follows the last peek
-with no transaction around it, and the session's own EXEC notices who came between.
+    of a session that watches keys itself, and must keep its WATCH (WatchedRun):
+    peek, swap (compare-and-set) until none is wrapped --> one script: opens what is wrapped again, runs the command
+
+Owns the rounds of it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from proxy.core.slots import Failure, Link, Slot, failure_line
-from proxy.errors import damaged_value
+from proxy.errors import CROWDED, damaged_value
 from proxy.values.scripts import peek, swap
 from proxy.values.stream import is_sealed
-from proxy.wire.encode import command
+from proxy.wire.encode import array, command
 from proxy.wire.reply import ReplyError, elements, frames
 from proxy.wire.request import Raw
 
@@ -26,7 +29,6 @@ if TYPE_CHECKING:
     from proxy.core.values import Values
 
 ROUNDS_MAX: Final = 100  # two clients that write as fast as they can win four of five
-CROWDED: Final = b"-ERR respite: the keys are written faster than they can be unwrapped, try again\r\n"
 MULTI: Final = command("MULTI")
 EXEC: Final = command("EXEC")
 UNWATCH: Final = command("UNWATCH")
@@ -147,15 +149,27 @@ class PlainRun(Unwrapping):
 
     def _watched(self, replies: list[bytes]) -> None:
         found = sealed(self._values, replies[1], self._keys) if replies[0][:1] == b"+" else replies[0]
-        if not found:
-            step = StepSlot(self.commands + 2, self._executed, self._then, self._fail)
-            self._link.submit(b"".join((MULTI, self._raw, EXEC)), step)
-            return
-        self._link.submit(UNWATCH, Slot(None))
         if isinstance(found, bytes):
+            self._link.submit(UNWATCH, Slot(None))
             self._then(found)
-        else:
-            self.swap(found, self.begin)
+            return
+        swaps = [swap(key, digest, value) for key, value, digest in found]
+        step = StepSlot(len(swaps) + self.commands + 2, partial(self._swapped, len(swaps)), self._then, self._fail)
+        self._link.submit(b"".join((MULTI, *swaps, self._raw, EXEC)), step)
+
+    def _swapped(self, count: int, replies: list[bytes]) -> None:
+        """Take the replies to so many swaps out of the others."""
+        refused = next((reply for reply in replies[1 : count + 1] if reply[:1] in b"-!"), b"")
+        if refused:
+            self._then(refused)
+            return
+        if count:
+            done = replies[-1]
+            if done[:1] == b"*" and done[:2] != b"*-":
+                self._values.figures.unwrapped += count
+                done = array(elements(done)[count:])
+            replies = [replies[0], *replies[count + 1 : -1], done]
+        self._executed(replies)
 
     def _fail(self, failure: Failure) -> None:
         if self._bound is not None and self._bound.notice.is_owed:
@@ -196,6 +210,33 @@ class ExecRun(PlainRun):
 
     def _reply(self, replies: list[bytes]) -> bytes:
         return replies[-1]
+
+
+class WatchedRun(Unwrapping):
+    """One command, on plain values, in a session that watches keys: those may be any, and no EXEC may end that."""
+
+    def __init__(
+        self, values: Values, link: Link, keys: Keys, bare_command: tuple[Raw, Slot], bound: Bound | None
+    ) -> None:
+        """Take the command as `opening.run_plain` writes it; `bound` announces it."""
+        self._raw, self._slot = bare_command
+        self._bound = bound
+        super().__init__(values, link, keys, self._unwrapped)
+
+    def _unwrapped(self, error: bytes) -> None:
+        if error:
+            self._slot.fill(error)
+        elif self._bound is not None:
+            self._bound.submit_loose(self._raw, self._slot)
+        else:
+            self._link.submit(self._raw, StepSlot(1, self._ran, self._slot.fill, self._slot.fail))
+
+    def _ran(self, replies: list[bytes]) -> None:
+        self._rounds += 1
+        if replies[0] == CROWDED and self._rounds < ROUNDS_MAX:
+            self.begin()
+        else:
+            self._slot.fill(replies[0])
 
 
 def sealed(values: Values, reply: bytes, keys: Sequence[bytes]) -> list[tuple[bytes, bytes, bytes]] | bytes:

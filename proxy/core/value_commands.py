@@ -15,12 +15,13 @@ from hashlib import sha1
 from typing import TYPE_CHECKING, Final
 
 from proxy.core.pinning import Pinning
-from proxy.core.plain import ExecRun, PlainRun, StepSlot, Unwrapping
+from proxy.core.plain import ExecRun, PlainRun, StepSlot, Unwrapping, WatchedRun
 from proxy.core.slots import EffectSlot, Link, Slot, WriteSlot
 from proxy.core.value_slots import DependentSlot, WholeSlot, WholeWriteSlot, drop_dependents, judged
 from proxy.core.values import NONE, Values, union
 from proxy.errors import UPSTREAM_UNAVAILABLE
 from proxy.values.envelope import MAGIC
+from proxy.values.opening import open_in_place, run_plain
 from proxy.values.scripts import swap
 from proxy.wire.commands import CommandSpec, Kind
 from proxy.wire.encode import array, bulk, command
@@ -118,27 +119,24 @@ class ValueCommands:
         return DependentSlot(client, self._engine, keys, self.values, (what, client.session.db))
 
     def run_bare(
-        self, link: PinnedConnection, keys: list[bytes], bare_command: tuple[Raw, Slot], bound: Bound | None = None
+        self,
+        link: PinnedConnection,
+        keys: list[bytes],
+        bare_command: tuple[Sequence[bytes], Raw, Slot],
+        protocol: int,
+        bound: Bound | None = None,
     ) -> None:
-        """Run a command on a pinned link once its keys hold plain values. Its slot is in the client's queue.
+        """Run a command, given its words too, on a pinned link once its keys hold plain values.
 
-        `bound` announces it.
+        Its slot is in the client's queue; `bound` announces it.
         """
-        raw, slot = bare_command
+        words, raw, slot = bare_command
         link.state.once = True
-        if not link.state.watching:
-            PlainRun(self.values, link, (keys, link.db), bare_command, bound).begin()
-            return
-
-        def then(error: bytes) -> None:
-            if error:
-                slot.fill(error)
-            elif bound is None:
-                link.submit(raw, slot)
-            else:
-                bound.submit_loose(raw, slot)
-
-        Unwrapping(self.values, link, (keys, link.db), then).begin()
+        if link.state.watching:
+            raw = run_plain(keys, words, protocol)
+            WatchedRun(self.values, link, (keys, link.db), (raw, slot), bound).begin()
+        else:
+            PlainRun(self.values, link, (keys, link.db), (raw, slot), bound).begin()
 
     # -- MULTI --------------------------------------------------------------------------------------------------------
 
@@ -157,11 +155,9 @@ class ValueCommands:
         state.queued_bare += [(db, key) for key in bare]
         for key in bare:
             for stored, value in state.queued_sealed.pop((db, key), ()):
-                ours = swap(key, sha1(stored).hexdigest().encode(), value)
-                link.submit(ours, Slot(None))
-                state.keep(ours)
-                state.queued_ours.append(state.queued)
-                state.queued += 1
+                _queue_ours(link, swap(key, sha1(stored).hexdigest().encode(), value))
+        if bare:
+            _queue_ours(link, open_in_place(bare))  # what others write between `before_exec` and EXEC
         if keys and spec.name in _QUEUED_WHOLE:
             state.queued_whole[state.queued] = keys
         if spec.keys is None:
@@ -184,8 +180,8 @@ class ValueCommands:
     def run_exec(self, link: PinnedConnection, slot: Slot) -> bool:
         """Run what MULTI has queued on plain values, whoever writes meanwhile; False if it cannot be queued anew.
 
-        A session that watches keys cannot let go of them: there EXEC follows the unwrapping (`before_exec`), and only
-        what it watches is safe from who comes between.
+        A session that watches keys cannot let go of them: there EXEC follows the unwrapping (`before_exec`), and what
+        comes between is unwrapped by the queue itself, as far as `values.opening` can.
         """
         state = link.state
         if not state.queued_bare or not state.may_queue_anew:
@@ -243,6 +239,15 @@ class ValueCommands:
         then = _after(len(what), then)
         for db, dependents in what.items():
             drop_dependents(self.values, dependents, db, then)
+
+
+def _queue_ours(link: PinnedConnection, raw: bytes) -> None:
+    """Give MULTI a command of our own, whose reply the client does not get."""
+    state = link.state
+    link.submit(raw, Slot(None))
+    state.keep(raw)
+    state.queued_ours.append(state.queued)
+    state.queued += 1
 
 
 def _in(db: int, keys: Sequence[tuple[int, bytes]]) -> list[bytes]:

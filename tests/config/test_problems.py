@@ -58,7 +58,7 @@ def test_load_many_mistakes_are_all_reported_at_once(fail: Fail) -> None:
         ("amqp.attempts = 1", "amqp.attempts", "amqp.retry.attempts"),
         ("amqp.routing_key = 'a'", "amqp.routing_key", "event.routing_key"),
         ("[[events]]\nkeys = []", "events", "event"),
-        ("'' = 5", "", ""),
+        ("'' = 5", '""', ""),
         ("zzz = 5", "zzz", ""),
     ],
 )
@@ -133,6 +133,7 @@ def test_load_table_that_is_none_is_one_problem(fail: Fail, text: str) -> None:
         "listen.admin_token = 'hunter2",
         "listen.url = ['redis://a:hunter2@h', 'redis://b:hunter2@h']",
         "'redis://a:hunter2@h' = 5",
+        "[[event]]\nrouting_key = 'redis://u:hunter2@h '",
         "['redis://a:hunter2@h']\n['redis://a:hunter2@h']",
         "[[alert]]\nname = 'amqp://a:hunter2@h'\nwehn = 'hit_rate < 5%'",
         "[[alert]]\nname = 'amqp://a:hunter2@h'\nwhen = 'never'",

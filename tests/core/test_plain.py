@@ -6,22 +6,23 @@ from collections.abc import Callable
 
 import pytest
 
-from proxy.core.plain import CROWDED, ROUNDS_MAX, PlainRun, Unwrapping
+from proxy.core.plain import ROUNDS_MAX, PlainRun, Unwrapping, WatchedRun
 from proxy.core.slots import Failure
 from proxy.core.value_slots import DependentSlot
 from proxy.core.values import Values
-from proxy.errors import UPSTREAM_LOST, UPSTREAM_TIMED_OUT, UPSTREAM_UNAVAILABLE, damaged_value
+from proxy.errors import CROWDED, UPSTREAM_LOST, UPSTREAM_TIMED_OUT, UPSTREAM_UNAVAILABLE, damaged_value
 from proxy.values.dependencies import Dependents
 from proxy.wire.encode import array, bulk, command
 
 from .scripted_slots import ScriptedClient
-from .scripted_values import DAMAGED, Asked, ScriptedLink, make_values, peeked
+from .scripted_values import DAMAGED, Asked, ScriptedLink, commands_in, make_values, peeked
 
 KEYS = [b"v:1", b"v:2"]
 OK, QUEUED = b"+OK\r\n", b"+QUEUED\r\n"
 WATCHED, NIL = OK, b"*-1\r\n"
 BARE = (WATCHED, peeked(None, None))
 SEALED = (WATCHED, peeked(b"plain", None))
+SWAPPED = (OK, QUEUED, QUEUED, array([b":1\r\n", b":6\r\n"]))  # one of them, and the command
 WHAT = Dependents((b"v:9",))
 NOPERM = b"-NOPERM not for you\r\n"
 
@@ -38,6 +39,10 @@ class Run:
         self.slot = DependentSlot(self.client, self.values.engine, keys, self.values, (what, 0))
         self.client.owe(self.slot)
         self.raw = command("APPEND", "v:1", "x")
+        self.begin()
+
+    def begin(self) -> None:
+        """Begin."""
         PlainRun(self.values, self.link, (KEYS, 0), (self.raw, self.slot)).begin()
 
     def ended(self, expected: bytes) -> bool:
@@ -71,23 +76,36 @@ def test_plain_run_on_bare_values_is_a_watched_transaction() -> None:
     assert run.values.figures.unwrapped == 0
 
 
-def test_plain_run_unwraps_then_looks_again() -> None:
-    """Each wrapped key is swapped for its plain value where nobody has written, then all begins anew."""
+def test_plain_run_unwraps_in_its_transaction() -> None:
+    """Each wrapped key is swapped, and the command runs, if nobody has written since they were read."""
     run = Run()
     run.link.asked()
     run.link.answer(WATCHED, peeked(b"one", b"two"))
-    unwatch, *swaps = run.link.asked()
-    assert unwatch == [b"UNWATCH"]
+    multi, *swaps, append, execute = run.link.asked()
+    assert (multi, append, execute) == ([b"MULTI"], [b"APPEND", b"v:1", b"x"], [b"EXEC"])
     assert [swap[2:] for swap in swaps] == [
         [b"1", b"v:1", b"digest of one", b"one"],
         [b"1", b"v:2", b"digest of two", b"two"],
     ]
-    run.link.answer(OK, b":1\r\n", b":0\r\n")
-    assert run.link.names() == [b"WATCH", b"EVAL"]
-    run.link.answer(*BARE, OK, QUEUED, array([b":6\r\n"]))
+    assert run.values.figures.unwrapped == 0
+    run.link.answer(OK, QUEUED, QUEUED, QUEUED, array([b":1\r\n", b":1\r\n", b":6\r\n"]))
 
     assert run.ended(b":6\r\n")
     assert run.values.figures.unwrapped == 2
+
+
+def test_plain_run_that_others_write_into_begins_anew() -> None:
+    """EXEC says nil: what was read is of no use any more, and nothing was unwrapped."""
+    run = Run()
+    run.link.answer(*SEALED, OK, QUEUED, QUEUED, NIL)
+    assert run.values.figures.unwrapped == 0
+    run.link.asked()
+    run.link.answer(WATCHED, peeked(None, b"other"))
+    assert run.link.asked()[1][2:] == [b"1", b"v:2", b"digest of other", b"other"]
+    run.link.answer(*SWAPPED)
+
+    assert run.ended(b":6\r\n")
+    assert run.values.figures.unwrapped == 1
 
 
 @pytest.mark.parametrize("nil", [b"*-1\r\n", b"_\r\n"])
@@ -104,45 +122,16 @@ def test_plain_run_that_others_write_into_gives_up_in_the_end(nil: bytes) -> Non
     assert run.ended(CROWDED)
 
 
-def test_plain_run_that_is_wrapped_again_and_again_gives_up_in_the_end() -> None:
-    """Others put new envelopes in place as fast as they are taken out."""
-    run = Run()
-    rounds = 0
-    while run.link.fifo:
-        rounds += 1
-        assert rounds <= ROUNDS_MAX + 1
-        run.link.answer(*SEALED, OK)
-        if run.link.fifo:
-            run.link.answer(b":1\r\n")
-
-    assert run.ended(CROWDED)
-    assert run.link.names()[-1] == b"UNWATCH"
-
-
-def test_plain_run_is_no_more_crowded_than_once_for_both_reasons() -> None:
-    """Nil and new envelopes count together."""
-    run = Run()
-    rounds = 0
-    while run.link.fifo:
-        rounds += 1
-        assert rounds <= ROUNDS_MAX + 1
-        if rounds % 2:
-            run.link.answer(*BARE, OK, QUEUED, NIL)
-        else:
-            run.link.answer(*SEALED, OK)
-            if run.link.fifo:
-                run.link.answer(b":1\r\n")
-
-    assert run.ended(CROWDED)
-
-
 @pytest.mark.parametrize(
     ("answers", "expected"),
     [
         *(([NOPERM, peeked(None, None), OK], NOPERM), ([OK, NOPERM, OK], NOPERM)),
         ([WATCHED, peeked(DAMAGED, None), OK], damaged_value(b"v:1")),
-        ([*SEALED, OK, NOPERM], NOPERM),
-        ([*SEALED, OK, b"!9\r\nERR wrong\r\n"], b"!9\r\nERR wrong\r\n"),
+        ([*SEALED, OK, NOPERM, QUEUED, b"-EXECABORT discarded\r\n"], NOPERM),
+        ([*SEALED, OK, QUEUED, NOPERM, b"-EXECABORT discarded\r\n"], NOPERM),
+        ([*SEALED, OK, b"!9\r\nERR wrong\r\n", QUEUED, b"-EXECABORT no\r\n"], b"!9\r\nERR wrong\r\n"),
+        ([*SEALED, OK, QUEUED, QUEUED, array([b":1\r\n", b"-WRONGTYPE no\r\n"])], b"-WRONGTYPE no\r\n"),
+        ([*SEALED, OK, QUEUED, QUEUED, b"-OOM no\r\n"], b"-OOM no\r\n"),
         ([*BARE, OK, NOPERM, b"-EXECABORT discarded\r\n"], NOPERM),
         ([*BARE, OK, QUEUED, array([b"-WRONGTYPE no\r\n"])], b"-WRONGTYPE no\r\n"),
         ([*BARE, OK, QUEUED, b"-OOM no\r\n"], b"-OOM no\r\n"),
@@ -157,9 +146,7 @@ def test_plain_run_error_at_any_step_is_the_clients(answers: list[bytes], expect
     assert run.asked.calls == []
 
 
-@pytest.mark.parametrize(
-    "answers", [[NOPERM, peeked(None, None)], [OK, NOPERM], [OK, peeked(DAMAGED, None)], [*SEALED]]
-)
+@pytest.mark.parametrize("answers", [[NOPERM, peeked(None, None)], [OK, NOPERM], [OK, peeked(DAMAGED, None)]])
 def test_plain_run_never_leaves_a_watch_behind(answers: list[bytes]) -> None:
     """The link is clean for whoever has it next."""
     run = Run()
@@ -171,7 +158,8 @@ def test_plain_run_never_leaves_a_watch_behind(answers: list[bytes]) -> None:
 
 STEPS = [
     *([], [WATCHED], [*BARE], [*BARE, OK], [*BARE, OK, QUEUED], [*SEALED], [*SEALED, OK]),
-    *([*SEALED, OK, b":1\r\n"], [*SEALED, OK, b":1\r\n", *BARE], [*BARE, OK, QUEUED, NIL]),
+    *([*SEALED, OK, QUEUED], [*SEALED, OK, QUEUED, QUEUED], [*BARE, OK, QUEUED, NIL]),
+    [*SEALED, OK, QUEUED, QUEUED, NIL],
 ]
 
 
@@ -220,14 +208,13 @@ def test_plain_run_goes_on_without_its_client(answers: list[bytes]) -> None:
 
 def reply_to(link: ScriptedLink) -> bytes:
     """Answer whatever the link is owed next: nothing is wrapped, nobody writes."""
-    slot = link.fifo[0]
-    if slot.left == 3:
-        return OK
-    if slot.left == 2:
-        return QUEUED if command("EXEC") in link.raws[-1] else OK
-    if command("EXEC") in link.raws[-1]:
-        return array([b":6\r\n"])
-    return peeked(None, None) if command("WATCH", *KEYS) in link.raws[-1] else b":1\r\n"
+    left = link.fifo[0].left
+    if command("EXEC") not in link.raws[-1]:
+        return OK if left == 2 else peeked(None, None)
+    queued = len(commands_in(link.raws[-1])) - 2
+    if left > 1:
+        return OK if left == queued + 2 else QUEUED
+    return array([b":1\r\n"] * (queued - 1) + [b":6\r\n"])
 
 
 def test_plain_run_on_a_link_that_is_gone_already_answers() -> None:
@@ -319,6 +306,74 @@ def test_unwrapping_crowded_gives_up() -> None:
     unwrap.link.answer(peeked(b"one", None))
 
     assert (unwrap.heard, len(unwrap.link.fifo)) == ([CROWDED], 0)
+
+
+# -- one command of a session that watches ----------------------------------------------------------------------------
+
+
+class Watched(Run):
+    """The same in a session that watches keys of its own."""
+
+    def begin(self) -> None:
+        """Begin."""
+        WatchedRun(self.values, self.link, (KEYS, 0), (b"the script", self.slot), None).begin()
+
+
+def test_watched_run_unwraps_and_then_runs_a_script_that_looks_again() -> None:
+    """No WATCH, no EXEC and no UNWATCH of ours: they would end the session's."""
+    run = Watched()
+    run.link.answer(peeked(b"one", None), b":1\r\n", peeked(None, None))
+
+    assert run.link.raws[-1] == b"the script"
+    assert not {b"WATCH", b"EXEC", b"UNWATCH"} & {name for raw in run.link.raws[:-1] for (name, *_) in commands_in(raw)}
+    run.link.answer(b":6\r\n")
+    assert run.ended(b":6\r\n")
+
+
+def test_watched_run_begins_anew_where_the_script_met_what_it_cannot_open() -> None:
+    """Written since, and compressed in another way; so many rounds and no more."""
+    run = Watched()
+    run.link.answer(peeked(None, None), CROWDED, peeked(b"other", None), b":1\r\n", peeked(None, None), b":6\r\n")
+    assert run.ended(b":6\r\n")
+
+    run = Watched()
+    rounds = 0
+    while run.link.fifo:
+        rounds += 1
+        assert rounds <= ROUNDS_MAX
+        run.link.answer(peeked(None, None), CROWDED)
+    assert run.ended(CROWDED)
+
+
+@pytest.mark.parametrize(
+    ("answers", "expected"),
+    [
+        ([NOPERM], NOPERM),
+        ([peeked(DAMAGED, None)], damaged_value(b"v:1")),
+        ([peeked(None, None), b"-WRONGTYPE no\r\n"], b"-WRONGTYPE no\r\n"),
+    ],
+)
+def test_watched_run_error_at_any_step_is_the_clients(answers: list[bytes], expected: bytes) -> None:
+    """Redis' own words, or what is wrong with the value."""
+    run = Watched(WHAT)
+    run.link.answer(*answers)
+
+    assert run.ended(expected)
+    assert run.asked.calls == []
+
+
+@pytest.mark.parametrize("answers", [[], [peeked(b"one", None)], [peeked(None, None)]])
+def test_watched_run_link_lost_at_any_step_answers(answers: list[bytes]) -> None:
+    """Once; behind the script itself, what depends on the key is dropped."""
+    run = Watched(WHAT)
+    run.link.answer(*answers)
+    run.link.lose()
+
+    assert run.ended(UPSTREAM_LOST)
+    assert len(run.asked.calls) == (answers == [peeked(None, None)])
+
+
+# -- both --------------------------------------------------------------------------------------------------------------
 
 
 def test_unwrapping_counts_what_is_damaged() -> None:

@@ -8,9 +8,10 @@ from proxy.core.value_commands import Way
 from proxy.errors import UPSTREAM_LOST, UPSTREAM_UNAVAILABLE, damaged_value
 from proxy.values.dependencies import Dependents
 from proxy.values.envelope import open_value
+from proxy.values.opening import run_plain
 from proxy.wire.encode import array, bulk
 
-from .scripted_values import DAMAGED, Pinned, Shared, peeked, words
+from .scripted_values import DAMAGED, Pinned, Shared, commands_in, peeked, words
 
 OK, QUEUED, NIL = b"+OK\r\n", b"+QUEUED\r\n", b"*-1\r\n"
 NOPERM = b"-NOPERM not for you\r\n"
@@ -161,7 +162,9 @@ def test_pinned_session_that_watches_keeps_its_watch() -> None:
     """No WATCH, MULTI or UNWATCH of ours: its own EXEC notices who came between."""
     world = watching()
     world.pin.answer(peeked(b"plain"), b":1\r\n", BARE)
-    assert world.pin.names() == [b"EVAL", b"EVAL", b"EVAL", b"APPEND"]
+    *before, script = world.pin.asked()
+    assert [one[0] for one in before] == [b"EVAL"] * 3
+    assert [script] == commands_in(run_plain([b"v:1"], [b"APPEND", b"v:1", b"x"], 2))
     world.pin.answer(b":6\r\n")
 
     assert (world.client.received, world.engine.writing) == (b":6\r\n", {})

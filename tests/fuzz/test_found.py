@@ -23,6 +23,12 @@ FOUND = [
         "amqp-handshake",
         b"\x01\0\0\0\0\0\x1a\0\x0a\0\x0a\0\x09\0\0\0\0\0\0\0\x03\xff\xfe\xfd\0\0\0\x05en_US\xce",
     ),
+    # A password stood in a problem: in the name of a table, and in the reason for refusing a value. A key of no name.
+    ("toml", b'[[alert]]\nname="://u:hunter2@h"\ni=""'),
+    ("toml", b'[[event]]\nrouting_key="://u:hunter2@h "'),
+    ("toml", b"y=9\n''=0\n[[a]]"),
+    # A bound of hours was written with an exponent, which no condition takes.
+    ("templates", b"latency_p99>9223"),
     # A timestamp of the year 5553, which came in milliseconds, went on as seconds, and was read as 1970 then.
     ("amqp-fields", b"\0\x40\0\0\x66\xfe\x99\x99\x9a\0"),
     # Bytes that are no pickle, and an answer whose number is none, ended whoever held the channel.
