@@ -349,15 +349,9 @@ class PinnedCommands:
         if state.multi:
             return WriteSlot(client, self._engine, keys)
         if spec.may_write_undeclared:
-            what = None if values is None else values.values.dependents(spec, args) if client.classed else None
-            return ScriptSlot(
-                client,
-                self._engine,
-                keys,
-                self._services.fence,
-                values=None if values is None else values.values,
-                what=(what, client.session.db),
-            )
+            known = None if values is None else values.values
+            what = {} if known is None or not client.classed else known.dropped(spec, args, client.session.db)
+            return ScriptSlot(client, self._engine, keys, self._services.fence, values=known, what=what)
         if values is None:
             return WriteSlot(client, self._engine, keys)
         return values.write_slot(client, spec, args, keys)

@@ -81,7 +81,8 @@ def set_versioned(client: Downstream, services: Services, words: Sequence[bytes]
     pending = Pending()
     keys = [bulk(key)]
     engine.begin_write(keys)
-    slot = PendingWrite(pending, values, keys, (values.dependents_of(key), client.session.db))
+    what = values.dependents_of(key)
+    slot = PendingWrite(pending, values, keys, {} if what is None else {client.session.db: what})
     raw, notices = set_newer(key, stored, ttl_ms), values.notices
     notice = None
     if notices is not None:

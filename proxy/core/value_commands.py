@@ -9,7 +9,7 @@ Owns the order of these steps; what is done to one command is `values`', how val
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from enum import Enum
 from hashlib import sha1
 from typing import TYPE_CHECKING, Final
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final
 from proxy.core.pinning import Pinning
 from proxy.core.plain import ExecRun, PlainRun, StepSlot, Unwrapping, WatchedRun
 from proxy.core.slots import EffectSlot, Link, Slot, WriteSlot
-from proxy.core.value_slots import DependentSlot, WholeSlot, WholeWriteSlot, drop_dependents, judged
+from proxy.core.value_slots import DependentSlot, What, WholeSlot, WholeWriteSlot, after, drop_dependents, judged
 from proxy.core.values import NONE, Values, union
 from proxy.errors import UPSTREAM_UNAVAILABLE
 from proxy.values.envelope import MAGIC
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from proxy.core.downstream import Downstream, PinnedConnection
     from proxy.core.engine import Engine
     from proxy.core.notice_slots import Bound
-    from proxy.values.dependencies import Dependents
 
 _SHARED: Final = (Kind.READ, Kind.WRITE, Kind.GET, Kind.MGET, Kind.CACHED, Kind.FIELD_EXPIRY)
 PING: Final = command("PING")
@@ -111,12 +110,12 @@ class ValueCommands:
 
     def write_slot(self, client: Downstream, spec: CommandSpec, args: list[bytes], keys: list[bytes]) -> WriteSlot:
         """Return the slot for the reply of a write of keys (as bulk strings)."""
-        what = self.values.dependents(spec, args) if client.classed else None
+        what = self.values.dropped(spec, args, client.session.db) if client.classed else {}
         if spec.name in _WHOLE:
-            return WholeWriteSlot(client, self._engine, keys, self.values, (what, client.session.db))
-        if what is None:
+            return WholeWriteSlot(client, self._engine, keys, self.values, what)
+        if not what:
             return WriteSlot(client, self._engine, keys)
-        return DependentSlot(client, self._engine, keys, self.values, (what, client.session.db))
+        return DependentSlot(client, self._engine, keys, self.values, what)
 
     def run_bare(
         self,
@@ -162,9 +161,8 @@ class ValueCommands:
             state.queued_whole[state.queued] = keys
         if spec.keys is None:
             return raw
-        what = values.dependents(spec, args) if client.classed else None
-        if what is not None:
-            state.queued_dependents[db] = union(state.queued_dependents.get(db), what) or what
+        for to, what in values.dropped(spec, args, db).items() if client.classed else ():
+            state.queued_dependents[to] = union(state.queued_dependents.get(to), what) or what
         if bare:
             return raw
         sealed: dict[bytes, tuple[bytes, bytes]] = {}
@@ -199,7 +197,7 @@ class ValueCommands:
         b"" when there is none. A session that watches such a key finds that it was changed, and tries again.
         """
         dbs = list(dict.fromkeys([db for db, _ in (*state.queued_fenced, *state.queued_bare)]))
-        then = _after(len(dbs), then)
+        then = after(len(dbs), then)
         for db in dbs:
             is_own = db == client.session.db  # one that the queue moves to has no link of the client's
             link = client.route() if is_own else self.values.link(db)
@@ -234,11 +232,9 @@ class ValueCommands:
             del parts[place]
         return array(parts)
 
-    def drop(self, what: Mapping[int, Dependents], then: Callable[[bytes], None]) -> None:
+    def drop(self, what: What, then: Callable[[bytes], None]) -> None:
         """Drop what depends on what EXEC has run, by database; `then` gets b"" or an error."""
-        then = _after(len(what), then)
-        for db, dependents in what.items():
-            drop_dependents(self.values, dependents, db, then)
+        drop_dependents(self.values, what, then)
 
 
 def _queue_ours(link: PinnedConnection, raw: bytes) -> None:
@@ -253,15 +249,3 @@ def _queue_ours(link: PinnedConnection, raw: bytes) -> None:
 def _in(db: int, keys: Sequence[tuple[int, bytes]]) -> list[bytes]:
     """Return those of the keys that are of a database, each once."""
     return list(dict.fromkeys(key for of, key in keys if of == db))
-
-
-def _after(count: int, then: Callable[[bytes], None]) -> Callable[[bytes], None]:
-    """Return what is to be called so often before `then` is, with the first error there was, or b""."""
-    errors: list[bytes] = []
-
-    def done(error: bytes) -> None:
-        errors.append(error)
-        if len(errors) == count:
-            then(next(filter(None, errors), b""))
-
-    return done

@@ -5,7 +5,7 @@ Owns nothing but the order: a write ends, what depends on it is dropped, then it
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from proxy.values.dependencies import Dependents
 
 
-What = tuple["Dependents | None", int]
-"""What a write drops besides its keys, and in which database."""
+What = Mapping[int, "Dependents"]
+"""What a write drops besides its keys, by database; empty: nothing."""
 
 
 class WholeSlot(Slot):
@@ -69,7 +69,7 @@ class WholeSlot(Slot):
 class DependentSlot(WriteSlot):
     """The reply of a write that drops other keys: given when both tiers have dropped them."""
 
-    __slots__ = ("_db", "_dependents", "_values")
+    __slots__ = ("_dependents", "_values")
     needs_whole = True  # whether it is an error, says its beginning
     is_undone = True  # what is refused with an error has changed nothing
 
@@ -78,19 +78,19 @@ class DependentSlot(WriteSlot):
     ) -> None:
         super().__init__(client, engine, keys)
         self._values = values
-        self._dependents, self._db = what
+        self._dependents = what
 
     def may_stream(self, size: int) -> bool:
         """Not where who has read the reply must find what it drops dropped."""
-        return self._dependents is None
+        return not self._dependents
 
     def fill(self, reply: bytes) -> None:
         """End the write, drop what depends on it, then answer."""
         self._engine.end_write(self.keys)
-        if self._dependents is None or (self.is_undone and reply[:1] in (b"-", b"!")):
+        if not self._dependents or (self.is_undone and reply[:1] in (b"-", b"!")):
             self.answer(reply)
         else:
-            drop_dependents(self._values, self._dependents, self._db, lambda error: self.answer(error or reply))
+            drop_dependents(self._values, self._dependents, lambda error: self.answer(error or reply))
 
     def answer(self, reply: bytes) -> None:
         """Give the client its reply."""
@@ -98,8 +98,8 @@ class DependentSlot(WriteSlot):
 
     def fail(self, failure: Failure) -> None:
         """Drop them all the same, if the write may have been applied."""
-        if self._dependents is not None and failure is not Failure.UNAVAILABLE:
-            drop_dependents(self._values, self._dependents, self._db, lambda _error: None)
+        if self._dependents and failure is not Failure.UNAVAILABLE:
+            drop_dependents(self._values, self._dependents, lambda _error: None)
         super().fail(failure)
 
 
@@ -133,15 +133,29 @@ class PurgeSlot(Slot):
         super().fill(reply)
 
 
-def drop_dependents(values: Values | None, what: Dependents, db: int, then: Callable[[bytes], None]) -> None:
+def drop_dependents(values: Values | None, what: What, then: Callable[[bytes], None]) -> None:
     """Drop what a write drops besides; `then` gets b"", or the error for a client whose write stands alone."""
     assert values is not None
-    values.figures.dependents += 1
+    done = after(len(what), then)
 
     def settled(result: Any) -> None:
-        then(DEPENDENTS_LEFT if result is not None and result.error else b"")
+        done(DEPENDENTS_LEFT if result is not None and result.error else b"")
 
-    values.invalidate(what, db, settled)
+    for db, dependents in what.items():
+        values.figures.dependents += 1
+        values.invalidate(dependents, db, settled)
+
+
+def after(count: int, then: Callable[[bytes], None]) -> Callable[[bytes], None]:
+    """Return what is to be called so often before `then` is, with the first error there was, or b""."""
+    errors: list[bytes] = []
+
+    def done(error: bytes) -> None:
+        errors.append(error)
+        if len(errors) == count:
+            then(next(filter(None, errors), b""))
+
+    return done
 
 
 def judged(values: Values, key: bytes, frame: bytes) -> bytes:

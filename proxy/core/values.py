@@ -11,7 +11,7 @@ Asked by the pipeline only while some class asks for any of this: else nothing h
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Final
 
@@ -29,7 +29,7 @@ from proxy.values.stream import Lookalikes, is_sealed
 from proxy.values.writes import LIFE_ONLY, asked_ms, parse, rewrite
 from proxy.wire.byte_commands import BYTE_COMMANDS, MOVES
 from proxy.wire.commands import WHOLE_READS, CommandSpec, Kind
-from proxy.wire.encode import command, unbulk
+from proxy.wire.encode import command, count, unbulk
 from proxy.wire.request import Raw
 
 if TYPE_CHECKING:
@@ -248,6 +248,11 @@ class Values:
             found = union(found, self.dependents_of(key))
         return found
 
+    def dropped(self, spec: CommandSpec, args: Sequence[bytes], db: int) -> dict[int, Dependents]:
+        """Return what a write of a session in a database drops besides its own keys, by database."""
+        found = self.dependents(spec, args)
+        return {} if found is None else dict.fromkeys(_written_in(spec.name, args, db), found)
+
     def _ends(self, spec: CommandSpec, args: Sequence[bytes]) -> bool:
         """Return whether a command that says how long a key lives deletes it: its moment has passed, or may have."""
         write = parse(spec.name, args)
@@ -317,6 +322,20 @@ class Values:
     def judge(self, key: bytes, frame: bytes) -> bytes:
         """Return what is handed out of a key (as a bulk string): its value's frame, or the error for a damaged one."""
         return judged(self, unbulk(key), frame) if is_sealed(frame) else frame
+
+
+def _written_in(name: bytes, args: Sequence[bytes], db: int) -> Iterator[int]:
+    """Yield the databases in which a command changes keys. Source: Redis documentation, COPY and MOVE."""
+    to: int | None = None
+    if name == b"MOVE" and len(args) > 2:
+        to = count(bytes(args[2]))
+    elif name == b"COPY":
+        options = [bytes(word).upper() for word in args[3:]]
+        to = count(options[options.index(b"DB") + 1]) if b"DB" in options[:-1] else None
+    if to is None or name == b"MOVE":
+        yield db
+    if to is not None:
+        yield to
 
 
 def union(one: Dependents | None, other: Dependents | None) -> Dependents | None:

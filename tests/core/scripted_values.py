@@ -62,6 +62,8 @@ TABLE = CommandTable.from_reply(
         [b"mset", -3, _W, 1, -1, 2],
         [b"del", -2, _W, 1, -1, 1],
         [b"rename", 3, _W, 1, 2, 1],
+        [b"copy", -3, _W, 1, 2, 1],
+        [b"move", 3, _W, 1, 1, 1],
         [b"bitop", -4, _W, 2, -1, 1],
         [b"watch", -2, [], 1, -1, 1],
         *([name, 1, [], 0, 0, 0] for name in (b"multi", b"exec", b"discard", b"ping", b"unwatch")),

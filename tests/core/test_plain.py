@@ -36,7 +36,7 @@ class Run:
         self.link = ScriptedLink()
         keys = [bulk(b"v:1")]
         self.values.engine.begin_write(keys)
-        self.slot = DependentSlot(self.client, self.values.engine, keys, self.values, (what, 0))
+        self.slot = DependentSlot(self.client, self.values.engine, keys, self.values, {} if what is None else {0: what})
         self.client.owe(self.slot)
         self.raw = command("APPEND", "v:1", "x")
         self.begin()
@@ -225,7 +225,7 @@ def test_plain_run_on_a_link_that_is_gone_already_answers() -> None:
     again.open = False
     keys = [bulk(b"v:1")]
     run.values.engine.begin_write(keys)
-    slot = DependentSlot(run.client, run.values.engine, keys, run.values, (None, 0))
+    slot = DependentSlot(run.client, run.values.engine, keys, run.values, {})
     run.client.owe(slot)
     PlainRun(run.values, again, (KEYS, 0), (run.raw, slot)).begin()
 

@@ -28,7 +28,7 @@ def write(
     client = ScriptedClient()
     keys = [bulk(key)]
     values.engine.begin_write(keys)
-    slot = kind(client, values.engine, keys, values, (what, 3))
+    slot = kind(client, values.engine, keys, values, {} if what is None else {3: what})
     client.owe(slot)
     return client, slot, values, asked
 

@@ -215,6 +215,23 @@ def test_dependents_are_those_of_every_key_written() -> None:
     assert found == Dependents((b"v:1", b"v:2"), (b"list:1:*", b"list:2:*"), (b"all-1", b"all-2"))
 
 
+@pytest.mark.parametrize(
+    ("line", "dbs"),
+    [
+        *(("SET d:1 x", [7]), ("MOVE d:1 3", [7, 3]), ("MOVE d:1 x", [7]), ("COPY a d:1", [7]), ("RENAME a d:1", [7])),
+        *(("COPY a d:1 DB 3", [3]), ("COPY a d:1 replace db 3", [3]), ("COPY a d:1 DB", [7])),
+    ],
+)
+def test_dropped_is_in_the_databases_that_are_written_in(line: str, dbs: list[int]) -> None:
+    """COPY may write in another one, MOVE takes a key from one and gives it to another."""
+    args = words(line)
+
+    found = make_values()[0].dropped(spec_of(args), args, 7)
+
+    assert list(found) == dbs
+    assert set(found.values()) == {Dependents((b"v:1",), (b"list:1:*",), (b"all-1",))}
+
+
 @pytest.mark.parametrize("line", ["EXPIRE d:1 5", "GETEX d:1", "GET d:1", "SET x 1", "PING", "EXISTS d:1"])
 def test_dependents_of_what_changes_no_value_are_none(line: str) -> None:
     """A new TTL, a read, and a key without dependents drop nothing."""

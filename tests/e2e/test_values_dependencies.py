@@ -189,6 +189,29 @@ def test_write_drops_what_depends_on_it(ways: Ways, how: str) -> None:
     assert ways.first.exists(key) == ways.second.exists(key) == (0 if how in ENDING else 1)
 
 
+@pytest.mark.parametrize("in_multi", [False, True])
+@pytest.mark.parametrize("words", ["COPY src ticket:7 DB 3 REPLACE", "MOVE ticket:7 3"])
+def test_write_of_another_database_drops_what_depends_on_it_there(ways: Ways, words: str, in_multi: bool) -> None:
+    """The key is written in that one, and so is what is made from it."""
+    ways.fill()
+    with redis.Redis(port=ways.respite.port, db=3) as other:
+        other.flushdb()
+        other.mset(dict.fromkeys(GONE, "old"))
+        assert None not in other.mget(GONE)
+        ways.first.set("src", "new")
+        ways.direct.set("ticket:7", "new")
+        if in_multi:
+            with ways.first.pipeline(transaction=True) as pipeline:
+                pipeline.execute_command(*words.split())
+                assert pipeline.execute()[0] in (1, True)
+        else:
+            assert ways.first.execute_command(*words.split()) in (1, True)
+
+        assert other.mget(GONE) == [None] * len(GONE)
+        assert other.exists("ticket:7")
+    assert (ways.missing(ways.first) == list(GONE)) is words.startswith("MOVE")
+
+
 @pytest.mark.parametrize("how", ["set", "multi", "eval"])
 def test_written_anew_after_the_drop_is_found(ways: Ways, how: str) -> None:
     """What is filled after the write lives, on both proxies, whoever wrote it; and the sweep leaves it alone."""
