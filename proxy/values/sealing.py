@@ -18,7 +18,7 @@ import attrs
 
 from proxy.values.compression import Allowance, Patience, compressor
 from proxy.values.dictionary import Dictionaries
-from proxy.values.envelope import HAS_ZSTD, MAGIC, MAX_RAW_BYTES, Codec, header_of, wrap
+from proxy.values.envelope import HAS_ZSTD, MAGIC, Codec, header_of, wrap
 from proxy.values.formats import is_compressed
 
 if TYPE_CHECKING:
@@ -38,7 +38,9 @@ DICTIONARY_TO_BYTES: Final = 64 * 1024
 COMPRESSED_TO_BYTES: Final = 16 * 1024 * 1024
 """A longer value is not compressed: everybody waits while it is, 40 ms for so much JSON, and again for each reader."""
 
-_WRAPPED_TO_BYTES: Final = MAX_RAW_BYTES - ENVELOPE_BYTES - 8  # with its header it must still be one value to Redis
+WRAPPED_TO_BYTES: Final = 32 * 1024 * 1024
+"""A longer value is stored as it is, without a version. An envelope is opened as a whole, and its value must fit what
+may wait for a client (listen.output_buffer_limit); a plain one streams."""
 
 NUMBER_MAX_BYTES: Final = 5 * 1024  # what Redis reads as one (MAX_LONG_DOUBLE_CHARS)
 _NUMBER: Final = re.compile(
@@ -127,7 +129,7 @@ class Sealer:
                 self.on_small(value)
             if not rules.version:
                 return None
-        if is_number_like(value) or size > _WRAPPED_TO_BYTES:
+        if is_number_like(value) or size > WRAPPED_TO_BYTES:
             return None
         version = self.clock.next() if rules.version else 0
         parts = None if is_small else self._compressed(rules, value, version, now)

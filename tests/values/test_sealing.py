@@ -21,6 +21,7 @@ from proxy.values.sealing import (
     COMPRESSED_TO_BYTES,
     DICTIONARY_FROM_BYTES,
     DICTIONARY_TO_BYTES,
+    WRAPPED_TO_BYTES,
     Sealer,
     is_number_like,
 )
@@ -227,6 +228,14 @@ def test_seal_huge_value_is_not_compressed() -> None:
     assert seal(sealer(), COMPRESS, value) is value
     assert read_header(seal(sealer(), BOTH, value)).codec is Codec.PLAIN
     assert read_header(seal(sealer(), COMPRESS, value[1:])).codec is Codec.LZ4
+
+
+def test_seal_value_that_could_not_be_handed_on_is_stored_as_it_is() -> None:
+    """Opened, it would have to wait for its client as a whole, and a client is closed for which so much waits."""
+    value = bytes(WRAPPED_TO_BYTES + 1)
+
+    assert seal(sealer(), BOTH, value) is value
+    assert read_header(seal(sealer(), BOTH, value[1:])).version
 
 
 def test_seal_class_that_never_compresses_is_left_alone_for_a_while() -> None:
