@@ -71,6 +71,24 @@ async def test_script_reply_is_held_until_its_pushes_are_applied(scripted: Peer,
     assert await client.command("GET", "warm") == NEW
 
 
+@pytest.mark.parametrize("in_multi", [False, True])
+async def test_read_sent_behind_a_script_waits_for_its_pushes_too(scripted: Peer, serve: Serve, in_multi: bool) -> None:
+    """It comes while the reply of the script is held: what L1 has is older than the script, which was asked first."""
+    _, client = await _served(serve, scripted)
+    scripted.on("EXEC", lambda link, words: scripted.model.foreign("SET", "warm", "new") and b"*1\r\n+OK\r\n")
+    scripted.hold("control")
+    for words in (("MULTI",), ("EVAL", "...", "0"), ("EXEC",)) if in_multi else (("EVAL", "...", "0"),):
+        await client.send(*words)
+    await until(lambda: _fences(scripted) == 1, "the fence is asked for")
+
+    await client.send("GET", "warm")
+    await client.send("STRLEN", "warm")
+    await trio.sleep(0.05)
+    scripted.go_on("control")
+
+    assert (await client.frames(5 if in_multi else 3))[-2:] == [NEW, b":3\r\n"]
+
+
 async def test_script_that_cannot_write_is_answered_at_once(scripted: Peer, serve: Serve) -> None:
     """EVAL_RO has no pushes to wait for."""
     _, client = await _served(serve, scripted)

@@ -72,6 +72,10 @@ class PlacedClient(Sender):
         self._gone = False  # it closed its sending side, and that was noticed without reading
 
     @abstractmethod
+    def park(self, why: str, requests: list[Request]) -> None:
+        """Keep requests until `why` has passed."""
+
+    @abstractmethod
     def unpark(self) -> None:
         """Run what was kept."""
 
@@ -283,8 +287,14 @@ class PlacedClient(Sender):
                 self.expose()
             else:
                 self.rescope()
+            self._wait_for_held()
             self.worker.pool.give_back(link)
         self._mark()
+
+    def _wait_for_held(self) -> None:
+        """Have what comes wait for replies that are held: L1 may not know yet what the script has changed."""
+        if self.queue and not self.parked:
+            self.park("settle", [])
 
     def _is_place_of(self, link: PinnedLink) -> bool:
         """Return whether what was done on the link has left the session where it was."""
@@ -300,6 +310,7 @@ class PlacedClient(Sender):
         if link is not None and not link.state.is_free:
             self.close_when_settled()
         self.rescope()
+        self._wait_for_held()
         self._mark()
 
     def unpin(self) -> None:
