@@ -303,6 +303,8 @@ def _spec_finder(spec: Mapping[str, Any]) -> KeyFinder | None:
     locate = _locator(begin_type, begin_spec)
     if find_type == "range":
         last, step, limit = int(find_spec["lastkey"]), int(find_spec["keystep"]), int(find_spec["limit"])
+        if begin_type == "keyword" and last == 0 and int(begin_spec["startfrom"]) > 0:
+            return _behind_each(_bytes(begin_spec["keyword"]).upper(), int(begin_spec["startfrom"]))
 
         def by_range(args: Sequence[bytes]) -> Sequence[bytes]:
             at = locate(args)
@@ -333,6 +335,15 @@ def _locator(kind: str, spec: Mapping[str, Any]) -> Callable[[Sequence[bytes]], 
         return next((at + 1 for at in places if at < len(args) and bytes(args[at]).upper() == keyword), 0)
 
     return by_keyword
+
+
+def _behind_each(keyword: bytes, start: int) -> KeyFinder:
+    """Return a finder of the word behind each `keyword`: of GEORADIUS .. STORE a STORE b, Redis writes the last."""
+
+    def behind_each(args: Sequence[bytes]) -> Sequence[bytes]:
+        return [args[at + 1] for at in range(start, len(args) - 1) if bytes(args[at]).upper() == keyword]
+
+    return behind_each
 
 
 def _range(first: int, last: int, step: int, limit: int) -> KeyFinder:

@@ -188,6 +188,14 @@ def test_table_finds_the_keys_a_command_may_write(table: CommandTable, line: str
 
 
 @pytest.mark.parametrize(
+    "line", ["GEORADIUS g 1 1 10 m STORE a STORE d", "GEORADIUS g 1 1 1 m STORE a store b STORE d"]
+)
+def test_table_finds_a_key_behind_each_word_that_is_repeated(table: CommandTable, line: str) -> None:
+    """Redis takes the last STORE, and says nothing of the others."""
+    assert {b"a", b"d"} <= set(keys(table, line))
+
+
+@pytest.mark.parametrize(
     "line", ["SORT l BY w GET o STORE d", "sort l store d", "MIGRATE h 1 k 0 10", "MIGRATE h 1 '' 0 10 KEYS k d"]
 )
 def test_table_incomplete_description_names_every_argument(table: CommandTable, line: str) -> None:
