@@ -128,6 +128,7 @@ class Worker:
         self.control.on_up = self._control_up
         self.control.on_down = self._control_down
         self.control.watch.on_users = self.door.users_changed
+        self.control.watch.on_default = self.door.default_changed
         self.engine.outage.on_readonly = self.links.renew
         self.links.on_refused = self.door.refused
         self.value_layer = ValueLayer(self)

@@ -175,6 +175,40 @@ async def test_a_user_who_is_no_more_is_closed(
     assert await client.until_closed() == b""
 
 
+@pytest.mark.parametrize("change", [("resetpass", ">pw"), ("off",)], ids=lambda words: words[0])
+async def test_who_does_not_log_in_is_let_in_no_more_once_redis_wants_a_password(
+    redis_acl: Server, direct: RawClient, serve: Serve, change: tuple[str, ...]
+) -> None:
+    """Links of any kind that were opened before it did serve nobody who comes later."""
+    proxy = await serve(redis_acl)
+    first = await proxy.connect()
+    await _warm(proxy, first, "GET", "k")
+    assert await first.command("EVAL", "return 1", "0") == b":1\r\n"  # its link is kept for the next
+    assert (await first.command("HELLO", 2))[:1] == b"*"  # so is the greeting
+    await until(lambda: proxy.worker.control.watch.acl_digest, "the ACLs have been seen")
+
+    async def let_in(*words: str) -> bool:
+        client = await proxy.connect()
+        return not (await client.command(*words)).startswith(b"-NOAUTH")
+
+    try:
+        assert direct.command("ACL", "SETUSER", "default", *change) == OK
+        began = trio.current_time()
+        while await let_in("GET", "k"):
+            assert trio.current_time() - began < 2.0
+            await trio.sleep(0.01)
+        for line in ("SET k x", "HELLO 2", "HELLO 3", "EVAL return 0", "MULTI"):
+            assert not await let_in(*line.split()), line
+        client = await _login(proxy, "admin")
+        assert await client.command("GET", "k") == V
+    finally:
+        assert direct.command("ACL", "SETUSER", "default", "on", "resetpass", "nopass") == OK
+    began = trio.current_time()
+    while not await let_in("GET", "k"):
+        assert trio.current_time() - began < 3.0
+        await trio.sleep(0.01)
+
+
 @pytest.mark.parametrize("protocol", [2, 3])
 async def test_a_session_that_becomes_another_user_has_that_users_rights(
     redis_acl: Server, direct: RawClient, serve: Serve, protocol: int

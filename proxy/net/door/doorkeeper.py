@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from proxy.core.rights.origins import Origins
-from proxy.core.session import Session
+from proxy.core.session import Identity, Session
 from proxy.errors import TOO_MANY_CLIENTS
 from proxy.log import get_logger
 from proxy.net.clients.client import ClientConnection
@@ -119,6 +119,14 @@ class Doorkeeper:
             user = client.session.identity.user
             if user and user not in users:
                 client.kill("its user was deleted")
+
+    def default_changed(self) -> None:
+        """Have Redis say anew whether it lets in who does not log in: there may be a password now."""
+        worker, user = self._worker, Identity().user
+        worker.links.prove(user)
+        worker.pool.prove(user)
+        for protocol in (2, 3):
+            worker.hellos.pop((user, protocol), None)
 
     def refused(self, group: Group) -> None:
         """Close the sessions of a user whose password Redis does not take any more: they must log in again."""

@@ -1,6 +1,7 @@
 """What a server is asked again and again on the invalidation link: who may read what, and how it bears the tracking.
 
-    ACL LIST        changed --> L1 is dropped; sessions of users that are gone are closed
+    ACL LIST        changed --> L1 is dropped; sessions of users that are gone are closed; links of the default user,
+                    if it was that, are opened anew: whoever has not logged in shares them
                     refused --> every few seconds L1 is dropped, but for the user that this link is
     INFO keyspace   fields that expire by themselves --> no replies about hashes are kept
     INFO stats      the tracking table fills --> core.governor --> what is tracked is narrowed
@@ -44,6 +45,7 @@ class Watch:
         self.governor = Governor()
         self.has_field_expiry = False  # the server lets fields of a hash expire
         self.on_users: Callable[[set[bytes]], None] = lambda _: None
+        self.on_default: Callable[[], None] = lambda: None  # what Redis lets those do who do not log in has changed
         self.acl_digest = b""
         self._control = control
         self._engine = engine
@@ -51,6 +53,7 @@ class Watch:
         self._governed_at = 0.0
         self._distrusted_at = 0.0
         self._is_distrusting = False
+        self._default: list[bytes] = []  # the rules of the default user, on whatever link they were seen
 
     def begin(self) -> None:
         """Begin with a link that has just come up."""
@@ -113,6 +116,10 @@ class Watch:
             self._engine.flush()
             self.on_users({line.split()[1] for line in reply})
         self.acl_digest = digest
+        default = [line for line in reply if _is_default(line)] if isinstance(reply, list) else []
+        if self._default and default != self._default:
+            self.on_default()
+        self._default = default
 
     def _distrust(self, why: str) -> None:
         """Keep nothing for long of users whose rights cannot be watched; those of our own are not changed under us."""
@@ -124,6 +131,10 @@ class Watch:
         if not self._is_distrusting or now - self._distrusted_at >= DISTRUST_EVERY_S:
             self._is_distrusting, self._distrusted_at = True, now
             self._engine.forget_users(self._control.user)
+
+
+def _is_default(line: object) -> bool:
+    return isinstance(line, bytes) and line.split()[1:2] == [b"default"]
 
 
 def is_brief(reply: object) -> bool:

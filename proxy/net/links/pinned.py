@@ -283,6 +283,16 @@ class PinnedPool:
         if self._waiting:
             self._serve_waiting()
 
+    def prove(self, user: bytes) -> None:
+        """Hand out no link again that a user was let in on before."""
+        for link in list(self.links):
+            if link.place.identity.user != user:
+                continue
+            if link.holder is None:
+                link.lose("the rights of its user have changed")
+            else:
+                link.state.used = True
+
     def tick(self, now: float, wait_s: float) -> None:
         """Close what has been idle for long; answer those who waited too long."""
         for place, idle in list(self._idle.items()):

@@ -169,13 +169,22 @@ class DataLinks:
         self._renew_at = now + RENEWALS_APART * self._renewal.next_s()
         log.warning("the address of the upstream leads to a replica, links are opened anew")
         for group in self.groups.values():
-            if not group.links[0].connected:
-                continue
-            for link in group.links:
-                link.open = link.full = False
-            group.links.insert(0, self.make(group))
-            group.lost.set()
+            self._open_anew(group)
         self.on_elsewhere()
+
+    def prove(self, user: bytes) -> None:
+        """Have Redis let a user in anew: what comes goes on links that are opened now, or is refused with them."""
+        for group in self.groups.values():
+            if group.scope.user == user:
+                self._open_anew(group)
+
+    def _open_anew(self, group: Group) -> None:
+        if not group.links[0].connected:
+            return
+        for link in group.links:
+            link.open = link.full = False
+        group.links.insert(0, self.make(group))
+        group.lost.set()
 
     def tick(self, now: float) -> None:
         """Fail what has waited too long for a connection; bound what waits; end links that are renewed."""
@@ -193,7 +202,7 @@ class DataLinks:
                     link.full = sum(slot.left for slot in link.fifo) > self.max_waiting
                     link.open = not link.full
                 elif not link.fifo:
-                    link.lose("the address led to a replica")
+                    link.lose("renewed")
 
     def _give_up(self, group: Group, link: Link) -> None:
         """Answer those who wait for a link that does not come; what comes fails at once until it does."""
