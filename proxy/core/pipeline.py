@@ -49,12 +49,19 @@ from proxy.wire.request import Raw, Request
 _NOT_PLAIN: Final = (LANE_NONE, LANE_CACHED)
 _ANNOUNCED: Final = (Kind.WRITE, Kind.FIELD_EXPIRY)  # of what travels on shared links
 _MGET: Final = Kind.MGET
+KEYS_MAX: Final = 2048
+"""A read of more keys is left to Redis: to look each up, or to open a lease for it, would hold up all clients."""
 NOAUTH: Final = b"-NOAUTH Authentication required.\r\n"
 
 
 def _is_of_one(spec: CommandSpec) -> bool:
     """Return whether a read that L1 may answer is of one key: `reads` sees to its fallback, and not at a hit."""
     return spec.kind is Kind.GET or (spec.kind is Kind.CACHED and spec.read is not None and not spec.read.join)
+
+
+def _is_of_many(spec: CommandSpec, args: list[bytes]) -> bool:
+    """Return whether a read names more keys than are looked up in L1."""
+    return len(args) > KEYS_MAX and (spec.kind is _MGET or (spec.read is not None and bool(spec.read.join)))
 
 
 def _every_key(spec: CommandSpec, args: list[bytes]) -> Sequence[bytes]:
@@ -283,7 +290,10 @@ class Pipeline:
 
     def _route(self, client: Downstream, spec: CommandSpec, args: list[bytes], raw: Raw) -> bool:
         kind = spec.kind
-        is_whole_read = kind in WHOLE_READS and (client.namespace or client.shadow) is not None
+        namespace, shadowed = client.namespace, client.shadow
+        if _is_of_many(spec, args):
+            namespace = shadowed = None
+        is_whole_read = kind in WHOLE_READS and (namespace or shadowed) is not None
         notices = self.notices
         is_announced = notices is not None and kind in _ANNOUNCED and notices.wants(spec, args)
         if is_announced and notices is not None and not notices.is_ready(client):
@@ -294,20 +304,20 @@ class Pipeline:
                 return True
             if way is Way.PINNED:
                 return self._pinned(client, args, raw)
-        if client.shadow is not None and kind in READ_KINDS and len(args) > 1:
+        if shadowed is not None and kind in READ_KINDS and len(args) > 1:
             shadow(self.reads, client, spec, args, raw)
             return True
-        if is_whole_read and client.namespace is not None and len(args) > 1:
+        if is_whole_read and namespace is not None and len(args) > 1:
             if kind is _MGET:
-                self.reads.mget(client, client.namespace, args[1:])
+                self.reads.mget(client, namespace, args[1:])
                 return True
             if len(args) == 2:
-                self.reads.get(client, client.namespace, bulk(args[1]))
+                self.reads.get(client, namespace, bulk(args[1]))
                 return True
-        if kind is Kind.CACHED and client.namespace is not None and len(args) > 1:
-            self.reads.read(client, client.namespace, spec, args, raw)
+        if kind is Kind.CACHED and namespace is not None and len(args) > 1:
+            self.reads.read(client, namespace, spec, args, raw)
             return True
-        if kind in READ_KINDS:  # of wrong arity (Redis has the words), or where L1 is not asked
+        if kind in READ_KINDS:  # of wrong arity (Redis has the words), or L1 is not asked
             self._forward(client, raw, ReadSlot(client, raw))
             return True
         if kind is Kind.FIELD_EXPIRY:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Literal
 
+import attrs
 import pytest
 
 from proxy.core.gather import GatherSlot, PartSlot, joined
+from proxy.core.pipeline import KEYS_MAX
 from proxy.core.slots import Failure
 from proxy.wire.encode import bulk, command
 from proxy.wire.reads import CachedRead
 
 from .scripted_slots import ScriptedClient
-from .world import World, running_world
+from .world import World, make_settings, running_world
 
 SUM = CachedRead(join="sum")
 LIST = CachedRead(join="list")
@@ -138,6 +141,23 @@ def test_exists_of_one_key_several_times_counts_it_each_time(world: World) -> No
     assert client.ask("EXISTS", "a", "a", "b", "a") == 3
     assert client.connection.namespace is not None
     assert (client.connection.namespace.flights, client.connection.namespace.pending) == ({}, {})
+
+
+@pytest.mark.parametrize("mode", ["on", "shadow"])
+def test_reads_of_very_many_keys_are_left_to_redis(mode: Literal["on", "shadow"]) -> None:
+    """One command, and no lease: to see to each key would hold up all clients."""
+    settings = make_settings()
+    with running_world(attrs.evolve(settings, rollout=attrs.evolve(settings.rollout, mode=mode))) as world:
+        client = world.client()
+        names = [f"k{at}" for at in range(KEYS_MAX)]
+        world.redis.foreign("MSET", "k0", 1, "k9", 2)
+        assert client.ask("GET", "k0") == b"1"
+        published = world.worker.stats.published
+
+        assert client.ask("EXISTS", *names) == 2
+        assert client.ask("MGET", *names)[:10] == [b"1", *[None] * 8, b"2"]
+        assert (world.redis.executed("EXISTS"), world.redis.executed("MGET")) == (1, 1)
+        assert world.worker.stats.published == published
 
 
 def test_exists_of_several_keeps_its_place_in_the_pipeline(world: World) -> None:
