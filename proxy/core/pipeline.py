@@ -22,12 +22,12 @@ from proxy.core.notices import Notices
 from proxy.core.outage.fallback_slot import FallbackSlot, Words
 from proxy.core.outage.offline.commands import is_brief
 from proxy.core.outage.offline.memory import WAIT, Memory
-from proxy.core.outage.stand_in import FAILURES
+from proxy.core.outage.stand_in import failure_of
 from proxy.core.pinned_commands import PinnedCommands
 from proxy.core.reads import Reads
 from proxy.core.session_commands import SessionCommands
 from proxy.core.shadow import shadow
-from proxy.core.slots import EffectSlot, Link, ReadSlot, Slot, WriteAllSlot, WriteSlot
+from proxy.core.slots import EffectSlot, Failure, Link, ReadSlot, Slot, WriteAllSlot, WriteSlot
 from proxy.core.value_commands import ValueCommands, Way
 from proxy.core.value_slots import WholeSlot
 from proxy.core.values import ALL, READ, Values
@@ -271,13 +271,15 @@ class Pipeline:
         """Return what a command gets for which no connection could be opened: what its fallback says, or the error."""
         guards = self.engine.guards
         spec = client.rights.table.find(args)
-        failure = FAILURES.get(error)
+        failure = failure_of(error)
         if guards is None or failure is None or not guards.wants(spec, args):
             return error
+        if failure is Failure.REFUSED and client.route() is not None:
+            return error  # Redis lets no more links in, and serves those that stand: the key is there
         found = guards.answer(client, spec, args, failure)
         if found is None:
             return error
-        guards.saved(failure)
+        self.stats.failed -= 1  # whoever asks has counted one
         return found
 
     def _special(self, client: Downstream, spec: CommandSpec, args: list[bytes], raw: Raw) -> bool:

@@ -31,6 +31,7 @@ class Failure(Enum):
     LOST = 1  # it was sent, then the link died
     TIMED_OUT = 2
     REFUSED = 3  # Redis answers, and cannot do it now: it loads, it runs a script, it has lost its master
+    OVERLOADED = 4  # it was never sent: too many wait for Redis, which is there
 
 
 class Client(Protocol):

@@ -10,13 +10,13 @@ import trio
 
 from proxy.config.model import parse_endpoint
 from proxy.core.outage.offline.store import NO_ROOM
-from proxy.errors import UPSTREAM_UNAVAILABLE
+from proxy.errors import UPSTREAM_OVERLOADED, UPSTREAM_TIMED_OUT, UPSTREAM_UNAVAILABLE
 from proxy.wire.encode import array, bulk, command
 
 from ..e2e.servers import Server
 from .conftest import Serve
 from .offline_parts import NIL, OK, Scene, scene, settings
-from .peer import until
+from .peer import Peer, error, until
 
 LAG_S = 0.2
 """Versions are of the server's time, which each proxy knows up to what a reply took: on a busy machine, some while."""
@@ -159,6 +159,54 @@ async def test_no_room_is_a_clear_error_and_changes_nothing(redis: Server, serve
     assert made.figures["refused_total"] == 2
     assert await client.command("DEL", "kept:1") == b":1\r\n"
     assert await client.command("SET", "kept:2", b"x" * 2000) == OK
+
+
+async def test_redis_that_has_too_much_to_do_is_not_away(peer: Peer, serve: Serve) -> None:
+    """What it holds is not guessed: no counter goes on from nothing, and none is deleted afterwards."""
+    proxy = await serve(peer, settings(upstream={"max_waiting": 4, "response_timeout_s": 4.0}))
+    client, busy = await proxy.connect(), await proxy.connect()
+    assert await client.command("SET", "kept:n", "41") == OK
+    peer.stop("data")
+    for number in range(8):
+        await busy.send("LLEN", f"list:{number}")
+    (group,) = proxy.worker.links.groups.values()
+    await until(lambda: group.links[0].full, "too many wait")
+
+    for words in (("GET", "kept:n"), ("INCR", "kept:n"), ("SET", "kept:1", "v")):
+        assert await client.command(*words) == UPSTREAM_OVERLOADED
+    peer.go_on("data")
+    await until(lambda: group.links[0].open, "there is room again")
+    assert await client.command("GET", "kept:n") == bulk(b"41")
+    assert proxy.stats()["offline"]["taken_total"] == {"read": 0, "write": 0}
+
+
+async def test_redis_that_loads_has_commands_taken_that_need_a_link_of_their_own(peer: Peer, serve: Serve) -> None:
+    """There is none to be had for what must see a value without its envelope; memory has it as it was written."""
+    proxy = await serve(peer, settings())
+    client = await proxy.connect()
+    assert await client.command("PING") == b"+PONG\r\n"
+    peer.on("PING", error("LOADING Redis is loading"))
+    peer.kill()
+    await until(lambda: proxy.worker.gate.is_shut, "Redis is away")
+
+    assert await client.command("STRLEN", "kept:1") == b":0\r\n"
+    assert await client.command("STRLEN", "other:1") == error("LOADING Redis is loading")
+    assert proxy.stats()["commands"]["errors_total"] == 1
+
+
+async def test_write_that_redis_may_have_done_is_not_said_to_have_no_room(
+    redis: Server, serve: Serve, nursery: trio.Nursery
+) -> None:
+    """It was sent, so nobody can say that nothing came of it."""
+    made = await scene(
+        redis, serve, nursery, settings(outage={"memory_bytes": 1024}, upstream={"response_timeout_s": 0.3})
+    )
+    redis.pause()
+    await made.client.send("SET", "kept:1", b"x" * 4000)
+    reply = await made.client.frame()
+    redis.resume()
+
+    assert reply == UPSTREAM_TIMED_OUT
 
 
 async def test_protocol_3_gets_its_own_shapes(away: Scene) -> None:

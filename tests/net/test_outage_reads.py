@@ -47,6 +47,18 @@ async def test_read_of_a_class_that_may_be_stale_is_served_while_redis_is_away(p
     assert [one.value for one in shown["respite_outage_stale_served"].samples] == [4.0]
 
 
+async def test_redis_that_has_no_place_for_our_links_is_away(peer: Peer, serve: Serve) -> None:
+    """It lets nobody in, as if it loaded: what L1 held is served, and the rest reads its words."""
+    proxy, client = await with_value(serve, peer)
+    full = error("ERR max number of clients reached")
+    peer.on("PING", full)
+    peer.kill()
+    await until(lambda: outage_is(proxy, "away"), "the breaker opens")
+
+    assert await client.command("GET", "n:1") == VALUE
+    assert await client.command("GET", "r:1") == full
+
+
 async def test_what_was_left_is_gone_before_redis_that_is_back_answers(peer: Peer, serve: Serve) -> None:
     """The first reply after the outage is that of Redis, and so are all that follow."""
     proxy, client = await with_value(serve, peer)

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 STALE: Final = "served stale"
 """In the journal, for RESPITE EXPLAIN."""
 LATE: Final = "a reply took longer than upstream.soft_timeout"
+_NOT_DONE: Final = (Failure.REFUSED, Failure.OVERLOADED)
+"""Redis is there and has not done it: what it holds is not to be guessed, unless it counts as away by now."""
 _WITHOUT: Final = (Kind.DENIED, Kind.SCRIPT, Kind.BLOCKING, Kind.ONCE, Kind.STICKY, Kind.UNKNOWN)
 
 
@@ -117,9 +119,9 @@ class Fallbacks:
         if not client.classed:
             return None
         memory = self.outage.memory
-        if self.outage.breaker.is_open and (failure is Failure.REFUSED or not spec.is_write):
+        if self.outage.breaker.is_open and (failure in _NOT_DONE or not spec.is_write):
             failure = Failure.UNAVAILABLE  # a read leaves nothing behind, and what Redis refuses was not done
-        if memory is not None and failure is not Failure.REFUSED:
+        if memory is not None and failure not in _NOT_DONE:
             reply = memory.take(client, spec, args, failure)
             if reply is not None:
                 return reply

@@ -32,17 +32,19 @@ if TYPE_CHECKING:
 
 FAILURES: Final = {
     errors.UPSTREAM_UNAVAILABLE: Failure.UNAVAILABLE,
-    errors.UPSTREAM_OVERLOADED: Failure.UNAVAILABLE,
+    errors.UPSTREAM_OVERLOADED: Failure.OVERLOADED,
     errors.UPSTREAM_LOST: Failure.LOST,
     errors.UPSTREAM_TIMED_OUT: Failure.TIMED_OUT,
 }
 BRIEF: Final = (b"-LOADING ", b"-MASTERDOWN ", b"-BUSY ")
 """What Redis says while it cannot answer, and will again."""
+REFUSALS: Final = (*BRIEF, b"-ERR max number of clients")
+"""What is said to those for whom there is no link while Redis lets nobody in, and what a link that stands may hear."""
 
 
 def failure_of(reply: bytes) -> Failure | None:
     """Return why Redis did not answer a command, if its reply is an error that says so."""
-    return Failure.REFUSED if reply.startswith(BRIEF) else FAILURES.get(reply)
+    return Failure.REFUSED if reply.startswith(REFUSALS) else FAILURES.get(reply)
 
 
 class StandIn:

@@ -20,7 +20,7 @@ import attrs
 
 from proxy.cache.entry import Entry, Scope
 from proxy.core.outage.offline.commands import COMMANDS, keys_of, may_repeat, run
-from proxy.core.outage.offline.store import Item, Known, NoRoomError, Room, Standing, Store, UnsureError
+from proxy.core.outage.offline.store import NO_ROOM, Item, Known, NoRoomError, Room, Standing, Store, UnsureError
 from proxy.core.slots import Failure
 from proxy.errors import UPSTREAM_UNAVAILABLE
 from proxy.log import get_logger
@@ -177,7 +177,9 @@ class Memory:
                 return last
         elif not asked.is_read and failure is not Failure.UNAVAILABLE and not may_repeat(name, words):
             return None
-        return self._run(client, place or self._make(where, client), name, words)
+        reply = self._run(client, place or self._make(where, client), name, words)
+        # Of what Redis may have done the client is told that: "no room" would say that it was not.
+        return None if reply == NO_ROOM and failure is not Failure.UNAVAILABLE else reply
 
     def first(self, client: Downstream, spec: CommandSpec, args: Sequence[bytes]) -> bytes | None:
         """Return the reply to a command on keys that are all held, whether Redis is there or not; None for another."""
