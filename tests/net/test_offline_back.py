@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import trio
 
-from proxy.errors import UPSTREAM_LOST, UPSTREAM_TIMED_OUT
+from proxy.errors import UPSTREAM_LOST, UPSTREAM_TIMED_OUT, UPSTREAM_UNAVAILABLE
 from proxy.wire.encode import array, bulk, command
 
 from ..e2e.servers import Server
@@ -191,6 +191,25 @@ async def test_read_whose_link_died_is_asked_again_where_memory_has_no_answer(
 
     assert await client.frame() == b"$2\r\nok\r\n"
     assert len(peer.seen(words[0])) == 2
+
+
+async def test_client_with_a_link_of_its_own_does_not_wait_for_a_frozen_redis(
+    redis: Server, serve: Serve, nursery: trio.Nursery
+) -> None:
+    """Its link stands while those of the others are lost; what is held it cannot have, and it is told so."""
+    made = await scene(redis, serve, nursery, settings(upstream={"response_timeout_s": 0.3}))
+    assert await made.client.command("WATCH", "kept:9") == OK
+    other = await made.proxy.connect()
+    redis.pause()
+    assert await other.command("SET", "kept:1", "v") == OK
+    await until(lambda: made.proxy.worker.gate.is_shut, "Redis is away")
+    with trio.move_on_after(2):
+        reply = await made.client.command("GET", "kept:1")
+    redis.resume()
+
+    assert reply == UPSTREAM_UNAVAILABLE
+    await made.back()
+    assert await made.client.command("GET", "kept:1") == bulk(b"v")
 
 
 async def test_frozen_redis_is_one_that_is_away(redis: Server, serve: Serve, nursery: trio.Nursery) -> None:

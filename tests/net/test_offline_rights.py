@@ -152,6 +152,25 @@ async def test_redis_that_cannot_now_is_told_later(redis: Server, made: Scene) -
     assert made.figures["reconciled_total"]["written"] == 1
 
 
+async def test_redis_that_waits_for_its_replicas_is_waited_for(
+    redis: Server, made: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are slower to be back than it is: nothing is given up."""
+    monkeypatch.setattr(settling, "RETRY_MAX_S", 0.02)
+    monkeypatch.setattr(settling, "FIRST_RETRY_S", 0.02)
+    with redis.connect() as server:
+        await made.away()
+        await made.client.command("SET", "kept:1", "new")
+        server.command("CONFIG", "SET", "min-replicas-to-write", "1")
+        made.door.reopen()
+        place = next(iter(made.proxy.worker.reconciler.memory.places.values()))
+        await until(lambda: place.refused_rounds > 2 * settling.REFUSALS_MAX, "Redis has refused often")
+        server.command("CONFIG", "SET", "min-replicas-to-write", "0")
+        await made.back()
+
+        assert made.figures["reconciled_total"] == {"written": 1, "older": 0, "deleted": 0, "lost": 0}
+
+
 async def test_class_that_is_offline_no_more_is_told_all_the_same(redis: Server, made: Scene) -> None:
     """What was taken before the reload is read here until then; nothing new is taken."""
     with redis.connect() as server:

@@ -121,6 +121,22 @@ def test_hash_that_l1_knew_is_not_changed_where_it_is_kept() -> None:
     assert scene.run("HLEN", "h") == b":2\r\n"
 
 
+def test_what_frees_room_is_taken_under_a_lowered_bound() -> None:
+    """And counts as what it is, as often as it is tried."""
+    scene = Scene(10_000)
+    for key in ("a", "b", "c"):
+        assert scene.run("SET", key, "x" * 2000) == OK
+    used = scene.store.room.used_bytes
+    scene.store.room.max_bytes = 1000
+
+    with pytest.raises(NoRoomError):
+        scene.run("MSET", "a", "y" * 3000, "b", "y" * 3000)
+    assert scene.store.room.used_bytes == used
+    assert scene.run("MSET", "a", "y", "b", "y") == OK
+    assert scene.run("DEL", "b", "c") == b":2\r\n"
+    assert scene.store.room.used_bytes == sum(item.size_bytes for item in scene.store.items.values())
+
+
 @pytest.mark.parametrize(
     "command",
     ["SET k {}", "SETNX new {}", "APPEND k {}", "GETSET k {}", "HSET h f {}", "HSET new f {}", "MSET k a new {}",

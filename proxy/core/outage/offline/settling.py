@@ -45,7 +45,16 @@ INFORMED_S: Final = 1.0
 HALF_S: Final = 3.0
 """How long is waited for the links of all protocols: whose own is not there yet would find what Redis has been told
 neither here nor there."""
-_NOT_NOW: Final = (b"-LOADING", b"-READONLY", b"-MASTERDOWN", b"-BUSY", b"-TRYAGAIN", b"-CLUSTERDOWN", b"-MISCONF")
+_NOT_NOW: Final = (
+    b"-LOADING",
+    b"-READONLY",
+    b"-MASTERDOWN",
+    b"-BUSY",
+    b"-TRYAGAIN",
+    b"-CLUSTERDOWN",
+    b"-MISCONF",
+    b"-NOREPLICAS",
+)
 log = get_logger("offline")
 
 

@@ -184,8 +184,9 @@ class Store:
             _size(key, value) - (self.items[key].size_bytes if key in self.items else 0)
             for key, value in values.items()
         )
-        self.room.take(grown)
-        self.room.take(-grown)
+        if grown > 0:
+            self.room.take(grown)
+            self.room.take(-grown)
 
     def replace(self, key: bytes, value: bytes) -> None:
         """Hold a string made from the one that was there, or from none; it lives on as that did. Raises NoRoomError."""
