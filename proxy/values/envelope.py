@@ -117,6 +117,11 @@ def header_of(value: bytes, version: int, *, codec: Codec = Codec.PLAIN, diction
     return b"".join((_HEAD.pack(MAGIC, FORMAT, flags, version), length, tail))
 
 
+def mark_of(value: bytes) -> bytes:
+    """Return what tells a value from others in the header of its envelope: its length, and its checksum."""
+    return header_of(value, 0)[_HEAD.size :]
+
+
 def read_header(data: bytes) -> Header:
     """Read the header of an envelope, of which `data` need hold no more than `MAX_HEADER_BYTES`.
 

@@ -212,13 +212,24 @@ return 1
 _SETTLE: Final = (
     _HEAD
     + """
+local function mark_of(key)
+  local head = redis.call('GETRANGE', key, 0, 26)
+  local at = 15
+  while (string.byte(head, at) or 0) > 127 do at = at + 1 end
+  local from = math.floor(string.byte(head, 6) / 16) % 2 == 1 and at + 5 or at + 1
+  return string.sub(head, 15, at) .. string.sub(head, from, from + 3)
+end
 local kind = redis.call('TYPE', KEYS[1]).ok
 local high, low = version_of(kind == 'string' and head_of(KEYS[1]) or '')
 if high and high + low == 0 then high = nil end
 if high then
   local to_high, to_low = tonumber(ARGV[2]), tonumber(ARGV[3])
-  if (high > to_high or (high == to_high and low > to_low))
-    and (high ~= tonumber(ARGV[4]) or low ~= tonumber(ARGV[5])) then return 'older' end
+  local sure_high, sure_low = tonumber(ARGV[10]), tonumber(ARGV[11])
+  if high ~= tonumber(ARGV[4]) or low ~= tonumber(ARGV[5]) then
+    if high > to_high or (high == to_high and low > to_low) then return 'older' end
+    if ARGV[12] ~= '' and (high > sure_high or (high == sure_high and low > sure_low))
+      and mark_of(KEYS[1]) ~= ARGV[12] then return 'older' end
+  end
 elseif ARGV[8] ~= '' then
   local held = kind == 'string' and redis.sha1hex(redis.call('GET', KEYS[1])) or kind
   if held ~= ARGV[8] and held ~= ARGV[9] then
@@ -249,7 +260,8 @@ class Settlement:
     `stored` is what is to be stored, None for no key; it replaces only a value whose version is `since` or lower, or
     `told`: what Redis may have heard of already. Where what is stored has no version and `base` is not "", it is
     replaced only if it is the string with that SHA-1 in hex ("none": no key), or the one with that of `told_digest`;
-    else it is deleted.
+    else it is deleted. A value whose version is above `sure` stays as well where its `mark` (see
+    `envelope.mark_of`) is another than this, unless that is b"": it is not what ours was made from.
     """
 
     key: bytes
@@ -260,13 +272,16 @@ class Settlement:
     """How long it lives in ms, "" for ever, "keep" for as long as what is there."""
     base: str = ""
     told_digest: str = ""
+    sure: int = 0
+    mark: bytes = b""
 
 
 def settle(one: Settlement) -> bytes:
     """Bring a key to what it came to hold elsewhere: "written", "deleted", or "older": Redis has something newer."""
     stored, life = (b"", "gone") if one.stored is None else (one.stored, one.life)
-    halves = (half for version in (one.since, one.told) for half in (version >> 32, version & 0xFFFFFFFF))
-    return command("EVAL", _SETTLE, 1, one.key, MAGIC, *halves, stored, life, one.base, one.told_digest)
+    since, told, sure = ((version >> 32, version & 0xFFFFFFFF) for version in (one.since, one.told, one.sure))
+    more = (stored, life, one.base, one.told_digest, *sure, one.mark)
+    return command("EVAL", _SETTLE, 1, one.key, MAGIC, *since, *told, *more)
 
 
 def peek(keys: Sequence[bytes]) -> bytes:

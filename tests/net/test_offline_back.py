@@ -8,6 +8,7 @@ import pytest
 import trio
 
 from proxy.errors import UPSTREAM_LOST, UPSTREAM_TIMED_OUT, UPSTREAM_UNAVAILABLE
+from proxy.values.envelope import wrap
 from proxy.wire.encode import array, bulk, command
 
 from ..e2e.servers import Server
@@ -191,6 +192,24 @@ async def test_read_whose_link_died_is_asked_again_where_memory_has_no_answer(
 
     assert await client.frame() == b"$2\r\nok\r\n"
     assert len(peer.seen(words[0])) == 2
+
+
+@pytest.mark.parametrize("words", [("EXPIRE", "kept:1", 100), ("APPEND", "kept:1", "+"), ("SET", "kept:1", "v", "XX")])
+async def test_what_another_wrote_right_after_the_link_was_lost_stays(
+    redis: Server, made: Scene, words: tuple[str | int, ...]
+) -> None:
+    """Ours was made from what was there before; its version alone does not tell the two from each other."""
+    assert await made.client.command("SET", "kept:1", "base") == OK
+    assert await made.client.command("GET", "kept:1") == bulk(b"base")
+    await made.away()
+    theirs = wrap(b"theirs", made.proxy.worker.value_layer.clock.next())
+    with redis.connect() as server:
+        server.command("SET", "kept:1", theirs)
+    assert await made.client.command(*words) != NIL
+    await made.back()
+
+    assert await made.client.command("GET", "kept:1") == bulk(b"theirs")
+    assert made.figures["reconciled_total"] == {"written": 0, "older": 1, "deleted": 0, "lost": 0}
 
 
 async def test_client_with_a_link_of_its_own_does_not_wait_for_a_frozen_redis(

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from proxy.values.envelope import wrap
+from proxy.values.envelope import Codec, mark_of, wrap
 from proxy.values.scripts import Settlement, settle
 from proxy.wire.reply import text
 
@@ -121,3 +121,38 @@ def test_life_is_given_kept_or_taken(client: RawClient) -> None:
     assert client.command("TTL", "k") == b":-1\r\n"
     assert told(client, b"") == "written"
     assert client.command("GET", "k") == b"$0\r\n\r\n"
+
+
+@pytest.mark.parametrize("held", [b"base", b"base" * 5000])
+@pytest.mark.parametrize(
+    ("version", "is_other", "outcome"),
+    [
+        (OLD, False, "written"),
+        (OLD, True, "written"),
+        (OURS, False, "written"),
+        (OURS, True, "older"),
+        (NEW, False, "older"),
+    ],
+)
+def test_value_made_from_another_replaces_that_alone(
+    client: RawClient, held: bytes, version: int, *, is_other: bool, outcome: str
+) -> None:
+    """What may have been written since it was known is looked at: only the value that ours was made from may go."""
+    client.command("SET", "k", wrap(held + b"+" if is_other else held, version))
+
+    assert told(client, base=digest(held), sure=OLD, mark=mark_of(held)) == outcome
+
+
+def test_compressed_value_is_known_by_its_header(client: RawClient) -> None:
+    """Whatever codec and dictionary its body needs."""
+    client.command("SET", "k", wrap(b"base" * 100, OURS, codec=Codec.LZ4, body=b"body", dictionary=7))
+    assert told(client, sure=OLD, mark=mark_of(b"base" * 100)) == "written"
+    client.command("SET", "k", wrap(b"theirs", OURS, codec=Codec.LZ4, body=b"body", dictionary=7))
+    assert told(client, sure=OLD, mark=mark_of(b"base" * 100)) == "older"
+
+
+def test_value_that_may_be_what_was_told_before_is_replaced(client: RawClient) -> None:
+    """The reply was lost: what is there is ours."""
+    client.command("SET", "k", wrap(b"ours", OURS))
+
+    assert told(client, sure=OLD, mark=mark_of(b"base"), told=OURS) == "written"

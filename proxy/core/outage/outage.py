@@ -87,7 +87,7 @@ class Outage:
         self._slow_since = 0.0
         self._slow_why = ""
         self.fallback_classes: tuple[ClassRules, ...] = ()
-        self._max_staleness_s = 0.0
+        self.max_staleness_s = 0.0
 
     @property
     def state(self) -> State:
@@ -110,7 +110,7 @@ class Outage:
 
     def take(self, policy: Policy, settings: Settings) -> None:
         """Follow these classes and settings from now on."""
-        self._max_staleness_s = settings.l1.max_staleness_s
+        self.max_staleness_s = settings.l1.max_staleness_s
         self.fallbacks.soft_timeout_s = settings.upstream.soft_timeout_s
         self.find_class = policy.rules.find
         self.fallback_classes = tuple(one for one in policy.rules.classes if one.has_fallback)
@@ -207,7 +207,7 @@ class Outage:
     def proven_until(self, rules: ClassRules | None = None) -> float:
         """Return up to when L1 is, or was, proven to be no older than is allowed."""
         bound_s = None if rules is None else rules.max_staleness_s
-        return self._engine.proven_at + (self._max_staleness_s if bound_s is None else bound_s)
+        return self._engine.proven_at + (self.max_staleness_s if bound_s is None else bound_s)
 
     def tick(self, now: float) -> None:
         """Do what is due."""

@@ -42,7 +42,7 @@ ROUNDS_WAITED: Final = 3
 """When Redis has refused what it was told so often in a row, nobody waits for it any more."""
 MARGIN_US: Final = 1_000_000
 """What Redis holds may bear a version so much later than the last moment at which L1 is known to have been right: the
-clock that versions come from is behind the server's."""
+clock that versions come from is behind the server's. Or so much earlier, and be another's all the same."""
 HELD: Final = "taken in memory"
 """In the journal, for RESPITE EXPLAIN."""
 _NO_DATA: Final = (b"ACL|", b"CONFIG|")
@@ -338,16 +338,16 @@ class Memory:
             scope = Scope(where.user, where.db, protocol)
             value = self._last(scope, raw, None)
             if value is not None:
-                reply, version = value
-                return Known(None if reply == NIL[protocol] else unbulk(reply), version)
+                reply, *versions = value
+                return Known(None if reply == NIL[protocol] else unbulk(reply), *versions)
             value = self._last(scope, raw, command("HGETALL", key))
             if value is not None:
-                reply, version = value
+                reply, *versions = value
                 parts = [unbulk(part) for part in elements(reply)]
-                return Known(dict(zip(parts[::2], parts[1::2], strict=True)) or None, version)
+                return Known(dict(zip(parts[::2], parts[1::2], strict=True)) or None, *versions)
         return None
 
-    def _last(self, scope: Scope, key: bytes, request: bytes | None) -> tuple[bytes, int] | None:
+    def _last(self, scope: Scope, key: bytes, request: bytes | None) -> tuple[bytes, int, int] | None:
         engine, outage = self.engine, self.engine.outage
         left = outage.remains.find(scope, key, request)
         if left is None:
@@ -355,8 +355,11 @@ class Memory:
         entry, true_until = left
         if entry.ends_at <= engine.now or _is_watched(engine, entry):
             return None
-        ago_us = int((engine.now - true_until) * 1e6)
-        return entry.reply, version_at(self.now_ms() * 1000 - ago_us + MARGIN_US) if self._clock.is_anchored else 0
+        if not self._clock.is_anchored:
+            return entry.reply, 0, 0
+        until_us = self.now_ms() * 1000 - int((engine.now - true_until) * 1e6)
+        sure_us = until_us - MARGIN_US - int(outage.max_staleness_s * 1e6)  # no push may have come for so long
+        return entry.reply, version_at(until_us + MARGIN_US), version_at(sure_us)
 
     # -- what is told -------------------------------------------------------------------------------------------------
 

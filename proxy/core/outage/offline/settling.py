@@ -20,7 +20,7 @@ from proxy.core.outage.offline.store import Item, Standing
 from proxy.core.plain import StepSlot
 from proxy.core.slots import Slot
 from proxy.log import get_logger, short
-from proxy.values.envelope import MAGIC
+from proxy.values.envelope import MAGIC, mark_of
 from proxy.values.scripts import Settlement, settle
 from proxy.values.sealing import is_number_like
 from proxy.wire.encode import command
@@ -45,6 +45,8 @@ INFORMED_S: Final = 1.0
 HALF_S: Final = 3.0
 """How long is waited for the links of all protocols: whose own is not there yet would find what Redis has been told
 neither here nor there."""
+NO_MARK: Final = b"none"
+"""No value has it: what is there came to be while ours was made from none, or from a hash."""
 _NOT_NOW: Final = (
     b"-LOADING",
     b"-READONLY",
@@ -152,9 +154,11 @@ class Settling:
         values = self._values
         if values.fences.version_over(place.where.db, key, values.rules.find(key)) >= item.version:
             value = None  # everything that a fence covers is gone, and so is this
-        since = item.since
+        since, sure, mark = item.since, item.sure, b""
+        if item.standing is Standing.DERIVED:
+            mark = mark_of(item.base) if isinstance(item.base, bytes) else NO_MARK
         if value is None:
-            return settle(Settlement(key, None, since, told=item.told_version))
+            return settle(Settlement(key, None, since, told=item.told_version, sure=sure, mark=mark))
         base = told_digest = ""
         if item.standing is Standing.DERIVED:
             base = "none" if item.base is None else _digest(item.base)
@@ -164,7 +168,8 @@ class Settling:
         if life == 0:
             value = None
         stored = None if value is None else self._stored(key, value, item.version)
-        return settle(Settlement(key, stored, since, told_version or item.version, life, base, told_digest))
+        told = told_version or item.version
+        return settle(Settlement(key, stored, since, told, life, base, told_digest, sure, mark))
 
     def _life(self, place: Place, key: bytes, item: Item) -> int | str:
         """Return how long a value is to live in Redis: in ms, 0 for not at all, "keep", or "" for ever."""

@@ -62,10 +62,14 @@ class Standing(Enum):
 
 
 class Known(NamedTuple):
-    """What L1 knew of a key: its whole value as Redis held it, and a version above all that were written by then."""
+    """What L1 knew of a key: its whole value as Redis held it, and a version above all that were written by then.
+
+    Up to `sure` it was no other: a later version, up to that one, may be another's.
+    """
 
     value: Value
     version: int
+    sure: int = 0
 
 
 @attrs.define(eq=False)
@@ -81,6 +85,8 @@ class Item:
     """Of a DERIVED one: what Redis must still hold."""
     since: int = 0
     """What is stored in Redis under a later version has won; 0 where there are no versions."""
+    sure: int = 0
+    """Of a DERIVED one: what is stored under a later version has won, too, if it is not what this was made from."""
     version: int = 0
     """Of the last change; 0 where there are no versions."""
     size_bytes: int = 0
@@ -274,6 +280,7 @@ class Store:
             standing=Standing.DERIVED,
             base=None if isinstance(value, dict) else value,
             since=known.version,
+            sure=known.sure,
         )
 
     def _end(self, key: bytes, item: Item) -> None:
