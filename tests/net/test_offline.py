@@ -190,6 +190,8 @@ async def test_redis_that_loads_has_commands_taken_that_need_a_link_of_their_own
     await until(lambda: proxy.worker.gate.is_shut, "Redis is away")
 
     assert await client.command("STRLEN", "kept:1") == b":0\r\n"
+    assert await client.command("SET", "kept:1", "v") == OK
+    assert await client.command("GET", "kept:2") == NIL
     assert await client.command("STRLEN", "other:1") == error("LOADING Redis is loading")
     assert proxy.stats()["commands"]["errors_total"] == 1
 

@@ -57,6 +57,7 @@ async def test_redis_that_has_no_place_for_our_links_is_away(peer: Peer, serve: 
 
     assert await client.command("GET", "n:1") == VALUE
     assert await client.command("GET", "r:1") == full
+    assert proxy.stats()["commands"]["errors_total"] == 1
 
 
 async def test_what_was_left_is_gone_before_redis_that_is_back_answers(peer: Peer, serve: Serve) -> None:

@@ -58,6 +58,7 @@ class StandIn:
         "_fallbacks",
         "_guard",
         "_is_again",
+        "_is_counted",
         "_joins",
         "_raw",
         "_words",
@@ -94,6 +95,7 @@ class StandIn:
         self._guard: Slot | None = None  # the client's place in its own queue
         self._joins = 0
         self._is_again = False
+        self._is_counted = False  # as one that failed: there was no link for it
         self._cut = False  # a reply that was arriving will not go on
 
     @property
@@ -195,7 +197,7 @@ class StandIn:
         spec, args = self.words
         found = self._fallbacks.answer(self.client, spec, args, failure)
         if found is not None:
-            self._fallbacks.saved(failure)
+            self._fallbacks.saved(Failure.UNAVAILABLE if self._is_counted else failure)
             self._deliver(found)
         elif not self._retry(spec, args, failure):
             self._deliver(reply)
@@ -258,6 +260,7 @@ class StandIn:
 
     def why_not(self) -> bytes:
         """Return the error for a command that has no link."""
+        self._is_counted = True
         return self.client.why_not()
 
     def park(self, why: str, requests: list[Request]) -> None:
