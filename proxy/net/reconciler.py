@@ -51,7 +51,7 @@ class Reconciler:
         self.memory.on_holding = self._holding
         outage.memory = self.memory
         outage.on_linked.append(self.settling.linked)
-        worker.links.on_cut = self._cut_off
+        worker.links.on_cut = worker.pool.on_cut = self._cut_off
 
     def apply(self, settings: Settings) -> None:
         """Take the settings that may change while running; what is held stays held."""

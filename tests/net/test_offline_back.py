@@ -245,22 +245,26 @@ async def test_frozen_redis_is_one_that_is_away(redis: Server, serve: Serve, nur
     await made.back()
 
 
+@pytest.mark.parametrize("is_pinned", [False, True])
 async def test_what_was_asked_on_a_lost_link_is_not_done_after_what_redis_is_told(
-    redis: Server, serve: Serve, nursery: trio.Nursery
+    redis: Server, serve: Serve, nursery: trio.Nursery, *, is_pinned: bool
 ) -> None:
     """It waits somewhere on its way, or in a Redis that was frozen, and would undo what was written since."""
     made = await scene(redis, serve, nursery, settings(upstream={"response_timeout_s": 0.3}))
+    if is_pinned:
+        assert await made.client.command("CLIENT", "TRACKING", "ON") == OK
+    other = await made.proxy.connect()  # a client whose own link is lost is closed
     made.door.is_late = True
     await made.client.send("SET", "kept:1", "first")
     assert await made.client.frame() == OK
     assert any(b"kept:1" in data for _, data in made.door.late)
     made.door.is_late = False
-    assert await made.client.command("SET", "kept:1", "second") == OK
+    assert await other.command("SET", "kept:1", "second") == OK
     await made.back()
     await made.door.release()
 
     await trio.sleep(0.05)
-    assert await made.client.command("GET", "kept:1") == bulk(b"second")
+    assert await other.command("GET", "kept:1") == bulk(b"second")
     with redis.connect() as server:
         assert b"second" in server.command("GET", "kept:1")
 

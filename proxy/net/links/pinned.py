@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 import attrs
 import trio
 
+from proxy.cache.entry import Scope
 from proxy.core.figures.stats import Stats
 from proxy.core.pinning import MESSAGES, Pinning, push_kind
 from proxy.core.session import Identity, Session
@@ -26,6 +27,7 @@ from proxy.net.links.gate import Gate
 from proxy.net.links.link import Link
 from proxy.net.reactor import Reactor
 from proxy.wire.encode import command, count
+from proxy.wire.greeting import INFO_SERVER, run_id_of
 from proxy.wire.reply import ReplyError
 from proxy.wire.request import Raw
 
@@ -210,6 +212,7 @@ class PinnedPool:
         self.links: set[PinnedLink] = set()
         self.limit = limit
         self.upstream = upstream
+        self.on_cut: Callable[[Scope, Link], None] = lambda *_: None  # a link is lost on which something was asked
         self._gate = gate
         self._reactor = reactor
         self._stats = stats
@@ -305,6 +308,9 @@ class PinnedPool:
             self._waiting.popleft().then(None, PINNED_EXHAUSTED)
 
     async def _open(self, place: Place, then: Callable[[PinnedLink | None, bytes], None]) -> None:
+        more = [command("CLIENT", "ID")]
+        if self._reactor.engine.outage.base_s > 0:
+            more.append(INFO_SERVER)
         try:
             stream, replies = await open_stream(
                 self.upstream,
@@ -312,7 +318,7 @@ class PinnedPool:
                 place.db,
                 place.protocol,
                 NAME,
-                command("CLIENT", "ID"),
+                *more,
             )
         except RemoteError as exc:
             self._opening -= 1
@@ -329,6 +335,8 @@ class PinnedPool:
         self._reactor.enter()
         link = PinnedLink(self._reactor, self._stats, place, self._on_lost)
         link.upstream_id = count(replies[0][1:-2]) or 0
+        if len(replies) > 1:
+            link.client_id, link.run_id = link.upstream_id, run_id_of(replies[1])
         self.links.add(link)
         link.attach(stream)
         then(link, b"")
@@ -337,6 +345,9 @@ class PinnedPool:
     def _on_lost(self, link: Link, why: str) -> None:
         assert isinstance(link, PinnedLink)
         self.links.discard(link)
+        if link.fifo and link.client_id:
+            place = link.place
+            self.on_cut(Scope(place.identity.user, place.db, place.protocol), link)
         holder, link.holder = link.holder, None
         if holder is not None:
             holder.pin_lost(why)
