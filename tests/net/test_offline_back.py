@@ -194,6 +194,27 @@ async def test_read_whose_link_died_is_asked_again_where_memory_has_no_answer(
     assert len(peer.seen(words[0])) == 2
 
 
+async def test_client_without_classes_does_not_overtake_what_redis_is_told(redis: Server, made: Scene) -> None:
+    """With rollout.percent there are both kinds: what it writes comes later, and stays."""
+    before = set(made.proxy.worker.clients)
+    other = await made.proxy.connect()
+    assert await other.command("PING") == b"+PONG\r\n"
+    (connected,) = set(made.proxy.worker.clients) - before
+    connected.classed = False
+    await made.away()
+    assert await made.client.command("SET", "kept:1", "mine") == OK
+    assert await other.command("SET", "kept:1", "later") == UPSTREAM_UNAVAILABLE
+    made.proxy.worker.reconciler.settling._next = lambda place: None  # type: ignore[method-assign]
+    made.door.reopen()
+    await until(lambda: all(row["state"] == "up" for row in made.proxy.links("data")), "the link is there")
+    await other.send("SET", "kept:1", "later")
+    await until(lambda: made.figures["waiting"] == 1, "it waits")
+    del made.proxy.worker.reconciler.settling._next
+
+    assert await other.frame() == OK
+    assert await other.command("GET", "kept:1") == bulk(b"later")
+
+
 @pytest.mark.parametrize("words", [("EXPIRE", "kept:1", 100), ("APPEND", "kept:1", "+"), ("SET", "kept:1", "v", "XX")])
 async def test_what_another_wrote_right_after_the_link_was_lost_stays(
     redis: Server, made: Scene, words: tuple[str | int, ...]

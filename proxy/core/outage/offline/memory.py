@@ -248,8 +248,8 @@ class Memory:
     def _in_the_way(self, client: Downstream, spec: CommandSpec, args: Sequence[bytes]) -> Place | None:
         """Return what a command may not overtake: what is held for its client, or, if it ends all data, for anybody."""
         place = self.places.get(_where(client))
-        if place is not None and client.classed and self._touches(place, spec, args):
-            return place
+        if place is not None and self._touches(place, spec, args):
+            return place  # also for one in whose connection classes have no effect: Redis is told first all the same
         if spec.kind is not Kind.WRITE_ALL or spec.name.startswith(_NO_DATA):
             return None
         return next((one for one in self.places.values() if not one.refused_since), None)
