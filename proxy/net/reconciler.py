@@ -136,9 +136,9 @@ class Reconciler:
         return worker.value_layer.announcements.has_fences or worker.control.state == "refused"
 
     def refusal(self, where: Where) -> bytes:
-        """Return the words with which Redis does not let this user in; b"" where it only cannot now."""
-        refusal = self._groups[where].refusal
-        return refusal if refusal.startswith(_NOT_LET_IN) else b""
+        """Return the words with which Redis does not let this user into this database; b"" where it only cannot now."""
+        group = self._groups[where]
+        return group.refusal if group.refusal.startswith(_NOT_LET_IN) or group.lacks_db else b""
 
     def resume(self, client: Downstream) -> None:
         """Run what a client that was parked waits with; a mistake of ours in that ends this client only."""

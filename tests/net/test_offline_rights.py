@@ -22,7 +22,7 @@ from ..e2e.servers import Server
 from .conftest import Serve
 from .driver import Client
 from .offline_parts import KEPT, NIL, OK, OTHER, PLAIN, Scene, scene, settings
-from .peer import until
+from .peer import Peer, error, until
 
 
 @pytest.fixture
@@ -77,6 +77,29 @@ async def test_database_that_redis_does_not_have_says_nothing_of_the_user(redis:
     assert await made.client.command("SET", "kept:1", "v") == OK
     await made.back()
     assert await made.client.command("GET", "kept:1") == bulk(b"v")
+
+
+async def test_database_that_redis_has_no_more_holds_nobody_up(
+    peer: Peer, serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It came back with fewer: what is held for one of the others is given up in time, and no FLUSHALL waits for it."""
+    proxy = await serve(peer, settings())
+    client, other = await proxy.connect(), await proxy.connect()
+    assert await other.command("PING") == b"+PONG\r\n"
+    assert await client.command("SELECT", 5) == OK
+    assert await client.command("SET", "kept:1", "v") == OK
+    await peer.refuse()
+    await until(lambda: proxy.worker.gate.is_shut, "Redis is away")
+    assert await client.command("SET", "kept:1", "w") == OK
+    peer.on("SELECT", error("ERR DB index is out of range"))
+    peer.listen()
+    await until(lambda: not proxy.worker.gate.is_shut, "Redis is back")
+
+    assert await other.command("FLUSHALL") == OK
+    assert proxy.stats()["offline"]["keys"] == 1
+    monkeypatch.setattr(settling, "PATIENCE_S", 0.1)
+    await until(lambda: not proxy.worker.reconciler.memory.places, "it is given up")
+    assert proxy.stats()["offline"]["reconciled_total"]["lost"] == 1
 
 
 @pytest.mark.parametrize(

@@ -52,6 +52,7 @@ class Group:
         self.failures = 0
         self.closed = False  # given up: clients that still hold it join anew
         self.refusal = b""  # what Redis said when it refused the link itself
+        self.lacks_db = False  # .. which was that it has no such database
         self.cancel: trio.CancelScope | None = None
         self.links: list[Link] = [links.make(self)]
         self.lost = trio.Event()
@@ -319,6 +320,7 @@ class DataLinks:
             link = extra or group.links[0]
             refused = exc if isinstance(exc, HandshakeError) and not self.gate.is_shut else None
             group.refusal = refused.reply if refused is not None else b""
+            group.lacks_db = refused is not None and refused.has_no_db
             if refused is not None and not refused.reply.startswith(BRIEF) and not refused.has_no_db:
                 self.let_in.discard(scope.user)
             group.failures += 1

@@ -87,7 +87,7 @@ class Ways(Protocol):
         """Return whether it is known which fences came meanwhile, as far as Redis tells."""
 
     def refusal(self, where: Where) -> bytes:
-        """Return the words with which Redis does not let this user in; b"" when there are none."""
+        """Return the words with which Redis does not let this user into this database; b"" when there are none."""
 
     def resume(self, client: Downstream) -> None:
         """Run what a client that was parked waits with."""

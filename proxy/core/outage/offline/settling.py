@@ -80,10 +80,11 @@ class Settling:
         """Go on where nothing is under way; give up what Redis has not wanted for too long."""
         memory = self._memory
         for place in list(memory.places.values()):
-            if memory.ways.refusal(place.where):
+            refusal = memory.ways.refusal(place.where)
+            if refusal:
                 place.refused_since = place.refused_since or now
                 if now - place.refused_since > PATIENCE_S:
-                    self._give_up(place, list(place.store.items), "the user is not let in any more")
+                    self._give_up(place, list(place.store.items), f"the user is not let in: {_shown(refusal)}")
                     self._end_if_empty(place)
                     continue
             else:
