@@ -9,8 +9,8 @@ from proxy.errors import UPSTREAM_UNAVAILABLE
 
 from ..e2e.servers import Server
 from .conftest import Serve
-from .offline_parts import NIL, OK, Scene, scene
-from .peer import until
+from .offline_parts import NIL, OK, Scene, scene, settings
+from .peer import Peer, error, until
 
 
 @pytest.fixture
@@ -39,6 +39,24 @@ async def test_flush_of_another_does_not_leave_what_was_taken_before_it(
     assert await alice.frame() == OK
     with redis.connect() as server:
         assert server.command("EXISTS", "kept:1") == b":0\r\n"
+
+
+async def test_flush_does_not_wait_for_a_link_that_is_not_to_be_had(peer: Peer, serve: Serve) -> None:
+    """Redis has no place for the links of a database, and serves those that stand."""
+    proxy = await serve(peer, settings())
+    client, other = await proxy.connect(), await proxy.connect()
+    assert await client.command("SELECT", 5) == OK
+    assert await client.command("SET", "kept:1", "v") == OK
+    assert await other.command("PING") == b"+PONG\r\n"
+    peer.on("PING", error("ERR max number of clients reached"))
+    place = next(group for scope, group in proxy.worker.links.groups.items() if scope.db == 5)
+    proxy.worker.reactor.enter()
+    place.links[0].lose("cut")
+    proxy.worker.reactor.flush()
+    await until(lambda: proxy.worker.gate.is_shut, "no link is to be had")
+    assert await client.command("SET", "kept:1", "w") == OK
+
+    assert await other.command("FLUSHALL") == UPSTREAM_UNAVAILABLE
 
 
 async def test_setting_that_may_help_redis_waits_for_nothing(redis: Server, made: Scene) -> None:

@@ -212,8 +212,8 @@ class Memory:
                 return reply
             if client.route() is None:
                 return None  # the usual error
-        elif self.engine.outage.breaker.is_open and self.ways.link(place.where) is None:
-            return UPSTREAM_UNAVAILABLE  # its own link may stand, and nobody can say until when Redis is not told
+        if self.engine.outage.breaker.is_open and self.ways.link(place.where) is None:
+            return UPSTREAM_UNAVAILABLE  # the client's own link stands, and nobody can say when Redis can be told
         return UPSTREAM_UNAVAILABLE if place.refused_rounds > ROUNDS_WAITED else WAIT
 
     def wait(self, client: Downstream) -> None:
