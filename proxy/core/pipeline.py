@@ -24,7 +24,7 @@ from proxy.core.outage.offline.commands import is_brief
 from proxy.core.outage.offline.memory import WAIT, Memory
 from proxy.core.outage.stand_in import failure_of
 from proxy.core.pinned_commands import PinnedCommands
-from proxy.core.reads import Reads
+from proxy.core.reads import Reads, is_of_many, is_of_one
 from proxy.core.session_commands import SessionCommands
 from proxy.core.shadow import shadow
 from proxy.core.slots import EffectSlot, Failure, Link, ReadSlot, Slot, WriteAllSlot, WriteSlot
@@ -49,19 +49,7 @@ from proxy.wire.request import Raw, Request
 _NOT_PLAIN: Final = (LANE_NONE, LANE_CACHED)
 _ANNOUNCED: Final = (Kind.WRITE, Kind.FIELD_EXPIRY)  # of what travels on shared links
 _MGET: Final = Kind.MGET
-KEYS_MAX: Final = 2048
-"""A read of more keys is left to Redis: to look each up, or to open a lease for it, would hold up all clients."""
 NOAUTH: Final = b"-NOAUTH Authentication required.\r\n"
-
-
-def _is_of_one(spec: CommandSpec) -> bool:
-    """Return whether a read that L1 may answer is of one key: `reads` sees to its fallback, and not at a hit."""
-    return spec.kind is Kind.GET or (spec.kind is Kind.CACHED and spec.read is not None and not spec.read.join)
-
-
-def _is_of_many(spec: CommandSpec, args: list[bytes]) -> bool:
-    """Return whether a read names more keys than are looked up in L1."""
-    return len(args) > KEYS_MAX and (spec.kind is _MGET or (spec.read is not None and bool(spec.read.join)))
 
 
 def _every_key(spec: CommandSpec, args: list[bytes]) -> Sequence[bytes]:
@@ -285,7 +273,7 @@ class Pipeline:
     def _special(self, client: Downstream, spec: CommandSpec, args: list[bytes], raw: Raw) -> bool:
         """Route what is neither a plain read nor a plain write; False = it must wait."""
         guards = self.engine.guards
-        if guards is None or (client.namespace is not None and _is_of_one(spec)) or not guards.wants(spec, args):
+        if guards is None or (client.namespace is not None and is_of_one(spec)) or not guards.wants(spec, args):
             return self._route(client, spec, args, raw)
         guarded = guards.begin(client, raw, (spec, args))
         return guarded is None or self._route(guarded, spec, args, raw)
@@ -293,7 +281,7 @@ class Pipeline:
     def _route(self, client: Downstream, spec: CommandSpec, args: list[bytes], raw: Raw) -> bool:
         kind = spec.kind
         namespace, shadowed = client.namespace, client.shadow
-        if _is_of_many(spec, args):
+        if is_of_many(spec, args):
             namespace = shadowed = None
         is_whole_read = kind in WHOLE_READS and (namespace or shadowed) is not None
         notices = self.notices

@@ -10,6 +10,7 @@ Owns what a read does; where commands go that are no reads is `pipeline`'s, who 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
@@ -23,7 +24,7 @@ from proxy.core.gather import gather
 from proxy.core.outage.stand_in import StandIn
 from proxy.core.slots import CallSlot, Link, ReadSlot, Slot
 from proxy.core.value_slots import WholeSlot
-from proxy.wire.commands import CommandSpec
+from proxy.wire.commands import CommandSpec, Kind
 from proxy.wire.encode import bulk, command, unbulk
 from proxy.wire.reads import GET_READ, CachedRead
 from proxy.wire.request import Raw
@@ -32,6 +33,18 @@ if TYPE_CHECKING:
     from proxy.core.values import Values
 
 MGET: Final = b"*2\r\n$4\r\nMGET\r\n"  # .. of one key, which follows
+KEYS_MAX: Final = 2048
+"""A read of more keys is left to Redis: to look each up, or to open a lease for it, would hold up all clients."""
+
+
+def is_of_one(spec: CommandSpec) -> bool:
+    """Return whether a read that L1 may answer is of one key: `Reads` sees to its fallback, and not at a hit."""
+    return spec.kind is Kind.GET or (spec.kind is Kind.CACHED and spec.read is not None and not spec.read.join)
+
+
+def is_of_many(spec: CommandSpec, args: Sequence[bytes]) -> bool:
+    """Return whether a read names more keys than are looked up in L1."""
+    return len(args) > KEYS_MAX and (spec.kind is Kind.MGET or (spec.read is not None and bool(spec.read.join)))
 
 
 class Reads:

@@ -15,7 +15,8 @@ from cachetools import LRUCache
 from proxy.cache.entry import Scope
 from proxy.core.figures.stats import MetricFamily
 from proxy.core.outage.offline.figures import families
-from proxy.core.outage.offline.memory import Memory, Where
+from proxy.core.outage.offline.knowledge import Where
+from proxy.core.outage.offline.memory import Memory
 from proxy.core.outage.offline.settling import Settling
 from proxy.log import get_logger
 from proxy.net.clients.placement import PlacedClient

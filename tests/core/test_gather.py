@@ -9,7 +9,7 @@ import attrs
 import pytest
 
 from proxy.core.gather import GatherSlot, PartSlot, joined
-from proxy.core.pipeline import KEYS_MAX
+from proxy.core.reads import KEYS_MAX
 from proxy.core.slots import Failure
 from proxy.wire.encode import bulk, command
 from proxy.wire.reads import CachedRead

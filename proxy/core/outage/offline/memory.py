@@ -14,21 +14,20 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import attrs
 
-from proxy.cache.entry import Entry, Scope
 from proxy.core.outage.offline.commands import COMMANDS, keys_of, may_repeat, run
-from proxy.core.outage.offline.store import NO_ROOM, Item, Known, NoRoomError, Room, Standing, Store, UnsureError
+from proxy.core.outage.offline.knowledge import Knowledge, Where
+from proxy.core.outage.offline.store import NO_ROOM, Item, NoRoomError, Room, Standing, Store, UnsureError
 from proxy.core.slots import Failure
 from proxy.errors import UPSTREAM_UNAVAILABLE
 from proxy.log import get_logger
-from proxy.values.clock import HybridClock, version_at
+from proxy.values.clock import HybridClock
 from proxy.values.writes import LIFE_ONLY
 from proxy.wire.commands import CommandSpec, Kind
-from proxy.wire.encode import NIL, bulk, command, unbulk
-from proxy.wire.reply import elements
+from proxy.wire.encode import bulk
 
 if TYPE_CHECKING:
     from proxy.core.downstream import Downstream
@@ -40,9 +39,6 @@ WAIT: Final = b""
 """What `meet` says of a command that has to wait until Redis has been told."""
 ROUNDS_WAITED: Final = 3
 """When Redis has refused what it was told so often in a row, nobody waits for it any more."""
-MARGIN_US: Final = 1_000_000
-"""What Redis holds may bear a version so much later than the last moment at which L1 is known to have been right: the
-clock that versions come from is behind the server's. Or so much earlier, and be another's all the same."""
 HELD: Final = "taken in memory"
 """In the journal, for RESPITE EXPLAIN."""
 _NO_DATA: Final = (b"ACL|", b"CONFIG|")
@@ -50,13 +46,6 @@ _NO_DATA: Final = (b"ACL|", b"CONFIG|")
 _EVERYTHING: Final = frozenset([b"KEYS", b"SCAN", b"DBSIZE", b"RANDOMKEY"])
 """Reads of all keys: what they would find is not all there before Redis has been told."""
 log = get_logger("offline")
-
-
-class Where(NamedTuple):
-    """Whose keys, in which database."""
-
-    user: bytes
-    db: int
 
 
 class Ways(Protocol):
@@ -147,6 +136,7 @@ class Memory:
         self.on_holding: Callable[[], None] = lambda: None  # the first place is held, or the last one no more
         self.on_written: Callable[[int, Iterable[bytes]], None] = lambda _db, _keys: None  # values have changed here
         self._clock = clock
+        self._knowledge = Knowledge(engine, clock, self.now_ms)
 
     def __len__(self) -> int:
         return sum(len(place.store.items) for place in self.places.values())
@@ -311,7 +301,7 @@ class Memory:
             self.engine.begin_write([raw])
             self.engine.journal.note((self.engine.now, HELD, raw))
 
-        store = Store(self.room, lambda key: self._known(where, key), on_hold, self._has_version)
+        store = Store(self.room, lambda key: self._knowledge.of(where, key), on_hold, self._has_version)
         place = Place(where, store, self.engine.now, client.session.identity)
         return place
 
@@ -330,36 +320,6 @@ class Memory:
     def _has_version(self, key: bytes) -> bool:
         rules = self.engine.outage.find_class(key)
         return rules is not None and rules.version
-
-    def _known(self, where: Where, key: bytes) -> Known | None:
-        """Return what L1 knew of a key when Redis went away, if it is known whole and has not ended since."""
-        raw = bulk(key)
-        for protocol in (2, 3):
-            scope = Scope(where.user, where.db, protocol)
-            value = self._last(scope, raw, None)
-            if value is not None:
-                reply, *versions = value
-                return Known(None if reply == NIL[protocol] else unbulk(reply), *versions)
-            value = self._last(scope, raw, command("HGETALL", key))
-            if value is not None:
-                reply, *versions = value
-                parts = [unbulk(part) for part in elements(reply)]
-                return Known(dict(zip(parts[::2], parts[1::2], strict=True)) or None, *versions)
-        return None
-
-    def _last(self, scope: Scope, key: bytes, request: bytes | None) -> tuple[bytes, int, int] | None:
-        engine, outage = self.engine, self.engine.outage
-        left = outage.remains.find(scope, key, request)
-        if left is None:
-            return None
-        entry, true_until = left
-        if entry.ends_at <= engine.now or _is_watched(engine, entry):
-            return None
-        if not self._clock.is_anchored:
-            return entry.reply, 0, 0
-        until_us = self.now_ms() * 1000 - int((engine.now - true_until) * 1e6)
-        sure_us = until_us - MARGIN_US - int(outage.max_staleness_s * 1e6)  # no push may have come for so long
-        return entry.reply, version_at(until_us + MARGIN_US), version_at(sure_us)
 
     # -- what is told -------------------------------------------------------------------------------------------------
 
@@ -398,8 +358,3 @@ class Memory:
 
 def _where(client: Downstream) -> Where:
     return Where(client.session.identity.user, client.session.db)
-
-
-def _is_watched(engine: Engine, entry: Entry) -> bool:
-    """Return whether a fence may have taken an entry that is looked at on each hit."""
-    return entry.deadline < 0 and (engine.fenced is None or engine.fenced.has_gone(entry))

@@ -15,7 +15,8 @@ from collections.abc import Iterable, Sequence
 from hashlib import sha1
 from typing import TYPE_CHECKING, Final
 
-from proxy.core.outage.offline.memory import Memory, Place, Where
+from proxy.core.outage.offline.knowledge import Where
+from proxy.core.outage.offline.memory import Memory, Place
 from proxy.core.outage.offline.store import Item, Standing
 from proxy.core.plain import StepSlot
 from proxy.core.slots import Slot
