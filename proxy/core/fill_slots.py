@@ -173,8 +173,12 @@ class FillSlot(Slot):
             self.left = 1
             flight = self.flight
             raw = flight.request if flight.request is not flight.key else GET + flight.key
-            if not retry(self, raw, failure):
+            if not self.ask_again(raw, failure):
                 super().fail(failure)
+
+    def ask_again(self, raw: bytes, failure: Failure) -> bool:
+        """Ask once more, without a lease; False if that cannot be."""
+        return retry(self, raw, failure)
 
     def again(self, reply: bytes) -> None:
         """Answer with what was read without a lease."""

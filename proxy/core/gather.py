@@ -3,7 +3,7 @@
     EXISTS a b c  -->  EXISTS a: in L1 | EXISTS b, PTTL b: under a lease | EXISTS c: for this client alone  -->  sum
 
 Owns the taking apart and the joining. The parts are read at different moments, as those of an MGET are; an error of
-one part is the reply of the whole.
+one part is the reply of the whole, which is asked once more when the link of a part is lost.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from proxy.cache.entry import Entry, Flight, Namespace
 from proxy.core.downstream import Downstream
 from proxy.core.figures.tally import name_of
 from proxy.core.fill_slots import FillSlot, submit_leased, with_pttl
-from proxy.core.slots import Client, Slot
+from proxy.core.slots import Client, Failure, Slot, retry
 from proxy.wire.encode import bulk, command, unbulk
 from proxy.wire.reads import CachedRead
 
@@ -26,11 +26,12 @@ if TYPE_CHECKING:
 class GatherSlot(Slot):
     """The reply that is owed: made when the last part is in. It stands in its client's queue, and in no link's."""
 
-    __slots__ = ("_missing", "_parts", "_read")
+    __slots__ = ("_missing", "_parts", "_raw", "_read")
 
-    def __init__(self, client: Client, read: CachedRead, parts: list[bytes | None]) -> None:
+    def __init__(self, client: Client, read: CachedRead, parts: list[bytes | None], raw: bytes) -> None:
         super().__init__(client)
         self._read = read
+        self._raw = raw  # the whole
         self._parts = parts  # None where it is awaited
         self._missing = parts.count(None)
 
@@ -41,6 +42,15 @@ class GatherSlot(Slot):
             self._missing -= 1
             if not self._missing:
                 self.fill(joined(self._read, [part for part in self._parts if part is not None]))
+
+    def lose(self, failure: Failure) -> None:
+        """Take note that a part will not come: ask for the whole once more, or fail. Later parts are of no use."""
+        if not self._missing:
+            return
+        self._missing = 0
+        self._parts = [b""] * len(self._parts)
+        if not retry(self, self._raw, failure):
+            self.fail(failure)
 
 
 class PartSlot(Slot):
@@ -59,6 +69,11 @@ class PartSlot(Slot):
         self.reply = reply
         self._gather.put(self._at, reply)
 
+    def fail(self, failure: Failure) -> None:
+        """Tell the whole."""
+        self.reply = b""
+        self._gather.lose(failure)
+
 
 class LeasedPartSlot(FillSlot):
     """One part, read under a lease."""
@@ -74,6 +89,12 @@ class LeasedPartSlot(FillSlot):
         """Hand it over."""
         self.reply = reply
         self._gather.put(self._at, reply)
+
+    def ask_again(self, raw: bytes, failure: Failure) -> bool:
+        """Leave that to the whole."""
+        self.reply = b""
+        self._gather.lose(failure)
+        return True
 
 
 def joined(read: CachedRead, parts: list[bytes]) -> bytes:
@@ -122,7 +143,8 @@ def gather(reads: Reads, client: Downstream, namespace: Namespace, read: CachedR
         return
     if reads.values is not None:
         reads.values.before_read(link, [unbulk(split_up[at][0]) for at in missing], namespace.scope.db)
-    slot = GatherSlot(client, read, parts)
+    slot = GatherSlot(client, read, parts, command(*args))
+    slot.submitted_at = engine.now
     client.owe(slot)
     for at in missing:
         key, request = split_up[at]

@@ -17,6 +17,7 @@ from proxy.wire.reads import CachedRead
 from .scripted_slots import ScriptedClient
 from .world import World, make_settings, running_world
 
+WHOLE = b"the whole command"
 SUM = CachedRead(join="sum")
 LIST = CachedRead(join="list")
 
@@ -49,7 +50,7 @@ def test_joined_is_what_redis_would_have_said(read: CachedRead, parts: list[byte
 def test_gather_answers_when_the_last_part_is_in_whatever_the_order(order: tuple[int, ...]) -> None:
     """The parts stand in the order of the keys, not in that of their arrival; what L1 had is in its place."""
     client = ScriptedClient()
-    slot = GatherSlot(client, LIST, [None, b"*1\r\n+l1\r\n", None, None])
+    slot = GatherSlot(client, LIST, [None, b"*1\r\n+l1\r\n", None, None], WHOLE)
     client.owe(slot)
     parts = [PartSlot(slot, at) for at in (0, 2, 3)]
     for number, place in enumerate(order):
@@ -62,24 +63,45 @@ def test_gather_answers_when_the_last_part_is_in_whatever_the_order(order: tuple
 
 
 @pytest.mark.parametrize("failed", [0, 1])
-def test_gather_of_a_part_that_fails_waits_for_the_others_and_answers_once(failed: int) -> None:
-    """The error of the part is the reply, and only when the other has come: its link owes that yet."""
+@pytest.mark.parametrize("asks_again", [False, True])
+def test_gather_of_a_part_that_is_lost_is_asked_again_once(failed: int, asks_again: bool) -> None:
+    """As a whole; where that cannot be, the error is the reply. The other part is of no use, whenever it comes."""
     client = ScriptedClient()
-    slot = GatherSlot(client, SUM, [None, None])
+    client.asks_again = asks_again
+    slot = GatherSlot(client, SUM, [None, None], WHOLE)
     client.owe(slot)
     parts = [PartSlot(slot, at) for at in range(2)]
+    if failed:
+        parts[0].land(b":1\r\n")
     parts[failed].fail(Failure.LOST)
-    assert client.queue
-    parts[1 - failed].land(b":1\r\n")
+    if not failed:
+        parts[1].fail(Failure.LOST)
 
-    assert client.received == b"-ERR respite: upstream unavailable\r\n"
+    assert client.asked == [WHOLE] * asks_again
+    assert client.received == (b"" if asks_again else b"-ERR respite: upstream unavailable\r\n")
+    if asks_again:
+        slot.again(b":2\r\n")
+        assert client.received == b":2\r\n"
     assert not client.queue
+
+
+def test_gather_of_a_part_that_is_refused_waits_for_the_others_and_answers_once() -> None:
+    """The error of the part is the reply, and only when the other has come: its link owes that yet."""
+    client = ScriptedClient()
+    slot = GatherSlot(client, SUM, [None, None], WHOLE)
+    client.owe(slot)
+    parts = [PartSlot(slot, at) for at in range(2)]
+    parts[0].land(b"-NOPERM no\r\n")
+    assert client.queue
+    parts[1].land(b":1\r\n")
+
+    assert client.received == b"-NOPERM no\r\n"
 
 
 def test_gather_of_a_part_that_is_filled_twice_still_waits_for_the_others() -> None:
     """A part counts once: its first word stands."""
     client = ScriptedClient()
-    slot = GatherSlot(client, SUM, [None, None])
+    slot = GatherSlot(client, SUM, [None, None], WHOLE)
     client.owe(slot)
     slot.put(0, b":1\r\n")
     slot.put(0, b":5\r\n")
@@ -92,7 +114,7 @@ def test_gather_of_a_part_that_is_filled_twice_still_waits_for_the_others() -> N
 def test_gather_behind_another_reply_waits_for_its_turn() -> None:
     """Parts that are in early do not overtake what the client asked for before."""
     client = ScriptedClient()
-    before, slot = Earlier(client), GatherSlot(client, SUM, [None])
+    before, slot = Earlier(client), GatherSlot(client, SUM, [None], WHOLE)
     client.owe(slot)
     PartSlot(slot, 0).land(b":1\r\n")
     assert client.received == b""
@@ -105,7 +127,7 @@ class Earlier:
     """A reply that is owed first."""
 
     def __init__(self, client: ScriptedClient) -> None:
-        self._slot = GatherSlot(client, LIST, [None])
+        self._slot = GatherSlot(client, LIST, [None], WHOLE)
         client.owe(self._slot)
 
     def end(self) -> None:
@@ -174,8 +196,8 @@ def test_exists_of_several_keeps_its_place_in_the_pipeline(world: World) -> None
 
 
 @pytest.mark.parametrize("after", [0, 1, 3])
-def test_exists_of_several_on_a_link_that_is_lost_is_answered_once(world: World, after: int) -> None:
-    """However many parts have come before the link dies: one error, no lease left; a read of one key is asked again."""
+def test_exists_of_several_on_a_link_that_is_lost_is_asked_again(world: World, after: int) -> None:
+    """However many parts have come before the link dies: it is asked again as a whole, as a read of one key is."""
     client = world.client()
     world.redis.foreign("MSET", "a", 1, "b", 2, "c", 3)
     client.send("EXISTS", "a", "b", "c")
@@ -186,7 +208,7 @@ def test_exists_of_several_on_a_link_that_is_lost_is_answered_once(world: World,
     world.notice(link)
     world.settle()
 
-    assert [str(reply) for reply in client.replies()] == ["ERR respite: upstream unavailable", "b'1'"]
+    assert [str(reply) for reply in client.replies()] == ["3", "b'1'"]
     assert all(not n.flights and not n.pending for n in world.worker.engine.l1.namespaces.values())
     assert client.ask("EXISTS", "a", "b", "c") == 3
 
