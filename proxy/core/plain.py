@@ -218,7 +218,7 @@ class WatchedRun(Unwrapping):
     def __init__(
         self, values: Values, link: Link, keys: Keys, bare_command: tuple[Raw, Slot], bound: Bound | None
     ) -> None:
-        """Take the command as `opening.run_plain` writes it; `bound` announces it."""
+        """Take the command as `opening.run_plain` writes it, or a script of the client; `bound` announces it."""
         self._raw, self._slot = bare_command
         self._bound = bound
         super().__init__(values, link, keys, self._unwrapped)

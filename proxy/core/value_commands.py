@@ -18,7 +18,7 @@ from proxy.core.pinning import Pinning
 from proxy.core.plain import ExecRun, PlainRun, StepSlot, Unwrapping, WatchedRun
 from proxy.core.slots import EffectSlot, Link, Slot, WriteSlot
 from proxy.core.value_slots import DependentSlot, What, WholeSlot, WholeWriteSlot, after, drop_dependents, judged
-from proxy.core.values import NONE, Values, union
+from proxy.core.values import LOOKING, NONE, Values, union
 from proxy.errors import UPSTREAM_UNAVAILABLE
 from proxy.values.envelope import MAGIC
 from proxy.values.opening import open_in_place, run_plain
@@ -132,7 +132,8 @@ class ValueCommands:
         words, raw, slot = bare_command
         link.state.once = True
         if link.state.watching:
-            raw = run_plain(keys, words, protocol)
+            if bytes(words[0]).upper() in LOOKING:  # else it is a script, and none may run another
+                raw = run_plain(keys, words, protocol)
             WatchedRun(self.values, link, (keys, link.db), (raw, slot), bound).begin()
         else:
             PlainRun(self.values, link, (keys, link.db), (raw, slot), bound).begin()

@@ -46,8 +46,8 @@ _CARRIERS: Final = frozenset(
     [b"SET", b"SETEX", b"PSETEX", b"SETNX", b"GETSET", b"MSET", b"MSETNX", b"MSETEX"]
 )  # of whole string values
 
-_LOOKING: Final = BYTE_COMMANDS.keys() | MOVES
-_VALUED: Final = _LOOKING | _CARRIERS | {b"GETDEL", b"GETEX"}  # with keys of a class, they need more than to be sent
+LOOKING: Final = BYTE_COMMANDS.keys() | MOVES
+_VALUED: Final = LOOKING | _CARRIERS | {b"GETDEL", b"GETEX"}  # with keys of a class, they need more than to be sent
 
 Invalidate = Callable[[Dependents, int, Callable[[Any], None]], None]
 """(what, database, then): drop it in both tiers; `then` gets a result whose `error` is "" when all is done."""
@@ -173,7 +173,7 @@ class Values:
         `moved`: also those whose value is carried to another key that may hold an envelope.
         """
         name = spec.name
-        if name not in _LOOKING and spec.kind is not Kind.SCRIPT:
+        if name not in LOOKING and spec.kind is not Kind.SCRIPT:
             return []
         finder = BYTE_COMMANDS.get(name)
         if finder is not None:

@@ -81,6 +81,18 @@ def while_it_watches(client: redis.Redis, key: str) -> list[Any]:
         return [pipeline.strlen(key), pipeline.getrange(key, 0, 3)]
 
 
+def test_script_of_a_session_that_watches_runs_as_it_is(port: int) -> None:
+    """A script can run no other: only commands are put into one of ours."""
+    with redis.Redis(port=port) as client, client.pipeline(transaction=True) as pipeline:
+        client.set("v:script", b"abcd")
+        pipeline.watch("other")
+        assert pipeline.eval("return redis.call('STRLEN', KEYS[1])", 1, "v:script") == 4
+        assert pipeline.append("v:script", "e") == 5
+        assert pipeline.rename("v:script", "plain") is True
+    with redis.Redis(port=port) as client:
+        assert client.get("plain") == b"abcde"
+
+
 @pytest.mark.parametrize("look", [at_once, in_multi, in_multi_that_watches, while_it_watches])
 @pytest.mark.parametrize("key", ["v:hot", "c:hot"])
 def test_command_on_a_busy_key_sees_a_plain_value(
