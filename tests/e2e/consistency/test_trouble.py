@@ -16,7 +16,7 @@ from .loop import Ask
 from .oracle import Register
 from .states import NOTHING, State
 from .trouble import Trouble
-from .world import World
+from .world import OUTCOME_S, World
 
 
 def test_relay_obeys_orders_that_come_together(redis7: Kind) -> None:
@@ -71,3 +71,11 @@ def _rest(steps: object) -> list[object]:
         return [steps.send([])]  # type: ignore[attr-defined]
     except StopIteration:
         return []
+
+
+def test_settling_is_not_over_because_everything_stood_still() -> None:
+    """However late one of its steps ends, what others have still to do has nearly all of the time left."""
+    steps = [float(cast(float, step)) for step in World(Random(1), [[], []], 0.5, []).settle()]
+
+    assert sum(steps) == pytest.approx(OUTCOME_S)
+    assert max(steps) <= OUTCOME_S / 20

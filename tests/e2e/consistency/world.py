@@ -18,6 +18,7 @@ from .reads import Read
 OUTCOME_S = 0.3
 """After so long nothing is left of a connection that was killed: Redis has executed what it had received."""
 
+STEP_S = 0.01
 MARKS = 16
 CHANGES = 8
 """What is told of a violation: what had gone wrong before it, and the last changes of its key."""
@@ -104,12 +105,16 @@ class World:
             yield 0.05
 
     def settle(self) -> Steps:
-        """Wait until what was sent has been executed or never will be."""
-        yield OUTCOME_S
+        """Wait until what was sent has been executed or never will be.
+
+        In short steps: when everything stands still, as on a machine that is short of cores, one of them is late. One
+        long wait would be over as soon as this process goes on, and what the others had still to do yet to come.
+        """
+        yield from _steps(OUTCOME_S)
         while self.is_frozen:
             while self.is_frozen:
                 yield 0.005
-            yield OUTCOME_S
+            yield from _steps(OUTCOME_S)
 
     def hold(self, *dbs: int) -> Steps:
         """Wait until nobody writes to these databases, and let nobody begin."""
@@ -123,6 +128,12 @@ class World:
     def let_go(self, *dbs: int) -> None:
         """Let writers go on."""
         self.flushing.difference_update(dbs)
+
+
+def _steps(seconds: float) -> Steps:
+    """Wait for so long, not counting for how long this process was held up."""
+    for _ in range(round(seconds / STEP_S)):
+        yield STEP_S
 
 
 def is_away(reply: Any) -> bool:
