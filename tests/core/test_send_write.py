@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from proxy.core.values import PIECES_FROM_BYTES, Values
+from proxy.core.values import Values
 from proxy.wire.encode import command
 from proxy.wire.request import Raw
 
@@ -41,8 +41,8 @@ def test_send_write_is_what_rewrite_would_send() -> None:
     assert values.figures.sealed == 1
 
 
-@pytest.mark.parametrize("size", [PIECES_FROM_BYTES - 40, PIECES_FROM_BYTES, 20_000, 0x20_0000 - 1, 0x20_0000])
-def test_send_write_of_a_large_value_is_the_same_in_pieces(size: int) -> None:
+@pytest.mark.parametrize("size", [2, 0x80, 4096, 20_000, 0x20_0000 - 1, 0x20_0000])
+def test_send_write_of_a_value_is_the_same_in_pieces(size: int) -> None:
     """It is not copied behind its header; a view, as large words are, is as good as bytes."""
     values, _ = make_values()
     value = b"\x1f\x8b" + b"x" * (size - 2)  # compressed already, as it seems
@@ -52,10 +52,22 @@ def test_send_write_of_a_large_value_is_the_same_in_pieces(size: int) -> None:
         pieces = sent(values, args, command(b"SET", b"v:1", value))
 
         assert pieces is not None
-        assert len(pieces) == (1 if size < PIECES_FROM_BYTES - 30 else 3)
+        assert any(piece is value for piece in pieces) is (given is value)
         (found,) = commands_in(b"".join(pieces))
         assert found[:2] == [b"SET", b"v:1"]
         assert opened(found[2])[0] == value
+
+
+def test_send_write_of_a_key_that_is_a_view() -> None:
+    """A key may be a large word, too, and its value a small one."""
+    values, _ = make_values()
+    key = b"v:" + b"1" * 70_000
+    args: list[Any] = [b"SET", memoryview(bytearray(key)), b"text"]
+
+    (found,) = commands_in(b"".join(sent(values, args, command(b"SET", key, b"text")) or []))
+
+    assert found[:2] == [b"SET", key]
+    assert opened(found[2])[0] == b"text"
 
 
 @pytest.mark.parametrize(
