@@ -49,7 +49,8 @@ SIDES = {
 SIZES = (20_000, 1_000)
 FLOORS = {20_000: 0.80, 1_000: 0.95}
 COMMANDS = ("SET", "GET", "GET from Redis")
-REQUESTS = {20_000: 20_000, 1_000: 60_000}
+# A second and more: compressing has saved up half a second's share of the time before, and L1 is empty at first.
+REQUESTS = {20_000: 40_000, 1_000: 120_000}
 KEYS = 1_000
 CLIENTS = 50
 RUN_TIMEOUT_S = 120.0
