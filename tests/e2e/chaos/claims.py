@@ -63,7 +63,7 @@ class Register:
 
     def floor(self, before: float) -> int:
         """Return the highest number that was acknowledged by then."""
-        for at, number in reversed(self.acked):
+        for at, number in reversed(tuple(self.acked)):  # at once: others add to it
             if at <= before:
                 return number
         return 0
