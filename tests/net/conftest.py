@@ -77,5 +77,7 @@ async def serve(nursery: trio.Nursery, bugs: Bugs) -> AsyncIterator[Serve]:
 
     yield start
     for proxy in proxies:
+        pending = proxy.worker.engine.outage.fallbacks._pending
+        assert not [stand_in for stand_in in pending if stand_in.is_answered], "kept beyond their reply"
         for client in proxy.clients:
             client.close()

@@ -102,6 +102,29 @@ async def test_read_that_is_late_for_good_gets_what_was_left(peer: Peer, serve: 
     assert await client.command("GET", "r:1") == UNAVAILABLE
 
 
+async def test_read_on_a_silent_link_gets_what_was_left_when_redis_is_back(peer: Peer, serve: Serve) -> None:
+    """What waits since before gets the value of before, while there is one: its own link may be silent for long."""
+    proxy, client = await with_value(serve, peer, settings_of(upstream={"response_timeout_s": 5.0}))
+    for link in peer.of("data"):
+        peer.stop(link)
+    peer.stop("control")
+    peer.kill("control")
+    await until(lambda: not proxy.worker.engine.outage.remains.is_empty, "what L1 held is kept")
+    await client.send("GET", "n:1")
+    await client.send("GET", "n:1")
+    with trio.move_on_after(0.1) as waited:
+        await client.frame()
+    assert waited.cancelled_caught, "Redis was asked"
+
+    peer.go_on("control")
+    began = trio.current_time()
+
+    assert [await client.frame(), await client.frame()] == [VALUE, VALUE]
+    assert trio.current_time() - began < 3.0
+    assert proxy.worker.engine.outage.remains.is_empty
+    assert not proxy.worker.engine.outage.fallbacks._pending
+
+
 async def test_soft_timeout_serves_what_is_held_while_the_fetch_goes_on(peer: Peer, serve: Serve) -> None:
     """Who waits longer than upstream.soft_timeout gets the old value; the new one fills L1 for the next."""
     settings = settings_of(upstream={"soft_timeout_s": 0.06, "response_timeout_s": 4.0}, l1={"max_age_s": 1.5})

@@ -45,7 +45,8 @@ class Fallbacks:
         self.stale_served: Counter[str] = Counter()  # by class
         self.engine = engine
         self.outage = outage
-        self._waiting: deque[StandIn | FallbackSlot] = deque()  # in the order they were asked
+        self._waiting: deque[StandIn | FallbackSlot] = deque()  # for the soft timeout, in the order they were asked
+        self._pending: set[StandIn] = set()  # those that are not answered
 
     def wants(self, spec: CommandSpec, args: Sequence[bytes]) -> bool:
         """Return whether a command may be answered otherwise if Redis does not."""
@@ -92,6 +93,23 @@ class Fallbacks:
         """Give a read what L1 held when Redis takes longer than the soft timeout."""
         if self.soft_timeout_s:
             self._waiting.append(waits)
+
+    def begun(self, stand_in: StandIn) -> None:
+        """Note that a command waits for Redis, until `ended`."""
+        self._pending.add(stand_in)
+
+    def ended(self, stand_in: StandIn) -> None:
+        """Note that a command has its reply."""
+        self._pending.discard(stand_in)
+
+    def end_outage(self) -> None:
+        """Let go of what L1 held: Redis is back. Who still waits on a link of before gets it, that may stay silent."""
+        if self.outage.remains.is_empty:
+            return
+        for stand_in in list(self._pending):
+            if not stand_in.is_answered:
+                stand_in.hurry()
+        self.outage.remains.clear()
 
     def saved(self, failure: Failure) -> None:
         """Count one failure less: its command is answered after all, or asked again."""

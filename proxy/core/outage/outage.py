@@ -136,7 +136,7 @@ class Outage:
         """
         self._is_busy = not is_ready
         if is_ready:
-            self.remains.clear()
+            self.fallbacks.end_outage()
         if self.breaker.succeed(self._engine.now):
             for told in self.on_back:
                 told()
@@ -145,7 +145,7 @@ class Outage:
         """Note that Redis has answered a PING: it is not busy any more."""
         if self._is_busy:
             self._is_busy = False
-            self.remains.clear()
+            self.fallbacks.end_outage()
 
     def lost(self, scope: Scope) -> None:
         """Note that a scope has no link."""

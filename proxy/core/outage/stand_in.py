@@ -119,6 +119,7 @@ class StandIn:
         spec, args = self.words
         reply = self._fallbacks.stale(self.client, spec, args)
         if reply is not None and not self.is_answered:
+            self._fallbacks.ended(self)
             self._deliver(reply)
 
     # -- what slots and the pipeline ask of a client ------------------------------------------------------------------
@@ -141,6 +142,7 @@ class StandIn:
             self._guard = EffectSlot(self.client) if is_write else Slot(self.client)
             self.client.owe(self._guard)
             self.queue = deque()
+            self._fallbacks.begun(self)
             self._fallbacks.wait(self)
         self.queue.append(slot)
 
@@ -180,6 +182,7 @@ class StandIn:
 
     def _finish(self, reply: bytes) -> None:
         """Answer, if nothing better can be said."""
+        self._fallbacks.ended(self)
         if self._guard is not None and self._guard.reply is not None:
             return  # it was answered when it took too long
         if self._cut:
@@ -227,6 +230,8 @@ class StandIn:
             self.queue.clear()
             self.joins = 0
             return False
+        if self.queue:  # it was not answered at once
+            self._fallbacks.begun(self)
         return True
 
     def _deliver(self, reply: bytes) -> None:
