@@ -8,6 +8,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -151,6 +152,30 @@ async def test_next_one_takes_the_place_and_gives_it_on(tmp_path: Path, nursery:
         client.connect(str(tmp_path / "s"))
     first.close()
     assert not (tmp_path / "s").exists()
+    nursery.cancel_scope.cancel()
+
+
+@linux
+async def test_next_one_that_fails_leaves_the_files_of_the_one_that_goes_on(
+    tmp_path: Path, nursery: trio.Nursery
+) -> None:
+    """What it was given stays, whenever it fails; what it has opened itself goes."""
+    first = await _opened(tmp_path / "s")
+    await first.took_over()
+    nursery.start_soon(first.run, lambda: None)
+    urls = [f"unix://{tmp_path / 's'}", f"unix://{tmp_path / 't'}"]
+    for also in ([], [f"unix://{tmp_path / 'no-such-directory' / 'u'}"]):
+        make: Callable[[], Entrance] = lambda: Entrance(_listen(*urls, *also), {}, replaces=True)  # noqa: B023, E731
+        following = await within(trio.to_thread.run_sync(make), "the sockets")
+        with pytest.raises(ListenError) if also else nullcontext():
+            following.addresses.open(following._listen.urls)
+        following.close()
+        await until(lambda: first.state == "open", "it goes on")
+
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(str(tmp_path / "s"))
+        assert not (tmp_path / "t").exists()
+    first.close()
     nursery.cancel_scope.cancel()
 
 

@@ -58,6 +58,7 @@ class _Held:
     name: str
     socks: tuple[socket.socket, ...]
     owns_file: bool
+    is_given: bool = False
 
     @property
     def is_tls(self) -> bool:
@@ -68,7 +69,8 @@ class Addresses:
     """Open all at once, close when no more clients are wanted; closing also removes the files that are ours.
 
     `given` are used where they have the address that is asked for; `in_place`: they are what there is, whatever is
-    asked for. Those that are not used are closed.
+    asked for. Those that are not used are closed. Their files stay whatever happens, until `inherit` says that nobody
+    else is found by them any more.
     """
 
     def __init__(self, given: Iterable[Given] = (), *, in_place: bool = False) -> None:
@@ -76,6 +78,7 @@ class Addresses:
         self.in_place = in_place
         self._given = list(given)
         self._held: list[_Held] = []
+        self._has_inherited = False
 
     def open(self, endpoints: Iterable[Endpoint], queues: int = 1) -> None:
         """Take every address, with so many sockets each. Raises ListenError and holds none when one cannot be had."""
@@ -112,6 +115,10 @@ class Addresses:
         """Return all sockets, for a proxy that comes after this one; they stay ours, too."""
         return [Given(sock, TLS if held.is_tls else "", held.owns_file) for held in self._held for sock in held.socks]
 
+    def inherit(self) -> None:
+        """Note that who gave us sockets leaves them to us: their files are ours to remove in the end."""
+        self._has_inherited = True
+
     def turn_away(self, kept: Collection[str] = ()) -> None:
         """Let no more clients come; those who have connected wait for `Listener.retire`. `kept`: names left alone.
 
@@ -125,7 +132,7 @@ class Addresses:
         except OSError as exc:  # a sandbox may not have it
             log.warning("who connects at the last moment may be cut off", why=exc.strerror)
         for held in leaving:
-            _remove(held)
+            self._remove(held)
 
     def close(self, kept: Collection[str] = ()) -> None:
         """Let go of all: an address takes no more clients once the workers have closed theirs too.
@@ -138,7 +145,13 @@ class Addresses:
             for sock in held.socks:
                 sock.close()
             if held.name not in kept:
-                _remove(held)
+                self._remove(held)
+
+    def _remove(self, held: _Held) -> None:
+        is_ours = held.owns_file and (self._has_inherited or not held.is_given)
+        if held.endpoint.scheme == "unix" and is_ours:
+            with suppress(OSError):
+                os.unlink(held.endpoint.path)
 
     def _open_in_place(self, wanted: list[Endpoint]) -> None:
         schemes = {name_at(endpoint): endpoint.scheme for endpoint in wanted}
@@ -193,7 +206,7 @@ def _opened(endpoint: Endpoint, queues: int) -> _Held:
 def _given(endpoint: Endpoint, name: str, group: list[Given]) -> _Held:
     for one in group:
         one.sock.setblocking(False)
-    return _Held(endpoint, name, tuple(one.sock for one in group), all(one.owns_file for one in group))
+    return _Held(endpoint, name, tuple(one.sock for one in group), all(one.owns_file for one in group), is_given=True)
 
 
 def _endpoint_of(sock: socket.socket, *, is_tls: bool) -> Endpoint:
@@ -201,12 +214,6 @@ def _endpoint_of(sock: socket.socket, *, is_tls: bool) -> Endpoint:
         return Endpoint("unix", path=os.fsdecode(sock.getsockname()))
     host, port = sock.getsockname()[:2]
     return Endpoint("tls" if is_tls else "tcp", host, port)
-
-
-def _remove(held: _Held) -> None:
-    if held.endpoint.scheme == "unix" and held.owns_file:
-        with suppress(OSError):
-            os.unlink(held.endpoint.path)
 
 
 def _refuse_syn(sock: socket.socket) -> None:

@@ -111,6 +111,7 @@ class Entrance:
         names = [*self.addresses.names, *self._admin_name()]
         if self._predecessor is not None:
             await self._predecessor.release(names)
+            self.addresses.inherit()
         self._offer.open([*names, f"pid:{os.getpid()}"])
 
     async def run(self, on_replaced: Callable[[], None]) -> None:
