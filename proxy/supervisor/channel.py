@@ -4,7 +4,8 @@
 
 Both ends are the same user's and started by each other, which is why pickle will do: who can write to one end can
 already do what that process can. Owns the stream: one task reads it, one writes it; a question is answered by a task
-of its own, so that one that takes long holds up no other.
+of its own, so that one that takes long holds up no other. They begin in the order in which they were asked: of two
+settings that come at once the later one is what counts.
 """
 
 from __future__ import annotations
@@ -126,6 +127,7 @@ class Channel:
                     return
                 self._take(message, nursery)
                 del data[:end]
+                await trio.lowlevel.checkpoint()  # or trio would begin those that came together in any order
             try:
                 chunk = await self._stream.receive_some(_READ_BYTES)
             except trio.BrokenResourceError:

@@ -19,6 +19,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
 
@@ -55,7 +56,7 @@ class Child:
     process: subprocess.Popen[bytes]
     urls: list[str] | None = None  # where it listens, None before it serves
     accepts: bool = False  # it serves, and does not leave yet
-    covers: frozenset[int] = frozenset()  # the seats whose queues it accepts from, too
+    covers: frozenset[int] | None = frozenset()  # the seats whose queues it accepts from, too; None: it has not said
     failed: str = ""  # why it cannot start
     figures: Figures | None = None  # as it gave them when it was last asked
 
@@ -87,6 +88,7 @@ class Fleet:
     ) -> None:
         self.seats = [Seat(index) for index in range(count)]
         self.stopping = False
+        self._nursery: trio.Nursery
         self._covering = trio.Lock()
         self._job = job
         self._handlers = handlers
@@ -98,6 +100,7 @@ class Fleet:
         Raises StartError when a worker fails before it has ever served.
         """
         async with trio.open_nursery() as nursery:
+            self._nursery = nursery
             for seat in self.seats:
                 nursery.start_soon(self._keep, seat)
             for seat in self.seats:
@@ -130,7 +133,16 @@ class Fleet:
         backoff = Backoff()
         while not self.stopping:
             began = trio.current_time()
-            child = await self._live(seat)
+            try:
+                child = self._start(seat)
+            except StartError as exc:
+                if not seat.served.is_set():
+                    raise
+                wait_s = backoff.next_s() * _SLOWER  # no memory, no descriptor: the others serve, and it may pass
+                log.warning("seat stays empty", worker=seat.index, why=str(exc), next_in_s=round(wait_s, 2))
+                await trio.sleep(wait_s)
+                continue
+            await self._live(seat, child)
             how = child.failed or _how_it_ended(child.process.returncode)
             if self.stopping:
                 return
@@ -143,14 +155,13 @@ class Fleet:
             await trio.sleep(wait_s)
             seat.restarts += 1
 
-    async def _live(self, seat: Seat) -> Child:
-        """Run one process from its start to its end. Cancelled, it kills the process."""
-        child = self._start(seat)
+    async def _live(self, seat: Seat, child: Child) -> None:
+        """See one process, just started, to its end. Cancelled, it kills the process."""
         seat.child = child
         try:
             await child.channel.run()
             child.accepts = False
-            await self._cover()
+            self._nursery.start_soon(self._cover)  # not waited for: one that hangs shall hold up no seat
         except BaseException:
             child.process.kill()
             raise
@@ -161,7 +172,6 @@ class Fleet:
             seat.child = None
             if child.figures is not None:
                 seat.retired = retire(child.figures, seat.retired)
-        return child
 
     async def _cover(self) -> None:
         """Have the first worker that accepts do it for all who do not, once they have for the first time."""
@@ -176,12 +186,16 @@ class Fleet:
                     if child.covers != away:
                         await child.channel.ask("cover", away)
                 except RemoteError as exc:  # it hangs, or has just gone: another one shall
+                    child.covers = None  # it will, if it ever goes on: the next time it is told what is so by then
                     log.warning("worker covers for no other", worker=seat.index, why=str(exc))
                 else:
                     child.covers, away = away, frozenset()
 
     def _start(self, seat: Seat) -> Child:
-        """Start a process; on this thread, for the kernel ties its life to the thread that forked it."""
+        """Start a process; on this thread, for the kernel ties its life to the thread that forked it.
+
+        Raises StartError when the system has no more descriptors or no memory for it.
+        """
 
         async def job() -> Job:
             first = seat.index + 1 + seat.restarts * _IDS_PER_LIFE * len(self.seats)
@@ -196,7 +210,7 @@ class Fleet:
             child.urls = urls
             child.accepts = True
             seat.served.set()
-            await self._cover()
+            self._nursery.start_soon(self._cover)
             log.info("worker serves", worker=seat.index, pid=child.pid)
 
         async def leaving() -> None:
@@ -206,23 +220,22 @@ class Fleet:
         async def failed(why: str) -> None:
             child.failed = why
 
-        ours, theirs = socket.socketpair()
-        try:
-            with theirs:
-                process = subprocess.Popen(
-                    [sys.executable, "-P", "-m", "proxy", "worker", str(theirs.fileno())],
-                    stdin=subprocess.DEVNULL,
-                    stdout=subprocess.DEVNULL,
-                    env=_environment(),
-                    pass_fds=(theirs.fileno(), *self._fds()),
-                    start_new_session=True,
-                )
-        except OSError as exc:
-            ours.close()
-            raise StartError(f"no worker can be started: {exc.strerror or exc}") from exc
-        except BaseException:
-            ours.close()
-            raise
+        with ExitStack() as undone:
+            try:
+                ours, theirs = socket.socketpair()
+                undone.enter_context(ours)
+                with theirs:
+                    process = subprocess.Popen(
+                        [sys.executable, "-P", "-m", "proxy", "worker", str(theirs.fileno())],
+                        stdin=subprocess.DEVNULL,
+                        stdout=subprocess.DEVNULL,
+                        env=_environment(),
+                        pass_fds=(theirs.fileno(), *self._fds()),
+                        start_new_session=True,
+                    )
+            except OSError as exc:
+                raise StartError(f"no worker can be started: {exc.strerror or exc}") from exc
+            undone.pop_all()
         own: dict[str, Handler] = {"job": job, "fit": fit, "serving": serving, "leaving": leaving, "failed": failed}
         child = Child(process.pid, Channel(ours, {**self._handlers, **own}), process)
         return child

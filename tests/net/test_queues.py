@@ -100,6 +100,28 @@ async def test_cover_accepts_for_others_until_told_otherwise(
     nursery.cancel_scope.cancel()
 
 
+async def test_cover_that_is_told_otherwise_meanwhile_does_what_it_was_told_last(
+    worker: Worker, addresses: Addresses, nursery: trio.Nursery
+) -> None:
+    """As when a worker that hung for a while reads at once what it was told, and then that all is over."""
+    addresses.open([ANY_PORT, ANY_PORT], queues=3)
+    queues = Queues(worker, addresses.all, 0, 3)
+    await nursery.start(queues.run)
+    own = list(worker.listeners)
+    async with trio.open_nursery() as told:
+        for seats in ({1}, {1, 2}, {2}):
+            told.start_soon(queues.cover, seats)
+            await trio.lowlevel.checkpoint()
+    assert len(worker.listeners) == 4
+    async with trio.open_nursery() as told:
+        told.start_soon(queues.cover, {1})
+        await trio.lowlevel.checkpoint()
+        queues.retire()
+
+    assert not any(listener._open for listener in worker.listeners if listener not in own)
+    nursery.cancel_scope.cancel()
+
+
 async def test_retire_takes_who_waits_but_where_others_go_on(
     worker: Worker, addresses: Addresses, nursery: trio.Nursery
 ) -> None:

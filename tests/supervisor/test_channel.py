@@ -83,6 +83,27 @@ async def test_channel_carries_large_and_many() -> None:
     assert answers == {number: (number, large if number % 10 == 0 else b"") for number in range(50)}
 
 
+async def test_channel_questions_begin_in_their_order() -> None:
+    """Those of a peer that was not read for a while come all at once; the last one is the one that counts."""
+    begun: list[object] = []
+
+    async def note(number: int) -> None:
+        begun.append(number)
+
+    ours, theirs = socket.socketpair()
+    asking, asked = Channel(ours, {}), Channel(theirs, {"note": note})
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(asking.run)
+        async with trio.open_nursery() as questions:
+            for number in range(20):
+                questions.start_soon(asking.ask, "note", number)
+                await trio.testing.wait_all_tasks_blocked()
+            nursery.start_soon(asked.run)
+        nursery.cancel_scope.cancel()
+
+    assert begun == list(range(20))
+
+
 async def test_channel_slow_question_holds_up_no_other() -> None:
     """Answers come in whatever order they are ready."""
     async with _pair(right={"echo": _echo, "never": _never}) as pair:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from typing import Any
 
 import pytest
@@ -11,7 +12,9 @@ import trio.testing
 from proxy.supervisor import child as child_module
 from proxy.supervisor import fleet as fleet_module
 from proxy.supervisor.child import _await_all_fit
-from proxy.supervisor.fleet import Child, Fleet
+from proxy.supervisor.fleet import Child, Fleet, StartError
+
+from ..net.driver import within
 
 
 class NoProcess:
@@ -19,6 +22,14 @@ class NoProcess:
 
     def __init__(self, *_: object, **__: object) -> None:
         self.pid = 1
+        self.returncode = 0
+
+    def kill(self) -> None:
+        """Be gone as before."""
+
+    def poll(self) -> int:
+        """Return an exit code."""
+        return 0
 
 
 @pytest.fixture
@@ -76,3 +87,75 @@ async def test_worker_asks_whether_all_are_fit_once_it_is(monkeypatch: pytest.Mo
     await _await_all_fit(Parent(), Worker())  # type: ignore[arg-type]
 
     assert done == ["ready", "fit"]
+
+
+async def test_worker_that_serves_waits_for_no_other(fleet: Fleet, nursery: trio.Nursery) -> None:
+    """One that hangs is asked to accept for who is away: that it does not answer is nobody else's fault."""
+    async with trio.open_nursery() as fleet._nursery:
+        hanging, back = _started(fleet)
+        fleet.seats[0].child, fleet.seats[1].child = hanging, back
+        fleet.seats[0].served.set()
+        hanging.accepts = True
+        hanging.covers = frozenset({1})  # as of when the other one had gone
+
+        await within(back.channel._handlers["serving"](["redis://127.0.0.1:1"]), "the answer")
+
+        await trio.testing.wait_all_tasks_blocked()
+        assert fleet._covering.locked()  # the one that hangs is being asked
+        fleet._nursery.cancel_scope.cancel()
+    _close(hanging, back)
+
+
+async def test_worker_that_did_not_hear_is_told_again(
+    fleet: Fleet, autojump_clock: trio.testing.MockClock, nursery: trio.Nursery
+) -> None:
+    """What it was told before may be done when it goes on: it must hear then that those who were away are back."""
+    child, other = _started(fleet)
+    heard: list[tuple[str, object]] = []
+    seat = fleet.seats[0]
+    seat.child, child.accepts = child, True
+    seat.served.set()
+    fleet.seats[1].served.set()
+    await fleet._cover()
+    assert child.covers is None
+
+    async def ask(question: str, seats: object) -> None:
+        heard.append((question, seats))
+
+    child.channel.ask = ask  # type: ignore[method-assign, assignment]
+    fleet.seats[1].child, other.accepts = other, True
+    await fleet._cover()
+
+    assert heard == [("cover", frozenset())]
+    _close(child, other)
+
+
+async def test_worker_that_cannot_be_started_again_ends_no_other(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock
+) -> None:
+    """The system has no memory or no descriptor for it at the moment: it is tried again. The first start fails."""
+    failing = [True]
+
+    def popen(*_: object, **__: object) -> NoProcess:
+        if failing:
+            raise OSError(errno.ENOMEM, "Cannot allocate memory")
+        return NoProcess()
+
+    monkeypatch.setattr(fleet_module.subprocess, "Popen", popen)
+    with pytest.RaisesGroup(StartError, StartError):
+        await fleet.run()
+    for seat in fleet.seats:
+        seat.served.set()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(fleet.run)
+        await trio.sleep(5)
+        assert [seat.restarts for seat in fleet.seats] == [0, 0]
+        failing.clear()
+        await trio.sleep(15)
+        assert all(seat.restarts for seat in fleet.seats)
+        nursery.cancel_scope.cancel()
+
+
+def _close(*children: Child) -> None:
+    for child in children:
+        child.channel._stream.socket.close()

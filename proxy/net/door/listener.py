@@ -87,6 +87,9 @@ class Listener:
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Listen and accept until cancelled, or closed: then until those who shake hands have."""
+        if not self._open:
+            task_status.started()
+            return
         try:
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery

@@ -55,12 +55,14 @@ class Queues:
             for listener in self._covering.pop(seat):
                 listener.close()
                 self._worker.listeners.remove(listener)
+        news: list[Listener] = []
         for seat in seats:
             if seat not in self._covering:
                 self._covering[seat] = listeners = self._listeners(seat, is_covering=True)
-                self._worker.listeners += listeners
-                for listener in listeners:
-                    await self._nursery.start(listener.run)
+                news += listeners
+        self._worker.listeners += news
+        for listener in news:  # only now: who is told otherwise, or to retire, meanwhile finds all of them
+            await self._nursery.start(listener.run)
 
     def retire(self, kept: Collection[str] | None = None) -> None:
         """Accept no more. Who waits in a queue is taken, but of addresses that others go on with: None means all."""
