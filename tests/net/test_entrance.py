@@ -9,6 +9,7 @@ import socket
 import sys
 from collections.abc import Callable
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -152,6 +153,27 @@ async def test_next_one_takes_the_place_and_gives_it_on(tmp_path: Path, nursery:
         client.connect(str(tmp_path / "s"))
     first.close()
     assert not (tmp_path / "s").exists()
+    nursery.cancel_scope.cancel()
+
+
+@linux
+@pytest.mark.parametrize("admin", ["", "http://127.0.0.1:1"])
+async def test_next_one_may_have_no_admin_port_or_another(tmp_path: Path, nursery: trio.Nursery, admin: str) -> None:
+    """Then it leaves the one that it is given to the proxy that goes."""
+    first = Entrance(_listen(f"unix://{tmp_path / 's'}", admin="http://127.0.0.1:0"), {})
+    first.addresses.open(first._listen.urls)
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        first.hold_admin([listening.fileno()])
+        await first.took_over()
+        nursery.start_soon(first.run, lambda: None)
+        listen = _listen(f"unix://{tmp_path / 's'}", admin=admin)
+
+        following = await within(trio.to_thread.run_sync(partial(Entrance, listen, {}, replaces=True)), "the sockets")
+        following.addresses.open(listen.urls)
+
+        assert following.take_admin() == []
+        following.close()
+    first.close()
     nursery.cancel_scope.cancel()
 
 

@@ -92,14 +92,15 @@ class Entrance:
         """Return the sockets of the admin port that were given, none when it is to be opened; the caller's now."""
         given, self._given_admin = self._given_admin, []
         predecessor = self._predecessor
-        if given and not self._listen.admin:
-            for sock in given:
-                sock.close()
-            raise ListenError("there is a socket for the admin port: set listen.admin, or take the socket's unit away")
-        if predecessor is None or predecessor.estate.in_place or predecessor.estate.admin == self._listen.admin:
+        in_place = predecessor is None or predecessor.estate.in_place
+        if in_place and self._listen.admin:
+            return given
+        if predecessor is not None and predecessor.estate.admin == self._listen.admin:
             return given
         for sock in given:
             sock.close()
+        if given and in_place:
+            raise ListenError("there is a socket for the admin port: set listen.admin, or take the socket's unit away")
         return []
 
     def hold_admin(self, fds: Iterable[int]) -> None:
