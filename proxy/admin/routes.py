@@ -62,7 +62,10 @@ class AdminSource(Protocol):
         ...
 
     async def reload(self) -> dict[str, Any]:
-        """Apply a changed file; return {"applied": [...], "needs_restart": [...], "problems": [...]}."""
+        """Apply a changed file; return {"applied": [...], "needs_restart": [...], "problems": [...]}.
+
+        And "partly": True, where the file is right and some worker has not applied it.
+        """
         ...
 
     async def invalidate(self, event: Event) -> dict[str, int]:

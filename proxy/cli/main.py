@@ -189,20 +189,21 @@ def reload(ctx: click.Context, *, client: AdminClient, as_json: bool) -> None:
     """Have the proxy read its configuration file again.
 
     What can change while it runs applies at once; what cannot is named and waits for a restart. A file with problems
-    changes nothing: they are shown, and the exit code is 2.
+    changes nothing: they are shown, and the exit code is 2. It is 1 when a worker that hangs has not applied it yet.
     """
     answer = client.reload()
+    is_partly = answer.get("partly", False)
     applied, waiting, problems = (answer.get(name) or [] for name in ("applied", "needs_restart", "problems"))
     if as_json:
         print_json(answer)
     elif problems:
-        lines = ["respite: the file has problems, nothing was changed", *(f"  {_one_problem(one)}" for one in problems)]
-        click.echo("\n".join(lines), err=True)
+        what = "the file is applied, but not everywhere" if is_partly else "the file has problems, nothing was changed"
+        click.echo("\n".join([f"respite: {what}", *(f"  {_one_problem(one)}" for one in problems)]), err=True)
     else:
         click.echo(f"applied: {', '.join(applied) if applied else 'nothing has changed'}")
         if waiting:
             click.echo(f"needs a restart: {', '.join(waiting)}")
-    ctx.exit(WRONG if problems else 0)
+    ctx.exit(FAILED if is_partly else WRONG if problems else 0)
 
 
 cli.add_command(hash_password)

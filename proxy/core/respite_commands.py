@@ -95,7 +95,8 @@ class RespiteCommands:
             if answer is None:
                 pending.settle(HOST_SILENT)
             elif answer["problems"]:
-                pending.settle(error("ERR respite: the old settings stay: " + "; ".join(answer["problems"])))
+                what = "the file is applied, but not everywhere" if answer.get("partly") else "the old settings stay"
+                pending.settle(error(f"ERR respite: {what}: " + "; ".join(answer["problems"])))
             else:
                 pending.settle(verbatim(json.dumps(answer), protocol))
 

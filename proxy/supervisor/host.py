@@ -132,7 +132,10 @@ class Host:
         raise RemoteError(why)
 
     async def reload(self) -> dict[str, Any]:
-        """Read the configuration again and have every worker apply it; a wrong one changes nothing."""
+        """Read the configuration again and have every worker apply it; a wrong one changes nothing.
+
+        "partly" is there, and true, where the problems are not the file's: some workers have applied it, others not.
+        """
         with self.manager.reloading():
             return await self._read_again()
 
@@ -163,6 +166,7 @@ class Host:
                 "applied": list(changes.live),
                 "needs_restart": list(changes.restart),
                 "problems": [f"worker {index} has not applied it: {why}" for index, why in refused.items()],
+                **({"partly": True} if refused else {}),
             }
 
     async def watch(self) -> None:

@@ -107,6 +107,20 @@ def test_reload_of_a_wrong_file_is_exit_code_2(serve: Serve, problem: object) ->
     assert json.loads(as_json.stdout)["problems"] == [problem]
 
 
+def test_reload_that_some_worker_did_not_hear_is_exit_code_1(serve: Serve) -> None:
+    """The file is right, and applied by the others: nobody is told that nothing was changed."""
+    outcome = {"applied": ["l1.max_age"], "needs_restart": [], "problems": ["worker 0 hangs"], "partly": True}
+    url = serve(FakeSource(reloaded=outcome))
+
+    result = type_in("reload", "--admin", url)
+    as_json = type_in("reload", "--json", "--admin", url)
+
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr == "respite: the file is applied, but not everywhere\n  worker 0 hangs\n"
+    assert as_json.exit_code == 1
+    assert json.loads(as_json.stdout) == outcome
+
+
 def test_drain_begins_the_end(serve: Serve) -> None:
     """A drain is passed on, and answered before it is over."""
     drained = threading.Event()

@@ -325,3 +325,15 @@ def test_reload_tells_what_came_of_it(services: ScriptedServices, problems: list
     assert services.asked == [("reload", None)]
     assert slot.reply is not None
     assert expected in slot.reply
+
+
+def test_reload_that_some_worker_did_not_hear_is_no_wrong_file(services: ScriptedServices) -> None:
+    """The others have applied it: the old settings do not stay."""
+    problems = ["worker 0 has not applied it: no answer"]
+    services.answers["reload"] = {"applied": [], "needs_restart": [], "problems": problems, "partly": True}
+    _, then = RespiteCommands(services).ask(services.client(), words_of("RESPITE RELOAD"))
+    slot = CallSlot(None, then)
+
+    slot.land(MAY_SET)
+
+    assert slot.reply == b"-ERR respite: the file is applied, but not everywhere: " + problems[0].encode() + b"\r\n"

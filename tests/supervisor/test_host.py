@@ -190,6 +190,7 @@ async def test_reload_gives_every_worker_its_share_also_one_that_starts(scripted
     del scripted.channels[0].answers["apply"]
     answer = await scripted.host.reload()
     assert answer["problems"] == ["worker 0 has not applied it: it is silent"]
+    assert answer["partly"]
 
 
 async def test_reload_of_a_wrong_file_asks_nobody(scripted: Scripted) -> None:
