@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from proxy.amqp.service import EventService
     from proxy.otel.telemetry import Telemetry
 
+_LOOK_S: Final = 0.5  # between two looks at whether the embedded Redis lives
 DRAIN_S: Final = 30.0  # how long what runs may take to finish after SIGTERM
 log = get_logger("app")
 
@@ -84,7 +85,7 @@ def launch(settings: Settings, main: Callable[[Endpoint, Entrance], Awaitable[in
             if endpoint is None:
                 embedded = Embedded()
                 endpoint = embedded.start()
-            return trio.run(main, endpoint, entrance, strict_exception_groups=True)
+            return trio.run(_beside, embedded, partial(main, endpoint, entrance), strict_exception_groups=True)
         except (EmbeddedError, ListenError, RemoteError) as exc:
             print(f"respite: {exc}", file=sys.stderr)
             return 1
@@ -103,6 +104,23 @@ def launch(settings: Settings, main: Callable[[Endpoint, Entrance], Awaitable[in
                 entrance.close()
             if embedded is not None:
                 embedded.stop()
+
+
+async def _beside(embedded: Embedded | None, main: Callable[[], Awaitable[int]]) -> int:
+    """Run `main` as long as the embedded Redis lives. Raises EmbeddedError when that dies: what it held is lost."""
+    if embedded is None:
+        return await main()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(_watch, embedded)
+        code = await main()
+        nursery.cancel_scope.cancel()
+    return code
+
+
+async def _watch(embedded: Embedded) -> None:
+    while not (how := embedded.how_it_ended()):
+        await trio.sleep(_LOOK_S)
+    raise EmbeddedError(f"the embedded Redis has ended ({how}), and all that it held with it: start respite again")
 
 
 class App:
@@ -312,7 +330,7 @@ def make_way(outlook: Outlook, drain: Callable[[], None]) -> None:
 
 def why_not_started(group: BaseExceptionGroup[BaseException]) -> str | None:
     """Return what the first error in nested groups says; None where one is not of those that keep us from starting."""
-    known, others = group.split((ListenError, RemoteError))
+    known, others = group.split((EmbeddedError, ListenError, RemoteError))
     if known is None or others is not None:
         return None
     first: BaseException = known

@@ -88,6 +88,13 @@ class Embedded:
         """Say whether the child lives; False after it died by itself, too."""
         return self._process is not None and self._process.poll() is None
 
+    def how_it_ended(self) -> str:
+        """Say what ended a child that nobody stopped, with its last words where it left by itself; else ""."""
+        if self._process is None or self._directory is None or self.is_running():
+            return ""
+        code = self._process.returncode
+        return f"killed by signal {-code}" if code < 0 else f"status {code}{_last_line(self._directory / 'log')}"
+
     def stop(self) -> None:
         """Stop the child, by force if it does not leave in 3 s, and remove its directory; may be repeated."""
         process, self._process = self._process, None

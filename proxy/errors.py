@@ -40,7 +40,7 @@ class ConfigError(RespiteError):
 
 
 class EmbeddedError(RespiteError):
-    """No Redis could be found or started on this machine."""
+    """No Redis could be found or started on this machine, or the one that was has died."""
 
 
 class ListenError(RespiteError):

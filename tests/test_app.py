@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import socket
 import time
@@ -26,6 +27,7 @@ from .e2e.contract import UNAVAILABLE, is_alive, wait_until_alive
 from .e2e.raw import RawClient, encode
 from .e2e.servers import Server, ServerOptions, find_kind, free_port, wait_for
 from .e2e.targets import Respite, running_respite
+from .e2e.workers import children_of
 
 
 @pytest.fixture(scope="module")
@@ -198,6 +200,28 @@ def test_sighup_while_starting_is_a_reload(silent: socket.socket) -> None:
 
 
 # -- signals while serving ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_end_of_the_embedded_redis_ends_its_proxy_in_words(workers: int) -> None:
+    """Nothing could be served any more, ever; who started it starts it again, or reads why."""
+    respite = Respite({"listen": {"workers": workers}})
+    try:
+        respite.wait_until_started()
+        with respite.connect() as client:
+            assert is_alive(client)
+        (pid,) = (one for one in children_of(respite.process.pid) if b"\0worker\0" not in _command_line(one))
+        os.kill(pid, signal.SIGKILL)
+
+        assert respite.wait_for_exit() == 1
+        assert "respite: the embedded Redis has ended (killed by signal 9)" in respite.errors
+        assert "Traceback" not in respite.errors
+    finally:
+        respite.discard()
+
+
+def _command_line(pid: int) -> bytes:
+    return Path(f"/proc/{pid}/cmdline").read_bytes()
 
 
 def test_second_signal_ends_at_once(server: Server) -> None:

@@ -231,7 +231,9 @@ def test_embedded_child_that_died_is_seen_and_stop_still_cleans(temporary: Path)
     os.kill(server.pid, signal.SIGKILL)
 
     assert _eventually(lambda: not server.is_running())
+    assert server.how_it_ended() == "killed by signal 9"
     server.stop()
+    assert server.how_it_ended() == ""
     assert list(temporary.iterdir()) == []
 
 
