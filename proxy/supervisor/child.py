@@ -103,10 +103,10 @@ async def _work(channel: Channel, duties: Duties, nursery: trio.Nursery) -> None
         await channel.ask("serving", urls)
     consuming = await nursery.start(app.consume)
     await duties.stopping.wait()
-    consuming.cancel()
     await _hand_in(channel, duties, job)
     log.info("stopping", worker=job.index)
     await worker.drain(DRAIN_S)
+    consuming.cancel()  # not before: the others serve on, and no other of us takes events
     if app.telemetry is not None:  # its figures are the parent's to send
         await app.telemetry.close()
 

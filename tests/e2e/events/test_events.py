@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import secrets
+import signal
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -13,9 +15,10 @@ import pytest
 import redis
 
 from ...amqp.broker import RabbitMq
+from ..raw import encode
 from ..servers import Kind, Server, wait_for
 from ..targets import Respite, running_respite
-from ..workers import CLIENTS
+from ..workers import CLIENTS, connected, is_gone, one_of_each, pids_of
 
 EXCHANGE = "respite.events"
 
@@ -88,6 +91,29 @@ def test_what_an_event_names_is_gone_for_every_client(stage: Stage) -> None:
         wait_for(lambda key=key: values(clients, key) == {None}, what=f"{body} has {key} gone for all", timeout_s=2.0)
     for client in clients:
         client.close()
+
+
+@pytest.mark.parametrize("stage", [2], ids=["two-workers"], indirect=True)
+def test_events_are_taken_while_the_worker_that_takes_them_finishes(stage: Stage) -> None:
+    """One of its clients waits for something: for as long as that lasts nothing may stay stale for all others."""
+    pid = pids_of(stage.respite)[0]
+    with connected(stage.respite.address) as clients:
+        waiting, other = one_of_each(clients)
+        waiting.send(encode("BLPOP", "nothing", "0"))
+        wait_for(lambda: stage.respite.stats()["clients"]["pinned"] == 1, what="it waits")
+        os.kill(pid, signal.SIGTERM)
+        wait_for(lambda: "stopping" in stage.respite.errors, what="the worker leaves")
+        assert other.command("SET", "a", "old") == b"+OK\r\n"
+
+        stage.publish({"keys": ["a"]})
+
+        wait_for(lambda: other.command("GET", "a") == b"$-1\r\n", what="the event is applied", timeout_s=5)
+        assert not is_gone(pid)
+        assert other.command("RPUSH", "nothing", "1") == b":1\r\n"
+        wait_for(lambda: is_gone(pid), what="it ends", timeout_s=20)
+        assert other.command("SET", "a", "old") == b"+OK\r\n"
+        stage.publish({"keys": ["a"]})
+        wait_for(lambda: other.command("GET", "a") == b"$-1\r\n", what="the next one takes them", timeout_s=20)
 
 
 def test_an_event_older_than_the_value_changes_nothing(stage: Stage) -> None:
