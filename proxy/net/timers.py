@@ -20,6 +20,9 @@ TICK_S: Final = 0.05
 STALL_S: Final = 1.0  # a client that takes nothing of a large reply for so long is closed: others wait behind it
 TRICKLE: Final = 8 * 1024
 """Bytes a second. A link that brings less over a response_timeout, in which its oldest command waited, is given up."""
+FROZEN_S: Final = 0.5
+"""Whose sleep ends so late was stopped itself (a container that is paused, a machine without processor time): what the
+others have sent meanwhile lies there unread, and nobody is late or idle before it has been looked at."""
 LATE: Final = "no reply in upstream.response_timeout"
 log = get_logger("timers")
 
@@ -35,8 +38,12 @@ class Timers:
         """Tick until cancelled."""
         worker = self._worker
         while True:
-            await trio.sleep(min(TICK_S, worker.tracking.ping_every_s / 2))
+            due = trio.current_time() + min(TICK_S, worker.tracking.ping_every_s / 2)
+            await trio.sleep_until(due)
             now = worker.reactor.enter()
+            if trio.current_time() - due > FROZEN_S:
+                worker.paused_until = max(worker.paused_until, now)
+                continue
             try:
                 self.tick(now)
             except Exception:

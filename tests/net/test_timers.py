@@ -1,0 +1,42 @@
+"""What is late, seen by a worker that was stopped itself for a while."""
+
+from __future__ import annotations
+
+import time
+
+from proxy.errors import UPSTREAM_TIMED_OUT
+
+from .conftest import Serve
+from .outage_parts import outage_is, settings_of
+from .peer import Peer, until
+
+
+async def test_worker_that_was_stopped_itself_takes_nobody_for_late(peer: Peer, serve: Serve) -> None:
+    """What Redis has answered meanwhile lies there unread: the link is as good as it was, and so is the write."""
+    proxy = await serve(peer, settings_of(listen={"idle_timeout_s": 0.5}))
+    client, idle = await proxy.connect(), await proxy.connect()
+    for one in (client, idle):
+        await one.command("DEL", "n")
+    peer.hold("data")
+    await client.send("INCR", "n")
+    await until(lambda: peer.seen("INCR"), "it has arrived")
+    await idle.send("DEL", "m")
+    time.sleep(1.2)  # nothing of this process runs
+    peer.go_on("data")
+
+    assert await client.frame() == b":1\r\n"
+    assert await idle.frame() == b":0\r\n"
+    assert outage_is(proxy, "up")
+
+
+async def test_redis_that_does_not_answer_after_that_is_late(peer: Peer, serve: Serve) -> None:
+    """It has its time once more, and no longer."""
+    proxy = await serve(peer, settings_of())
+    client = await proxy.connect()
+    await client.command("DEL", "n")
+    peer.hold("data")
+    await client.send("INCR", "n")
+    await until(lambda: peer.seen("INCR"), "it has arrived")
+    time.sleep(1.2)
+
+    assert await client.frame() == UPSTREAM_TIMED_OUT
