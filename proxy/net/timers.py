@@ -23,6 +23,7 @@ TRICKLE: Final = 8 * 1024
 FROZEN_S: Final = 0.5
 """Whose sleep ends so late was stopped itself (a container that is paused, a machine without processor time): what the
 others have sent meanwhile lies there unread, and nobody is late or idle before it has been looked at."""
+EXCUSED_EVERY_S: Final = 10.0  # not each time: one that is always late would never see that others are
 LATE: Final = "no reply in upstream.response_timeout"
 log = get_logger("timers")
 
@@ -32,6 +33,7 @@ class Timers:
 
     def __init__(self, worker: Worker) -> None:
         self._worker = worker
+        self._excused_until = 0.0
         self._unmarked: list[list[Slot]] = []  # the last slots of commands sent while L1 was off
 
     async def run(self) -> None:
@@ -41,7 +43,8 @@ class Timers:
             due = trio.current_time() + min(TICK_S, worker.tracking.ping_every_s / 2)
             await trio.sleep_until(due)
             now = worker.reactor.enter()
-            if trio.current_time() - due > FROZEN_S:
+            if trio.current_time() - due > FROZEN_S and now >= self._excused_until:
+                self._excused_until = now + EXCUSED_EVERY_S
                 worker.paused_until = max(worker.paused_until, now)
                 continue
             try:

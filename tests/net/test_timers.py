@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 
+import trio
+
 from proxy.errors import UPSTREAM_TIMED_OUT
 
 from .conftest import Serve
@@ -40,3 +42,19 @@ async def test_redis_that_does_not_answer_after_that_is_late(peer: Peer, serve: 
     time.sleep(1.2)
 
     assert await client.frame() == UPSTREAM_TIMED_OUT
+
+
+async def test_worker_that_is_stopped_again_and_again_sees_who_is_late(peer: Peer, serve: Serve) -> None:
+    """Always short of processor time, it would wait for ever otherwise."""
+    proxy = await serve(peer, settings_of())
+    client = await proxy.connect()
+    await client.command("DEL", "n")
+    peer.hold("data")
+    await client.send("INCR", "n")
+    await until(lambda: peer.seen("INCR"), "it has arrived")
+    for _ in range(3):
+        time.sleep(0.6)
+        await trio.sleep(0.08)
+
+    with trio.fail_after(0.3):
+        assert await client.frame() == UPSTREAM_TIMED_OUT
