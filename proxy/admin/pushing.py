@@ -96,8 +96,11 @@ async def watched(subscription: Subscription) -> None:
     if not subscription.is_watched:
         event = trio.Event()
         subscription.on_watched = event.set
-        with trio.move_on_after(WATCHED_S):
-            await event.wait()
+        try:
+            with trio.move_on_after(WATCHED_S):
+                await event.wait()
+        finally:
+            subscription.on_watched = None
 
 
 class Push:

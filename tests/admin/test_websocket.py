@@ -12,6 +12,7 @@ import trio.testing
 from websockets.sync.client import connect
 
 from proxy.admin.http import Limits
+from proxy.admin.pushing import WATCHED_S
 from proxy.admin.websocket import FRAMING
 
 from .fakes import running
@@ -137,11 +138,14 @@ async def test_websocket_is_told_that_it_listens_once_changes_are_heard_of() -> 
         with trio.move_on_after(0.05) as waiting:
             await client.message()
         push.feed.watched([b""])
+        began = trio.current_time()
         answer = await client.message()
         while answer["type"] == "lost":
             answer = await client.message()
+        took_s = trio.current_time() - began
 
     assert waiting.cancelled_caught
+    assert took_s < WATCHED_S / 2
     assert answer == {"type": "subscribed", "channels": ["a", "b"]}
 
 

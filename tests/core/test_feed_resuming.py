@@ -203,6 +203,21 @@ def test_who_was_greeted_before_is_told_when_his_channel_is_watched_at_last() ->
     assert [] == take(other)
 
 
+def test_who_takes_up_another_channel_goes_on_as_soon_as_that_is_watched() -> None:
+    """Those who listen already wait for it as those do who have just come."""
+    world = FeedWorld(is_watched=False)
+    world.feed.watched([b"a"])
+    subscription = world.subscribe("a:1")
+    subscription.add(["b:1"])
+    calls: list[bool] = []
+    subscription.on_watched = lambda: calls.append(subscription.is_watched)
+    before = subscription.is_watched
+
+    world.feed.watched([b"a", b"b"])
+
+    assert (False, [True]) == (before, calls)
+
+
 def test_new_subscriber_of_a_watched_channel_is_watched_at_once() -> None:
     """Nothing has to be asked for."""
     world = FeedWorld(is_watched=False)

@@ -358,9 +358,9 @@ class Feed:
         self._release()
 
     def _release(self) -> None:
-        """Let those begin that waited for their channels to be watched."""
+        """Let those go on that wait for their channels to be watched: before they begin, or with more channels."""
         for subscription in list(self._subscriptions):
-            if not subscription.has_begun and subscription.is_watched:
+            if subscription.on_watched is not None and subscription.is_watched:
                 subscription.on_watched()
 
     def _interest_changed(self) -> None:

@@ -22,14 +22,15 @@ if TYPE_CHECKING:
 class Subscription:
     """One who listens.
 
-    `on_ready` is called when there is something to take and there was nothing before, `on_watched` when `is_watched`
-    becomes True; neither may raise. A client is greeted, and `begin` called, once `is_watched`, which takes some round
-    trips to Redis, or when that takes too long: then it is told later that it may have missed something.
+    `on_ready` is called when there is something to take and there was nothing before; `on_watched`, None while nobody
+    waits for that, when `is_watched` becomes True; neither may raise. A client is greeted, and `begin` called, once
+    `is_watched`, which takes some round trips to Redis, or when that takes too long: then it is told later that it may
+    have missed something.
     """
 
     def __init__(self, feed: Feed, *, poll: bool) -> None:
         self.on_ready: Callable[[], None] = lambda: None
-        self.on_watched: Callable[[], None] = lambda: None
+        self.on_watched: Callable[[], None] | None = None
         self.poll = poll
         self.has_begun = False
         self.is_closed = False
