@@ -148,8 +148,11 @@ class Services(Protocol):
     def adopt(self, identity: Identity) -> None:
         """Take note of credentials that Redis has accepted."""
 
-    def check_acl(self) -> None:
-        """Look at the ACLs now: one of our users has changed them."""
+    def after_all(self, name: bytes) -> Callable[[], None] | None:
+        """Return what follows a command that may have changed any key, None for nothing.
+
+        Who may do what is looked at after one that changes ACLs; others are told of what Redis tells nobody.
+        """
 
     def pause(self, seconds: float) -> None:
         """Take no reply for late during CLIENT PAUSE, from now on for so many seconds; 0 ends it."""

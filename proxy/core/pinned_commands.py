@@ -163,8 +163,9 @@ class PinnedCommands:
             if state.queued_all:
                 self._engine.begin_write_all()
             noticed = None if self.notices is None else (self.notices, link)
+            after = self._services.after_all(b"SWAPDB") if b"SWAPDB" in state.queued_commands else None
             slot: Slot = ExecSlot(
-                client, self._engine, state, self._services.fence, values=self.value_commands, noticed=noticed
+                client, self._engine, state, self._services.fence, after, values=self.value_commands, noticed=noticed
             )
             if self.value_commands is not None and self.value_commands.must_precede(state):
                 client.owe(slot)
@@ -277,7 +278,8 @@ class PinnedCommands:
             slot = Slot(client)
         elif kind is Kind.WRITE_ALL or (state.multi and kind in (Kind.ONCE, Kind.UNKNOWN)):
             self._engine.begin_write_all()
-            slot = WriteAllSlot(client, self._engine)
+            after = None if state.multi else self._services.after_all(spec.name)
+            slot = WriteAllSlot(client, self._engine, after)
             state.queued_all = state.queued_all or state.multi
         elif spec.keys is not None:
             if kind is Kind.FIELD_EXPIRY:

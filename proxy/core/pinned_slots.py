@@ -41,7 +41,7 @@ class ScriptSlot(DependentSlot):
 class ExecSlot(Slot):
     """The reply of EXEC: what was queued has been applied, or nothing of it."""
 
-    __slots__ = ("_client", "_engine", "_fence", "_noticed", "_state", "_values")
+    __slots__ = ("_after", "_client", "_engine", "_fence", "_noticed", "_state", "_values")
     is_write = True
     needs_whole = True
 
@@ -51,12 +51,14 @@ class ExecSlot(Slot):
         engine: Engine,
         state: Pinning,
         fence: Fence,
+        after: Callable[[], None] | None,
         *,
         values: ValueCommands | None,
         noticed: tuple[Notices, PinnedConnection] | None,
     ) -> None:
-        """`noticed`: who announces what was queued, and on which link."""
+        """`noticed`: who announces what was queued, and on which link; `after`: what follows once it is applied."""
         super().__init__(client)
+        self._after = after
         self._client = client
         self._noticed = noticed
         self._engine = engine
@@ -90,6 +92,8 @@ class ExecSlot(Slot):
         self._engine.end_write(state.queued_keys)
         if state.queued_all:
             self._engine.end_write_all()
+        if self._after is not None and reply[:1] == b"*" and reply[:2] != b"*-":
+            self._after()
         if state.queued_changes and reply[:1] == b"*" and reply[:3] != b"*-1":
             replies = elements(reply)
             for at, attribute, value in state.queued_changes:
@@ -119,6 +123,8 @@ class ExecSlot(Slot):
             self._values.drop(dependents, lambda _error: None)
         if self._noticed is not None:
             self._noticed[0].lose_exec(self._client, self._state, failure)
+        if self._after is not None and failure in (Failure.LOST, Failure.TIMED_OUT):
+            self._after()
         super().fail(failure)
 
     def _answer(self, reply: bytes, has_script: bool) -> None:

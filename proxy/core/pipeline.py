@@ -326,8 +326,7 @@ class Pipeline:
                 client.reply(client.why_not())
             else:
                 self.engine.begin_write_all()
-                after = self.services.check_acl if spec.name.startswith(b"ACL|") else None
-                self._forward(client, raw, WriteAllSlot(client, self.engine, after))
+                self._forward(client, raw, WriteAllSlot(client, self.engine, self.services.after_all(spec.name)))
             return True
         if kind is Kind.FORBIDDEN:
             client.quit()

@@ -319,7 +319,13 @@ class WriteAllSlot(Slot):
         """End the write, then answer."""
         self._engine.end_write_all()
         super().fill(reply)
-        if self._after is not None:
+        if self._after is not None and reply[:1] != b"-":
+            self._after()
+
+    def fail(self, failure: Failure) -> None:
+        """Answer with an error; what follows the command does so, too, if it may have been applied."""
+        super().fail(failure)
+        if self._after is not None and failure in (Failure.LOST, Failure.TIMED_OUT):
             self._after()
 
 

@@ -348,9 +348,9 @@ class Worker:
         """Take note of credentials that Redis has accepted."""
         self.control.adopt(identity)
 
-    def check_acl(self) -> None:
-        """Look at the ACLs now: one of our users has changed them."""
-        self.control.check_acl()
+    def after_all(self, name: bytes) -> Callable[[], None] | None:
+        """Return what follows a command that may have changed any key, None for nothing."""
+        return self.value_layer.after_all(name)
 
     def pause(self, seconds: float) -> None:
         """Take no reply for late during CLIENT PAUSE, from now on for so many seconds; 0 ends it."""

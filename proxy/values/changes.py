@@ -1,9 +1,10 @@
-"""What proxies tell each other through Redis: fences set and swept, keys changed, dictionaries learnt.
+"""What proxies tell each other through Redis: fences set and swept, keys and everything changed, dictionaries learnt.
 
     respite:fences    hash       field of a fence -> version      all that are in force, for who starts or was away
     respite:clock     string     the highest version that is known to have been in use
     respite:changes   channel    {"fences": [[field, version], ..]}   {"swept": [[field, version], ..]}
                                  {"keys": [key, ..], "db": n}         {"dictionary": id, "class": name}
+                                 {"all": 1}
 
 Owns these forms, and the scripts that set and end fences. Fields and keys, which may hold any bytes, are hex in
 messages, versions are decimal strings. The commands are for a link of database 0. A message may come from anybody who
@@ -96,6 +97,11 @@ class KeysChanged:
 
 
 @attrs.frozen
+class EverythingChanged:
+    """Copies of all keys are out of date."""
+
+
+@attrs.frozen
 class DictionaryAnnounced:
     """A dictionary has been stored, and will be used soon."""
 
@@ -103,7 +109,7 @@ class DictionaryAnnounced:
     class_name: str
 
 
-Change = FencesSet | FencesSwept | KeysChanged | DictionaryAnnounced
+Change = FencesSet | FencesSwept | KeysChanged | EverythingChanged | DictionaryAnnounced
 
 
 def set_fences(db: int, globs: Sequence[bytes], tags: Sequence[bytes], least: int = 0) -> bytes:
@@ -131,6 +137,11 @@ def announce_keys(db: int, keys: Sequence[bytes]) -> bytes:
     return command("PUBLISH", CHANNEL, _message({"keys": [key.hex() for key in keys], "db": db}))
 
 
+def announce_everything() -> bytes:
+    """Tell everybody that copies of all keys are out of date."""
+    return command("PUBLISH", CHANNEL, _message({"all": 1}))
+
+
 def announce_dictionary(dictionary: int, class_name: str) -> bytes:
     """Tell everybody that a dictionary has been stored."""
     return command("PUBLISH", CHANNEL, _message({"dictionary": dictionary, "class": class_name}))
@@ -148,6 +159,8 @@ def parse_change(payload: bytes) -> Change | None:
             return FencesSwept(_fences(message["swept"]))
         if "keys" in message:
             return KeysChanged(_number(message["db"], _DB_MAX), tuple(map(_bytes, _list(message["keys"]))))
+        if message == {"all": 1}:
+            return EverythingChanged()
         if "dictionary" in message:
             return DictionaryAnnounced(_number(message["dictionary"], _DICTIONARY_MAX), _text(message["class"]))
     # A message of ours never nests; one made to exhaust the stack is one more that is not understood.

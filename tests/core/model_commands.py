@@ -301,6 +301,10 @@ def _subscribe(redis: ModelRedis, connection: Connection, words: list[bytes]) ->
     return b">3\r\n%b%b:1\r\n" % (bulk(b"subscribe"), bulk(words[1]))
 
 
+def _publish(redis: ModelRedis, connection: Connection, words: list[bytes]) -> bytes:
+    return b":0\r\n"  # what a message does to those who hear it is seen elsewhere
+
+
 def _command(redis: ModelRedis, connection: Connection, words: list[bytes]) -> bytes:
     rows = []
     for name, arity, flags, first, last, step in ROWS:
@@ -350,5 +354,6 @@ COMMANDS: Final[Mapping[bytes, Handler]] = {
     b"ACL": _acl,
     b"TIME": _time,
     b"SUBSCRIBE": _subscribe,
+    b"PUBLISH": _publish,
     b"COMMAND": _command,
 }

@@ -233,9 +233,9 @@ class ScriptedServices:
         """Note an identity."""
         self.adopted.append(identity)
 
-    def check_acl(self) -> None:
-        """Note it."""
-        self.asked.append(("check_acl", None))
+    def after_all(self, name: bytes) -> Callable[[], None] | None:
+        """Note it, and when it comes to that."""
+        return lambda: self.asked.append(("after_all", name))
 
     def pause(self, seconds: float) -> None:
         """Note a pause."""

@@ -11,7 +11,7 @@ from proxy.core.feed.feed import Subscription
 from proxy.core.feed.reader import KEYS_A_GO, PUSH_WITHIN_S, SAY_EVERY_S, ChangeReader
 from proxy.errors import RemoteError
 from proxy.values import changes, telling
-from proxy.values.changes import announce_keys
+from proxy.values.changes import announce_everything, announce_keys
 from proxy.values.clock import VERSION_BITS
 from proxy.values.telling import ChannelsTold, tell_channels, tell_events
 from proxy.wire.reply import elements, text
@@ -178,6 +178,14 @@ def test_channels_of_a_rule_are_told() -> None:
     assert (["k1"], ["p*"], ["t"], NOW_US // 1000) == tuple(
         message[name] for name in ("keys", "patterns", "tags", "version")
     )
+
+
+def test_announced_change_of_everything_is_a_flush() -> None:
+    """A SWAPDB through a proxy, which Redis announces to nobody."""
+    world = World()
+    world.say(announce_everything())
+
+    assert [("flush", [])] == causes(world.all)
 
 
 def test_announced_keys_are_told_where_redis_pushes_nothing() -> None:

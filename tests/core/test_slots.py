@@ -319,6 +319,21 @@ def test_write_all_slot_drops_everything_before_the_answer(end: Callable[[Slot],
     assert seen == [(0, True), "after"]
 
 
+@pytest.mark.parametrize(
+    "end", [lambda slot: slot.land(b"-ERR DB index is out of range\r\n"), lambda slot: slot.fail(Failure.UNAVAILABLE)]
+)
+def test_write_all_slot_that_changed_nothing_is_followed_by_nothing(end: Callable[[Slot], None]) -> None:
+    """Who is refused can have nobody flush."""
+    engine, client = engine_of(), ScriptedClient()
+    seen: list[object] = []
+    engine.begin_write_all()
+
+    end(owed(client, WriteAllSlot(client, engine, lambda: seen.append("after"))))
+
+    assert seen == []
+    assert client.received[:1] == b"-"
+
+
 def test_call_slot_reads_the_reply_before_the_client() -> None:
     """The client is sent what `then` makes of the whole reply, however large, and none of it before."""
     client = ScriptedClient()

@@ -105,6 +105,15 @@ def test_push_tells_events_of_an_invalidation(respite: Respite) -> None:
     assert (invalidated["keys"], invalidated["cause"]) == (["gone:1"], "event")
 
 
+def test_push_tells_of_a_swap_of_databases_as_of_a_flush(respite: Respite) -> None:
+    """Redis says nothing of it; the proxy that it goes through does."""
+    with listening(respite, "swap%3A1") as (client, _), respite.connect() as app:
+        app.command("SWAPDB", 0, 1)
+        message = json.loads(client.recv(10))
+
+    assert (message["type"], message["keys"], message["cause"]) == ("update", ["swap:1"], "flush")
+
+
 def test_push_waits_for_who_polls(respite: Respite) -> None:
     """A poll that may wait is answered by the change, and says when to come again."""
     cursor = ask(respite, "channels=wait%3A1")["cursor"]

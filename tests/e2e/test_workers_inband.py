@@ -153,6 +153,25 @@ def test_tracking_redirects_to_a_client_of_another_worker(respite: Respite) -> N
         assert listener.frame() == b"*3\r\n$7\r\nmessage\r\n$20\r\n__redis__:invalidate\r\n*1\r\n$7\r\ntracked\r\n"
 
 
+@pytest.mark.parametrize("in_multi", [False, True])
+def test_swapdb_through_one_worker_reaches_l1_of_the_other(server: Server, respite: Respite, *, in_multi: bool) -> None:
+    """Redis announces it to nobody: the worker that sent it tells the others."""
+    with connected(respite.address) as clients, server.connect() as stranger:
+        swapping, reading = one_of_each(clients)
+        for db in (1, 0):
+            stranger.command("SELECT", db)
+            stranger.command("SET", "swapped", db)
+        before = [reading.command("GET", "swapped") for _ in range(3)]
+        if in_multi:
+            swapping.command("MULTI")
+        swapping.command("SWAPDB", 0, 1)
+        if in_multi:
+            swapping.command("EXEC")
+        wait_for(lambda: reading.command("GET", "swapped") == b"$1\r\n1\r\n", what="the other worker has heard of it")
+
+    assert before == [b"$1\r\n0\r\n"] * 3
+
+
 def test_host_that_does_not_answer_is_an_error_for_the_asker_only(respite: Respite) -> None:
     """Without the parent's answer a client reads an error after a while, and its worker serves the others."""
     with respite.connect() as asking, respite.connect() as other:

@@ -13,7 +13,7 @@ from proxy.cache.entry import Scope
 from proxy.core.fencing import Fencing
 from proxy.net.invalidation.announcements import DICTIONARIES_KEY, TIME, Announcements
 from proxy.net.links.openers import Openers
-from proxy.values.changes import CHANNEL, FENCES_KEY
+from proxy.values.changes import CHANNEL, FENCES_KEY, announce_everything
 from proxy.values.dictionary import id_of, stored
 from proxy.values.envelope import Codec
 from proxy.values.fences import Fence, field_of
@@ -254,6 +254,34 @@ def test_message_of_swept_fences_ends_them_unless_set_anew() -> None:
     world.hear(swept=[field(b"a:*", 5), field(b"b:*", 8), field(b"c:*", 1)])
 
     assert world.fences == {(b"b:*", 9)}
+
+
+def test_message_of_everything_drops_all() -> None:
+    """Another worker's SWAPDB is heard of in no other way."""
+    world = World().begin()
+    world.hold(b"a")
+    world.hear(all=1)
+
+    assert world.held == set()
+
+
+def test_everything_is_told_at_once_or_when_the_link_is_back() -> None:
+    """Once; a link that is lost before the answer has perhaps not told it."""
+    world = World()
+    told = announce_everything()
+    world.announcements.tell_all()
+    world.begin()
+    world.announcements.end()
+    world.control.asked.clear()
+    world.begin()
+    again = [raw for raw, _ in world.control.asked].count(told)
+    world.control.answer(told, 1)
+    world.announcements.end()
+    world.control.asked.clear()
+    world.begin()
+
+    assert again == 1
+    assert told not in [raw for raw, _ in world.control.asked]
 
 
 def test_message_of_keys_drops_them() -> None:

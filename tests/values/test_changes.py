@@ -12,10 +12,12 @@ from hypothesis import strategies as st
 from proxy.values.changes import (
     CHANNEL,
     DictionaryAnnounced,
+    EverythingChanged,
     FencesSet,
     FencesSwept,
     KeysChanged,
     announce_dictionary,
+    announce_everything,
     announce_keys,
     end_fences,
     parse_change,
@@ -50,6 +52,11 @@ def test_announce_keys_is_understood(db: int, keys: list[bytes]) -> None:
 def test_announce_dictionary_is_understood(name: str) -> None:
     """An id and the name of a class, whatever it is called."""
     assert DictionaryAnnounced(0xFFFFFFFF, name) == parse_change(published(announce_dictionary(0xFFFFFFFF, name)))
+
+
+def test_announce_everything_is_understood() -> None:
+    """It names nothing."""
+    assert EverythingChanged() == parse_change(published(announce_everything()))
 
 
 def test_end_fences_message_is_understood() -> None:

@@ -4,7 +4,7 @@
     respite:events  named by an event      |--> the cause --> feed     before the push, in the same turn of Redis' loop
                     swept: told already  --'
     invalidate      a key, everything    -----> feed: with the cause, as a write, or not at all where it has been told
-    respite:changes fences               -----> feed: what a glob or a tag takes
+    respite:changes fences, everything   -----> feed: what a glob or a tag takes, a flush
 
 Owns the causes. Redis pushes what changed, whoever did it, and not why. In broadcast mode it does so at the end of a
 turn of its loop, after everything that was published in it; two changes of a key in one turn are one push. A change
@@ -22,7 +22,7 @@ from proxy.core.feed.feed import Cause, Change, Feed
 from proxy.errors import RemoteError
 from proxy.log import get_logger
 from proxy.values import changes, telling
-from proxy.values.changes import FencesSet, KeysChanged, parse_change
+from proxy.values.changes import EverythingChanged, FencesSet, KeysChanged, parse_change
 from proxy.values.clock import version_at
 from proxy.values.telling import ChannelsTold, EventsTold, QuietTold, parse_told
 
@@ -130,6 +130,8 @@ class ChangeReader:
                     self._feed.publish(Change((), "event", fence.version, at_ms, globs, tags, fence.db))
             case KeysChanged(db, keys) if self.is_deaf:
                 self._publish("event", keys, db=db)
+            case EverythingChanged():
+                self._publish("flush")
 
     def _publish(self, cause: Cause, keys: Sequence[bytes] = (), version: int = 0, *, db: int | None = None) -> None:
         now_us = self._now_us()

@@ -2,7 +2,7 @@
 
     link up   SUBSCRIBE respite:changes, then all fences and dictionaries, and the server's time
     message   fence   --> in force for L1 and every read from here on          swept --> forgotten
-              keys    --> dropped from L1                                      dictionary --> fetched
+              keys, everything --> dropped from L1                             dictionary --> fetched
 
 Owns how what is heard takes effect. The forms are `values.changes`'.
 """
@@ -20,9 +20,11 @@ from proxy.values.changes import (
     CHANNEL,
     FENCES_KEY,
     DictionaryAnnounced,
+    EverythingChanged,
     FencesSet,
     FencesSwept,
     KeysChanged,
+    announce_everything,
     parse_change,
 )
 from proxy.values.dictionary import parse_stored
@@ -49,6 +51,7 @@ class Announcements:
         self._openers = openers
         self._clock = clock
         self._control: ControlLink | None = None
+        self._owes_all = False  # others are still to be told that everything has changed
         self.state = "not subscribed"
         self.has_fences = False  # Redis has told which are in force, since the link came up
 
@@ -63,6 +66,8 @@ class Announcements:
         known = set(self._fencing.fences)
         control.ask(command("HGETALL", FENCES_KEY), lambda reply: self._all_fences(reply, known))
         control.ask(command("HGETALL", DICTIONARIES_KEY), self._all_dictionaries)
+        if self._owes_all:
+            self.tell_all()
 
     def end(self) -> None:
         """Take note that the link is gone."""
@@ -70,6 +75,12 @@ class Announcements:
         self.state = "not subscribed"
         self.has_fences = False
         self._openers.lost()
+
+    def tell_all(self) -> None:
+        """Tell the other workers and proxies that any key may have changed: Redis tells nobody of a SWAPDB."""
+        self._owes_all = True
+        if self._control is not None:
+            self._control.ask(announce_everything(), self._told_all)
 
     def ask_time(self) -> None:
         """Ask the server for its time, if it can be asked."""
@@ -115,10 +126,17 @@ class Announcements:
             case KeysChanged():
                 for key in change.keys:
                     self._engine.drop(bulk(key))
+            case EverythingChanged():
+                self._engine.flush()
             case DictionaryAnnounced():
                 self.fetch_dictionary(change.id)
             case None:
                 log.warning("a message that is not understood", channel=CHANNEL.decode(), bytes=len(payload))
+
+    def _told_all(self, reply: Any) -> None:
+        self._owes_all = False
+        if isinstance(reply, hiredis.ReplyError):
+            log.warning("others cannot be told that everything has changed", why=str(reply))
 
     def _refused(self, why: str) -> None:
         self.state = why

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import random
 import secrets
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 import trio
@@ -91,6 +92,12 @@ class ValueLayer:
         self.fencing.has_pushes = self._worker.tracking.mode != "off"
         self.invalidator.announces_keys = not self.fencing.has_pushes
         self.announcements.begin(self._worker.control)
+
+    def after_all(self, name: bytes) -> Callable[[], None] | None:
+        """Return what follows a command that may have changed any key, None for nothing."""
+        if name == b"SWAPDB":
+            return self.announcements.tell_all
+        return self._worker.control.check_acl if name.startswith(b"ACL|") else None
 
     async def run(self) -> None:
         """Serve until cancelled."""
