@@ -299,7 +299,17 @@ function sleep(ms, signal) {
 
 function address(talk, path) {
   const since = talk.cursor() ? `&since=${encodeURIComponent(talk.cursor())}` : "";
-  return new URL(`${path}?channels=${talk.channels.map(encodeURIComponent).join(",")}${since}`, talk.base);
+  return new URL(`${path}?channels=${talk.channels.map(encode).join(",")}${since}`, talk.base);
+}
+
+/** Percent-encode a channel. A byte of a key that is no UTF-8 is U+DC80 to U+DCFF in messages, and itself again here. */
+function encode(name) {
+  const encoded = (sign) => {
+    const code = sign.charCodeAt(0);
+    if (sign.length > 1 || code < 0xd800 || code > 0xdfff) return encodeURIComponent(sign);
+    return code >= 0xdc80 && code <= 0xdcff ? `%${(code - 0xdc00).toString(16)}` : "%EF%BF%BD";
+  };
+  return Array.from(name, encoded).join("");
 }
 
 function overSocket(talk) {

@@ -58,12 +58,13 @@ const scenarios = {
     isQuiet();
   },
 
-  async "a channel with a comma in it is one channel"() {
+  async "a channel with a comma in it is one channel, bytes that are no UTF-8 are themselves, nothing else fails"() {
     listen(["a,b", "ü"]).stop();
-    const { client } = listen(["a,b", "ü"]);
+    const { client } = listen(["a,b", "ü\u{1f600}", "a\udcff\udc80", "\ud800"]);
     await settle();
 
-    assert.equal(world.sockets.at(-1).url, "ws://127.0.0.1:6390/ws?channels=a%2Cb,%C3%BC");
+    const query = "channels=a%2Cb,%C3%BC%F0%9F%98%80,a%ff%80,%EF%BF%BD";
+    assert.equal(world.sockets.at(-1).url, `ws://127.0.0.1:6390/ws?${query}`);
     client.close();
   },
 
