@@ -49,7 +49,7 @@ class Limits:
     request_s: float = 10.0
     write_s: float = 10.0
     linger_s: float = 1.0  # how long a refused sender is read on, so that the refusal is not lost to a reset
-    header_bytes: int = 16 * 1024
+    header_bytes: int = 32 * 1024  # 256 channels of a hundred characters, percent-encoded
     body_bytes: int = 64 * 1024
 
 
@@ -193,7 +193,11 @@ class _Connection:
             try:
                 request = await self._next_request()
             except h11.RemoteProtocolError as exc:
-                await self.refuse(exc.error_status_hint, str(exc), _NOT_UNDERSTOOD)
+                if exc.error_status_hint == HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE:
+                    why = f"address and headers are larger than {self.server.limits.header_bytes} bytes"
+                    await self.refuse(431, why, "send less of them: fewer channels at a time, or a glob for many")
+                else:
+                    await self.refuse(exc.error_status_hint, str(exc), _NOT_UNDERSTOOD)
                 return None
             if request is None:
                 return None

@@ -8,7 +8,7 @@ import trio.testing
 
 from proxy.admin.http import Limits
 from proxy.admin.polling import read_channels
-from proxy.core.feed.feed import FeedError
+from proxy.core.feed.feed import CHANNELS_MAX, FeedError
 
 from .fakes import Answer, Port, read_all, running
 from .listening import change, make_push
@@ -39,6 +39,15 @@ async def test_changes_of_a_stale_cursor_are_told_to_be_incomplete() -> None:
     assert answer["complete"] is False
     assert [message["type"] for message in answer["changes"]] == ["lost"]
     assert answer["cursor"] == push.feed.cursor
+
+
+async def test_changes_of_as_many_channels_as_may_be_are_told() -> None:
+    """As long as keys often are: who took them up over a WebSocket comes back with all of them in the address."""
+    channels = [f"tenant%3A{number:036d}%3Aticket%3A{number:036d}" for number in range(CHANNELS_MAX)]
+    async with running(push=make_push()) as port:
+        answer = await port.ask(f"GET /changes?channels={','.join(channels)}")
+
+    assert (answer.status, answer.json["changes"]) == (200, [])
 
 
 async def test_changes_are_answered_once_they_will_be_heard_of() -> None:

@@ -141,6 +141,7 @@ async def test_serve_admin_large_header_is_refused() -> None:
         survives = await port.still_serves()
 
     assert Answer.of(raw).status == 431
+    assert b"larger than 32768 bytes" in raw
     assert survives
 
 
