@@ -67,7 +67,7 @@ class Gate:
         if given is None and not self.token:
             if refused := _check_local(request, self.origins):
                 return refused
-            return _unknown(is_push=is_push) if _check_local(request, ()) else Visitor()
+            return unknown(is_push=is_push) if _check_local(request, ()) else Visitor()
         found = None
         for one in self.push_tokens:
             if hmac.compare_digest(given or b"", one.token.encode()):
@@ -76,7 +76,7 @@ class Gate:
             return Visitor()
         if found is not None and not is_push:
             return refusal(403, "a push token opens /ws, /events and /changes only", "send the listen.admin_token")
-        return found or _unknown(is_push=is_push)
+        return found or unknown(is_push=is_push)
 
     def cors(self, request: Request) -> tuple[tuple[str, str], ...]:
         """Return the headers that let a page of one of `origins` read an answer; none for any other page."""
@@ -114,7 +114,8 @@ def _given(request: Request, query: Mapping[str, str]) -> bytes | None:
     return None
 
 
-def _unknown(*, is_push: bool) -> Response:
+def unknown(*, is_push: bool) -> Response:
+    """Refuse a token that is none here."""
     help_text = "send `Authorization: Bearer TOKEN`, the TOKEN of listen.admin_token"
     if is_push:
         help_text += " or of push.tokens; a browser says ?access_token=TOKEN"

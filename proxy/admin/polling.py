@@ -22,7 +22,7 @@ import attrs
 import trio
 from wsproto.utilities import generate_accept_token
 
-from proxy.admin.access import SUBPROTOCOL, Visitor, denial, offered_subprotocols
+from proxy.admin.access import SUBPROTOCOL, Visitor, denial, offered_subprotocols, unknown
 from proxy.admin.answers import JSON, Kind, Request, Response, Streaming, refusal
 from proxy.admin.pushing import Push, watched
 from proxy.core.feed.feed import FeedError, Subscription
@@ -105,6 +105,8 @@ async def poll(push: Push | None, wish: Wish, wait_s: float) -> Response:
             subscription.on_ready = wish.request.hurry.set
             with push.waiting(), trio.move_on_after(min(wait_s, WAIT_MAX_S)):
                 await wish.request.hurry.wait()
+        if not push.knows(wish.visitor.token):
+            return unknown(is_push=True)
         changes = subscription.take(_CHANGES_A_POLL)
         after_ms = 0 if subscription.has_more else round(push.feed.poll_after(subscription.channels) * 1000)
         head = {"cursor": subscription.cursor, "complete": is_complete, "poll_after_ms": after_ms}

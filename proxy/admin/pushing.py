@@ -24,6 +24,7 @@ import trio
 from proxy.admin.answers import Streaming
 from proxy.admin.outlet import Outlet
 from proxy.config import model
+from proxy.config.model import PushToken
 from proxy.core.feed.feed import Feed, Subscription
 from proxy.log import get_logger
 
@@ -130,11 +131,18 @@ class Push:
         self._nursery: trio.Nursery | None = None
 
     def take(self, settings: model.Push) -> None:
-        """Go by these settings from now on; streams whose token has gone end."""
-        self.settings = settings
+        """Go by these settings from now on; streams whose token has gone end, and who waits is looked at again."""
+        were, self.settings = self.settings, settings
         for stream in list(self.streams):
-            if stream.token is not None and stream.token not in settings.tokens:
+            if not self.knows(stream.token):
                 stream.end("your token is not known any more")
+        if were.tokens != settings.tokens:
+            for scope in self._waiting:
+                scope.cancel()
+
+    def knows(self, token: PushToken | None) -> bool:
+        """Return whether a visitor who came with this push token, None for none, may still hear."""
+        return token is None or token in self.settings.tokens
 
     def stop(self) -> None:
         """End every stream and every wait, and let no new one in: the proxy is going. A second call changes nothing."""

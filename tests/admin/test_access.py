@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import attrs
 import pytest
+import trio
 
 from proxy.admin.access import Visitor
 from proxy.config.model import PushToken
 
-from .fakes import FakeSource, running
+from .fakes import Answer, FakeSource, Port, running
 from .listening import HANDSHAKE, change, events, make_push, websocket
 
 _SHOP = PushToken("sh0p", ("ticket:*", "tag:queue-?", "news"))
@@ -172,6 +173,27 @@ async def test_token_that_is_taken_away_ends_its_streams() -> None:
 
     assert closed == (1008, "your token is not known any more")
     assert heard == [["news"], ["news"]]
+
+
+async def test_token_that_is_taken_away_ends_its_polls() -> None:
+    """Who waits with it is answered at once, and hears nothing that came after; others come again."""
+    push = make_push(tokens=[_SHOP, PushToken("other", ("news",))])
+    answers: dict[str, Answer] = {}
+
+    async def wait(port: Port, token: str) -> None:
+        answers[token] = await port.ask(f"GET /changes?channels=news&wait=30&access_token={token}")
+
+    with trio.fail_after(10):
+        async with running(token="t0k", push=push) as port, trio.open_nursery() as nursery:
+            for token in ("sh0p", "other", "t0k"):
+                nursery.start_soon(wait, port, token)
+            while push.feed.subscribers < 3:
+                await trio.sleep(0.001)
+            push.take(attrs.evolve(push.settings, tokens=push.settings.tokens[1:]))
+            change(push.feed, "news")
+
+    assert {token: answer.status for token, answer in answers.items()} == {"sh0p": 401, "other": 200, "t0k": 200}
+    assert "changes" not in answers["sh0p"].json
 
 
 async def test_websocket_may_not_subscribe_to_more_than_its_token_covers() -> None:
