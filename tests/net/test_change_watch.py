@@ -23,6 +23,7 @@ from .watching import Watch, Watching, quiet
 USERS = (
     "user plain on >pw ~* &* +@all -client|tracking",
     "user mute on >pw ~* &* +@all -publish",
+    "user blind on >pw ~* &* +@all -config",
     "user numb on >pw ~* resetchannels +@all",
 )
 TICKETS = ClassSettings("tickets", ("ticket:*",), tags=("queue-{1}",))
@@ -116,17 +117,28 @@ async def test_version_of_a_write_is_not_below_the_time_of_the_server(client: Ra
 
 
 async def test_expiry_is_told_as_such_where_redis_notifies_of_it(client: RawClient, watch: Watch) -> None:
-    """With the database; else Redis only says that the key has changed."""
-    unnotified = await watch().listen("k*")
-    client.command("CONFIG", "SET", "notify-keyspace-events", "Ex")
-    notified = await watch().listen("k*")
+    """With the database, from the moment on that it does; else it only says that the key has changed."""
+    listener = await watch().listen("k*")
     client.command("SELECT", "3")
 
     client.command("SET", "k1", "x", "PX", "1")
+    unnotified = await listener.causes(2)
+    client.command("CONFIG", "SET", "notify-keyspace-events", "Ex")
+    client.command("SET", "k1", "x", "PX", "1")
 
-    assert [("write", ["k1"]), ("write", ["k1"])] == await unnotified.causes(2)
-    write, expiry = await notified.told(2)
+    assert [("write", ["k1"]), ("write", ["k1"])] == unnotified
+    write, expiry = await listener.told(2)
     assert ("write", "expired", 3) == (write["cause"], expiry["cause"], expiry["db"])
+
+
+async def test_expiry_is_told_as_such_to_who_may_not_see_the_configuration(client: RawClient, watch: Watch) -> None:
+    """As where somebody else runs Redis."""
+    client.command("CONFIG", "SET", "notify-keyspace-events", "Ex")
+    listener = await watch(user="blind").listen("k*")
+
+    client.command("SET", "k1", "x", "PX", "1")
+
+    assert [("write", ["k1"]), ("expired", ["k1"])] == await listener.causes(2)
 
 
 async def test_eviction_is_told_as_such_where_redis_notifies_of_it(client: RawClient, watch: Watch) -> None:

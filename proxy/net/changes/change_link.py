@@ -1,9 +1,10 @@
 """One connection on which changes are heard: a RESP3 link with CLIENT TRACKING in broadcast mode, and subscriptions.
 
-    open    HELLO 3, what is notified? --> TRACKING ON BCAST PREFIX .., SUBSCRIBE .., TIME --> all answered
+    open    HELLO 3 --> TRACKING ON BCAST PREFIX .., SUBSCRIBE .., PSUBSCRIBE .., TIME --> all answered
     run     pushes and messages --> hear             TIME every now and then; silent for too long: lost
 
-Owns the connection, and which reply answers what. What is heard is understood in `change_watch`.
+Owns the connection, and which reply answers what. What is heard is understood in `change_watch`. Whether Redis notifies
+of expiry and eviction is not asked: it may be told to at any time, and where CONFIG is forbidden nobody would know.
 """
 
 from __future__ import annotations
@@ -16,7 +17,6 @@ import hiredis
 import trio
 
 from proxy.core.feed.clock import LatestClock
-from proxy.core.outage.stand_in import BRIEF
 from proxy.core.session import Identity
 from proxy.errors import HandshakeError, RemoteError
 from proxy.log import get_logger
@@ -27,7 +27,7 @@ from proxy.wire.encode import command
 
 TIME: Final = command("TIME")
 PING: Final = command("PING")
-NOTIFIES: Final = command("CONFIG", "GET", "notify-keyspace-events")
+WHY: Final = (b"__keyevent@*__:expired", b"__keyevent@*__:evicted")
 READ_BYTES: Final = 16_384  # what is heard in one go: about a millisecond's work
 BEAT_MAX_S: Final = 1.0
 log = get_logger("feed")
@@ -53,6 +53,7 @@ class ChangeLink:
         self._reader = hiredis.Reader()
         self._answers: deque[Callable[[Any], None]] = deque()
         self._unconfirmed = 0  # subscriptions that the server has not confirmed
+        self._refusal = ""  # why not
         self._sending = trio.Lock()
         self._scope = trio.CancelScope()
         self._heard_at = self._beaten_at = trio.current_time()
@@ -73,19 +74,17 @@ class ChangeLink:
         What it pushes meanwhile is heard already. Raises RemoteError; then, and when cancelled, nothing stays open.
         """
         try:
-            stream, replies = await open_stream(upstream, identity, 0, 3, "respite-feed", NOTIFIES)
+            stream, _ = await open_stream(upstream, identity, 0, 3, "respite-feed")
             is_resp3 = True
         except HandshakeError as exc:
             if not exc.reply.lower().startswith((b"-err unknown command", b"-noproto")):
                 raise
-            stream, replies = await open_stream(upstream, identity, 0, 2, "respite-feed", NOTIFIES)
+            stream, _ = await open_stream(upstream, identity, 0, 2, "respite-feed")
             is_resp3 = False
         link = cls(stream, prefixes, clock, silent_s)
         try:
-            if replies[0].startswith(BRIEF):
-                raise HandshakeError(replies[0])
             with trio.fail_after(upstream.response_timeout_s):
-                await link._begin(replies[0], hear, is_resp3=is_resp3)
+                await link._begin(hear, is_resp3=is_resp3)
         except trio.TooSlowError as exc:
             stream.close()
             raise RemoteError(f"no answer within {upstream.response_timeout_s:g} s") from exc
@@ -130,7 +129,7 @@ class ChangeLink:
 
     # -- within ------------------------------------------------------------------------------------------------------
 
-    async def _begin(self, notifies: bytes, hear: Hear, *, is_resp3: bool) -> None:
+    async def _begin(self, hear: Hear, *, is_resp3: bool) -> None:
         self._is_resp3 = is_resp3
         if not is_resp3:
             self.deaf = "this server cannot tell which keys change"
@@ -138,8 +137,7 @@ class ChangeLink:
             words = [word for prefix in self.prefixes if prefix for word in ("PREFIX", prefix)]
             await self.ask(command("CLIENT", "TRACKING", "ON", "BCAST", *words), self._tracked)
         self.hears_messages = await self._subscribe(b"SUBSCRIBE", (changes.CHANNEL, telling.CHANNEL), hear)
-        if patterns := _patterns(notifies):
-            await self._subscribe(b"PSUBSCRIBE", patterns, hear)
+        await self._subscribe(b"PSUBSCRIBE", WHY, hear)  # refused, changes are told as writes
         await self._beat()
         while self._answers:
             await self._read(hear)
@@ -152,6 +150,9 @@ class ChangeLink:
         await self._send(command(name, *channels))
         while self._unconfirmed > 0:
             await self._read(hear)
+        if self._unconfirmed < 0:
+            say = log.warning if name == b"SUBSCRIBE" else log.debug
+            say("not all about changes can be heard", why=self._refusal)
         return self._unconfirmed == 0
 
     def _tracked(self, reply: Any) -> None:
@@ -220,16 +221,6 @@ class ChangeLink:
             case hiredis.ReplyError() if self._unconfirmed > 0 and is_brief(frame):
                 raise RemoteError(str(frame))  # it will be heard another time, not never
             case hiredis.ReplyError() if self._unconfirmed > 0:
-                self._unconfirmed = -1
-                log.warning("not all about changes can be heard", why=str(frame))
+                self._unconfirmed, self._refusal = -1, str(frame)
             case _:
                 raise RemoteError("the upstream sent a reply to nothing")
-
-
-def _patterns(notifies: bytes) -> list[bytes]:
-    """Return what to subscribe to of what Redis is configured to notify; nothing where it does not say."""
-    flags = notifies.rpartition(b"\r\n")[0].rpartition(b"\n")[2]
-    if notifies[:1] == b"-" or b"E" not in flags:
-        return []
-    kinds = ((b"expired", b"x"), (b"evicted", b"e"))
-    return [b"__keyevent@*__:" + name for name, flag in kinds if flag in flags or b"A" in flags]
