@@ -46,7 +46,7 @@ class Wish:
     cors: tuple[tuple[str, str], ...]
 
 
-def open_websocket(push: Push | None, wish: Wish) -> Response | Streaming:
+async def open_websocket(push: Push | None, wish: Wish) -> Response | Streaming:
     """Accept a WebSocket, or say why not. Source: RFC 6455 4.2."""
     headers = wish.request.headers
     tokens = [token.strip() for token in headers.get("connection", "").lower().split(",")]
@@ -57,7 +57,7 @@ def open_websocket(push: Push | None, wish: Wish) -> Response | Streaming:
     key = headers.get("sec-websocket-key", "")
     if wish.request.method != "GET" or not _is_nonce(key):
         return refusal(400, "this is no handshake of a WebSocket", "see RFC 6455, section 4.1")
-    subscription = _subscribe(push, wish)
+    subscription = await _subscribe(push, wish)
     if isinstance(subscription, Response):
         return subscription
     accepted = [("Upgrade", "websocket"), ("Connection", "Upgrade")]
@@ -68,12 +68,12 @@ def open_websocket(push: Push | None, wish: Wish) -> Response | Streaming:
     return Streaming(Kind.WEBSOCKET, _head(101, accepted), subscription, wish.visitor.may_hear, wish.visitor.token)
 
 
-def open_events(push: Push | None, wish: Wish) -> Response | Streaming:
+async def open_events(push: Push | None, wish: Wish) -> Response | Streaming:
     """Accept a stream of server-sent events, or say why not."""
     if wish.request.method != "GET":
         return Response(200, "text/event-stream", b"")
     resumed = attrs.evolve(wish, since=wish.request.headers.get("last-event-id") or wish.since)
-    subscription = _subscribe(push, resumed)
+    subscription = await _subscribe(push, resumed)
     if isinstance(subscription, Response):
         return subscription
     headers = [
@@ -93,7 +93,7 @@ async def poll(push: Push | None, wish: Wish, wait_s: float) -> Response:
     A proxy that goes, and a request that is in a hurry, are answered with what there is.
     A cancellation loses nothing: who asks again with the same cursor hears it then.
     """
-    subscription = _subscribe(push, wish, polls=True)
+    subscription = await _subscribe(push, wish, polls=True)
     if isinstance(subscription, Response):
         return subscription
     assert push is not None
@@ -126,16 +126,15 @@ def read_channels(named: Iterable[str]) -> list[str]:
     return list(found)
 
 
-def _subscribe(push: Push | None, wish: Wish, *, polls: bool = False) -> Subscription | Response:
+async def _subscribe(push: Push | None, wish: Wish, *, polls: bool = False) -> Subscription | Response:
     if push is None or push.settings.max_subscribers == 0:
         return refusal(404, "changes are told to nobody here", "set push.max_subscribers")
-    if push.is_stopping:
-        return _full("the proxy is going away")
     try:
         channels = read_channels(wish.channels)
-        refused = [channel for channel in channels if not wish.visitor.may_hear(channel)]
-        if refused:
+        if refused := await push.weigh(channels, wish.visitor.may_hear):
             return refusal(403, denial(refused), "ask for less, or for another token")
+        if push.is_stopping:
+            return _full("the proxy is going away")
         return push.feed.subscribe(channels, wish.since, poll=polls)
     except FeedError as exc:
         return _full(str(exc)) if exc.is_full else refusal(400, str(exc), _HELP)

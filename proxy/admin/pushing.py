@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Final, Protocol
@@ -25,7 +25,8 @@ from proxy.admin.answers import Streaming
 from proxy.admin.outlet import Outlet
 from proxy.config import model
 from proxy.config.model import PushToken
-from proxy.core.feed.feed import Feed, Subscription
+from proxy.core.feed.channels import read_channel
+from proxy.core.feed.feed import CHANNELS_MAX, Feed, FeedError, Subscription
 from proxy.log import get_logger
 
 # How long one go may keep clients of the proxy waiting.
@@ -143,6 +144,24 @@ class Push:
     def knows(self, token: PushToken | None) -> bool:
         """Return whether a visitor who came with this push token, None for none, may still hear."""
         return token is None or token in self.settings.tokens
+
+    async def weigh(self, channels: Collection[str], may_hear: Callable[[str], bool]) -> list[str]:
+        """Return which channels somebody asks for who may not hear them; everybody else gets their turn meanwhile.
+
+        Raises FeedError for what is no channel, and for more than one subscription has.
+        """
+        if len(channels) > CHANNELS_MAX:
+            raise FeedError(f"one subscription has at most {CHANNELS_MAX} channels")
+        refused: list[str] = []
+        began = self._clock()
+        for name in channels:
+            read_channel(name)  # remembered until it is subscribed to
+            if not may_hear(name):
+                refused.append(name)
+            if self._clock() - began > SLICE_S:
+                await self._share(is_round=True)
+                began = self._clock()
+        return refused
 
     def stop(self) -> None:
         """End every stream and every wait, and let no new one in: the proxy is going. A second call changes nothing."""

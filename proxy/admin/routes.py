@@ -249,11 +249,11 @@ async def _explain(site: Site, asked: Asked) -> Response:
 
 
 async def _websocket(site: Site, asked: Asked) -> Response | Streaming:
-    return open_websocket(site.push, _wish(site, asked))
+    return await open_websocket(site.push, _wish(site, asked))
 
 
 async def _events(site: Site, asked: Asked) -> Response | Streaming:
-    return open_events(site.push, _wish(site, asked))
+    return await open_events(site.push, _wish(site, asked))
 
 
 async def _changes(site: Site, asked: Asked) -> Response:

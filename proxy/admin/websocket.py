@@ -156,8 +156,7 @@ class _Talk:
     async def _obey(self, text: str) -> None:
         try:
             wanted, unwanted = _read(text)
-            refused = [channel for channel in wanted if not self._may_hear(channel)]
-            if refused:
+            if refused := await self._push.weigh(wanted, self._may_hear):
                 raise FeedError(denial(refused))
             subscription = self._stream.subscription
             subscription.remove(unwanted)

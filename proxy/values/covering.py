@@ -85,5 +85,10 @@ class _Positions:
 def _letters(globs: Sequence[Sequence[Part]]) -> list[int]:
     """Return one byte of each sort that the globs tell apart."""
     sets = {part.accepts for parts in globs for part in parts}
-    kinds = {tuple(byte in one for one in sets): byte for byte in EVERY_BYTE}
-    return list(kinds.values())
+    singles = frozenset().union(*(one for one in sets if len(one) == 1))
+    sets = {one for one in sets if 1 < len(one) < len(EVERY_BYTE)}  # mostly there are none
+    rest = EVERY_BYTE - singles
+    if not sets:
+        return [*singles, *sorted(rest)[:1]]
+    kinds = {tuple(byte in one for one in sets): byte for byte in rest}
+    return [*singles, *kinds.values()]

@@ -13,6 +13,7 @@ import trio
 import trio.testing
 
 from proxy.admin.pushing import SLICE_S, Push
+from proxy.core.feed.feed import CHANNELS_MAX, FeedError
 
 from .fakes import running
 from .listening import EventSource, Listener, WebSocket, change, events, make_push, websocket
@@ -219,6 +220,35 @@ async def test_clients_of_the_proxy_get_their_turn_between_slices() -> None:
     assert 8 <= sharer.turns <= 16
     assert 2 <= len(sharer.seen) <= 5  # in which order a round takes its tasks is a matter of chance
     assert sharer.hurried_s > 0
+
+
+async def test_clients_of_the_proxy_get_their_turn_while_channels_are_weighed() -> None:
+    """One who asks for as many as he may have, and dear ones, holds up nobody."""
+    sharer = _Sharer()
+    now = 0.0
+
+    def clock() -> float:
+        nonlocal now
+        now += SLICE_S
+        return now
+
+    plain = make_push()
+    push = Push(plain.feed, plain.settings, sharer=sharer, clock=clock)
+    refused = await push.weigh([f"a{number}*" for number in range(CHANNELS_MAX)], lambda name: name != "a7*")
+
+    assert refused == ["a7*"]
+    assert sharer.turns > CHANNELS_MAX / 4
+
+
+async def test_more_channels_than_one_may_have_are_not_looked_at() -> None:
+    """A message has room for tens of thousands of names."""
+    push = make_push()
+    asked: list[str] = []
+
+    with pytest.raises(FeedError, match="at most 256 channels"):
+        await push.weigh([str(number) for number in range(CHANNELS_MAX + 1)], lambda name: bool(asked.append(name)))
+
+    assert asked == []
 
 
 async def test_stream_that_is_not_greeted_yet_is_ended_too() -> None:

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from proxy.config.model import ClassSettings
+from proxy.core.feed import channels
 from proxy.core.feed.channels import Channel, read_channel
 from proxy.core.feed.index import PREFIXES_MAX, ChannelIndex, do_cover, merge_prefixes
 from proxy.values.globs import compile_glob
@@ -145,3 +146,11 @@ def test_index_is_quick_with_globs_made_to_be_hard() -> None:
         took.append(time.perf_counter() - began)
 
     assert min(took) < 0.05
+
+
+def test_channel_of_a_key_is_read_without_an_expression(monkeypatch: pytest.MonkeyPatch) -> None:
+    """That of a thousand bytes takes milliseconds to compile, and 256 of them come in one subscription."""
+    monkeypatch.setattr(channels, "compile_glob", None)
+    read_channel.cache_clear()
+
+    assert read_channel("k" * 1000 + "\\*") == ("key", b"k" * 1000 + b"*", None)

@@ -9,6 +9,7 @@ some are.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final, Literal
 
 import attrs
@@ -136,6 +137,7 @@ class Channel:
         return low - self._skipped + self._first
 
 
+@lru_cache(maxsize=512)  # a glob takes up to two milliseconds: it is read first, for all to get their turn, then used
 def read_channel(name: str) -> tuple[ChannelKind, bytes, Glob | None]:
     """Say what a name means. Raises FeedError for what is no channel."""
     if name in OWN_CHANNELS:
@@ -154,9 +156,9 @@ def read_channel(name: str) -> tuple[ChannelKind, bytes, Glob | None]:
     is_key = all(part.sort is Sort.LITERAL for part in parts)
     if not is_key and len(raw) > GLOB_MAX_BYTES:
         raise FeedError(f"the glob of a channel has at most {GLOB_MAX_BYTES} bytes")
-    glob = compile_glob(raw)
     if is_key:
-        if glob.prefix.startswith(OWN_KEYS):
+        key = b"".join(bytes(part.accepts) for part in parts)
+        if key.startswith(OWN_KEYS):
             raise FeedError(f"of {OWN_KEYS.decode()} there are only {' and '.join(OWN_CHANNELS)}")
-        return "key", glob.prefix, None
-    return "glob", raw, glob
+        return "key", key, None
+    return "glob", raw, compile_glob(raw)

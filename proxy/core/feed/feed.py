@@ -125,8 +125,9 @@ class Feed:
 
     def join(self, subscription: Subscription, channels: Sequence[str], since: str = "") -> None:
         """Have one listen to more channels, from a cursor on. Raises FeedError, and changes nothing then."""
-        wanted = [name for name in dict.fromkeys(channels) if name not in subscription.channels]
-        if len(subscription.channels) + len(wanted) > CHANNELS_MAX:
+        present = set(subscription.channels)
+        wanted = [name for name in dict.fromkeys(channels) if name not in present]
+        if len(present) + len(wanted) > CHANNELS_MAX:
             raise FeedError(f"one subscription has at most {CHANNELS_MAX} channels")
         made = {name: self._channel(name) for name in wanted if name not in self._channels}
         number, why = self._resume_from(since)

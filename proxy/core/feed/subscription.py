@@ -76,7 +76,8 @@ class Subscription:
 
     def remove(self, channels: Sequence[str]) -> None:
         """Listen to these no more; of those that it does not listen to nothing is said."""
-        for channel in [one for one in self.seats if one.name in channels and one.kind != "gaps"]:
+        unwanted = set(channels)
+        for channel in [one for one in self.seats if one.name in unwanted and one.kind != "gaps"]:
             self._leave(channel)
 
     def take(self, most: int) -> list[bytes]:
