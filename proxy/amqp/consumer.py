@@ -97,6 +97,12 @@ class Acks:
                 if tag > run:
                     self._channel.ack(tag)
 
+    def reject(self, tag: int) -> None:
+        """Leave one to the broker, which moves it to where its queue has dead letters."""
+        with contextlib.suppress(AmqpError):
+            self._channel.nack(tag, requeue=False)
+            self.pending.pop(tag, None)
+
 
 @attrs.define
 class _Mapped:
@@ -260,19 +266,27 @@ class Intake:
             self.acks.done((delivery.tag,))
 
         self._note("an event failed and is tried again", reason=failed.reason, attempt=attempt + 1)
-        self._outbox.put(copied, done)
+        self._outbox.put(copied, done, lambda why: self._reject(delivery, why))
 
     def _bury(self, delivery: Delivery, reason: str, *, is_garbage: bool) -> None:
-        figures = self._shared.figures
-
         def done() -> None:
-            figures.dead += 1
-            figures.garbage += is_garbage
-            figures.failed += not is_garbage
+            self._count_dead(is_garbage=is_garbage)
             self.acks.done((delivery.tag,))
 
         self._note("an event goes to the dead letters", reason=reason, routing_key=origin_of(delivery).routing_key)
-        self._outbox.put(dead_copy(delivery, self._topology.dead_letter_queue, reason=reason), done)
+        copied = dead_copy(delivery, self._topology.dead_letter_queue, reason=reason)
+        self._outbox.put(copied, done, lambda why: self._reject(delivery, why, is_garbage=is_garbage))
+
+    def _reject(self, delivery: Delivery, why: str, *, is_garbage: bool = False) -> None:
+        log.warning("the broker takes no copy of an event; it is to move it to the dead letters itself", why=why)
+        self._count_dead(is_garbage=is_garbage)
+        self.acks.reject(delivery.tag)
+
+    def _count_dead(self, *, is_garbage: bool) -> None:
+        figures = self._shared.figures
+        figures.dead += 1
+        figures.garbage += is_garbage
+        figures.failed += not is_garbage
 
     def _count_refused(self, count: int, why: str) -> None:
         figures = self._shared.figures

@@ -4,11 +4,14 @@
     no use      --> the dead letter queue                  with the reason
                         |
                         copy confirmed by the broker --> done(), which acknowledges the original
+                        |
+                        it closes the channel over it --> once more, bare --> refused(), which rejects the original
 
 Owns copies and their headers, and the outbox that publishes them. It has a connection of its own: a broker short of
 memory reads no further from a connection that publishes, and acknowledgements must go on. A stop at any point leaves
 the original, the copy, or both; never neither. Copies last (delivery mode 2) whatever the original said, and do not
-expire as it would have.
+expire as it would have. An original whose copy the broker takes by no means is rejected, for others wait behind it: the
+broker moves it to the dead letters, from a retry queue by way of QUEUE.
 Source: RabbitMQ, "Publisher Confirms", "Memory and Disk Alarms", "Sender-selected Distribution".
 """
 
@@ -29,7 +32,8 @@ from proxy.amqp.connection import Connection
 from proxy.amqp.fields import write_properties
 from proxy.amqp.frames import FRAME_MIN
 from proxy.amqp.letters import ATTEMPT, EXCHANGE, REASON, ROUTING_KEY, message_of
-from proxy.errors import AmqpError, PublishRefusedError
+from proxy.amqp.topology import PRECONDITION_FAILED
+from proxy.errors import AmqpError, ChannelClosedError, PublishRefusedError
 from proxy.events.message import Message
 from proxy.log import get_logger
 
@@ -145,7 +149,13 @@ def _size(properties: Basic.Properties) -> int:
 class _Item:
     outgoing: Outgoing
     done: Callable[[], None]
+    refused: Callable[[str], None]
     refusals: int = 0
+    is_bare: bool = False
+
+    def strip(self) -> None:
+        """Send it with our headers only from now on."""
+        self.outgoing, self.is_bare = bare(self.outgoing), True
 
 
 class Outbox:
@@ -163,6 +173,7 @@ class Outbox:
         self._items: deque[_Item] = deque()
         self._filled = trio.Event()
         self._failures = 0
+        self._doubtful = 0  # so many at the front are published one by one: the broker closes the channel over one
 
     def __len__(self) -> int:
         return len(self._items)
@@ -172,9 +183,13 @@ class Outbox:
         """Why the broker takes nothing now, "" while it does."""
         return "" if self._connection is None else self._connection.blocked_reason
 
-    def put(self, outgoing: Outgoing, done: Callable[[], None]) -> None:
-        """Have it published; `done` is called once the broker has confirmed it."""
-        self._items.append(_Item(outgoing, done))
+    def put(self, outgoing: Outgoing, done: Callable[[], None], refused: Callable[[str], None]) -> None:
+        """Have it published; `done` is called once the broker has confirmed it.
+
+        `refused` is called instead, with its reason, where the broker closes the channel over this very message:
+        it is larger than a broker takes that was configured anew, say.
+        """
+        self._items.append(_Item(outgoing, done, refused))
         self._filled.set()
 
     async def run(self) -> None:
@@ -200,6 +215,12 @@ class Outbox:
             batch = self._take()
             try:
                 refused = await self._publish(channel, batch)
+            except ChannelClosedError as exc:
+                if exc.code != PRECONDITION_FAILED:
+                    raise
+                self._doubt(batch, exc.text)
+                channel = await connection.channel()
+                continue
             finally:
                 # Whatever ended it: what is not confirmed is still to be done.
                 self._items.extendleft(reversed(batch))
@@ -225,13 +246,26 @@ class Outbox:
             why = why or refused
             item.refusals += 1
             if item.refusals == _BARE_AFTER and _size(item.outgoing.properties) > FRAME_MIN // 2:
-                item.outgoing = bare(item.outgoing)  # a broker whose frames are smaller than others'
+                item.strip()  # a broker whose frames are smaller than others'
             left.append(item)
         batch[:] = left
         return why
 
+    def _doubt(self, batch: list[_Item], why: str) -> None:
+        """Find which of a batch the broker closes the channel over, and do without its copy."""
+        if len(batch) > 1:
+            self._doubtful = len(batch)
+        elif not batch[0].is_bare:
+            self._doubtful += 1
+            batch[0].strip()
+        else:
+            batch.pop().refused(why)
+
     def _take(self) -> list[_Item]:
         batch = [self._items.popleft()]
+        if self._doubtful:
+            self._doubtful -= 1
+            return batch
         size = len(batch[0].outgoing.body)
         while (
             self._items and len(batch) < _BATCH and (size := size + len(self._items[0].outgoing.body)) <= _BATCH_BYTES

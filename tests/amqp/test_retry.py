@@ -24,6 +24,9 @@ from .broker import RabbitMq
 from .conftest import Names
 from .eventing import FakeSink, Publisher, event, make_service, now_ms, publisher, running, settings, until
 
+# Older versions look at the one, newer ones at the other.
+_LARGEST = "application:set_env(rabbit, max_message_size, {0}), persistent_term:put(max_message_size, {0})"
+
 
 def delivered(exchange: str = "x", routing_key: str = "a.b", **properties: Any) -> Delivery:
     """Make a delivery."""
@@ -151,6 +154,29 @@ async def test_dead_letter_queue_full_keeps_the_original(rabbitmq: RabbitMq, nam
         finally:
             rabbitmq.ctl("clear_policy", f"full-{names.dead}")
         await until(lambda: figures.dead == 1, "it is buried")
+
+
+async def test_copy_over_which_the_broker_closes_the_channel_is_left_to_the_broker(
+    rabbitmq_own: RabbitMq, names: Names
+) -> None:
+    """A broker that takes only smaller messages than those in its queue has them moved; others go on meanwhile."""
+    amqp = settings(rabbitmq_own, names, prefetch=10)
+    async with running(make_service(amqp, FakeSink())):
+        pass
+    async with publisher(rabbitmq_own, names) as out:
+        await out.publish([*(b"garbage" * 300 for _ in range(10)), b"small garbage", event("k")])
+    try:
+        rabbitmq_own.evaluate(_LARGEST.format(1000))
+        sink = FakeSink()
+        async with running(make_service(amqp, sink)) as figures, publisher(rabbitmq_own, names) as out:
+            await until(lambda: sink.applied[b"k"] == 1, "the event is applied")
+            await until(lambda: figures.dead == 11, "all garbage is a dead letter")
+            await out.until_empty(names.queue)
+            dead = await out.drain(names.dead)
+    finally:
+        rabbitmq_own.evaluate(_LARGEST.format(16 << 20))
+
+    assert [b"garbage" * 300] * 10 + [b"small garbage"] == sorted((letter.body for letter in dead), key=len)[::-1]
 
 
 async def test_broker_without_memory_delays_copies_and_nothing_else(rabbitmq_own: RabbitMq, names: Names) -> None:
