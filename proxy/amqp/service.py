@@ -240,8 +240,8 @@ class EventService:
     def _up(self, endpoint: AmqpEndpoint, topology: Topology) -> None:
         figures = self.figures
         if topology.is_own:
-            if self._ups:
-                self._owe(None, "the queue of this proxy went with its connection")
+            # The first time as well: nobody may have been there before, and L1 is in use since the start.
+            self._owe(None, "this proxy had no queue until now")
         else:
             self._queue_at = self._shared.clock()
             if self._ups and self._shared.has_transient and self._amqp.queue_type == "classic":
