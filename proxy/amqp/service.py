@@ -26,7 +26,17 @@ from proxy.amqp.connection import Connection
 from proxy.amqp.consumer import MOST, Intake, Maps, Shared
 from proxy.amqp.nodes import Nodes, pause_s
 from proxy.amqp.retry import Outbox, first_of
-from proxy.amqp.topology import Topology, TopologyError, declare, declare_asides, delays_ms, plan
+from proxy.amqp.topology import (
+    ACCESS_REFUSED,
+    NOT_FOUND,
+    Topology,
+    TopologyError,
+    bind,
+    declare,
+    declare_asides,
+    delays_ms,
+    plan,
+)
 from proxy.config.model import Amqp, AmqpEndpoint
 from proxy.errors import AmqpError, BrokerRefusedError, ChannelClosedError, ConnectionLostError
 from proxy.events.figures import EventFigures
@@ -104,6 +114,8 @@ class EventService:
         """When to look what the queue owes."""
         self._owing_since = math.inf
         """Since when it is known that some sidecar owes a flush for the queue."""
+        self._has_lost_exchange = False
+        """It was gone, and what was published at that time with it."""
         self._wake = trio.Event()
         self._ups = 0
         self._troubles: Counter[Trouble] = Counter()
@@ -251,6 +263,9 @@ class EventService:
                 )
                 self._owe(None, "events may have gone with the broker")
             self._shared.has_transient = False
+        if self._has_lost_exchange:  # not before it is there again: what comes until then is lost, too
+            self._has_lost_exchange = False
+            self._owe(None, f"the exchange {self._amqp.exchange} was gone, and events with it")
         self._ups += 1
         figures.reconnects = self._ups - 1
         figures.state, figures.why, figures.url = "up", "", endpoint.display
@@ -261,24 +276,36 @@ class EventService:
     # Depths
 
     async def _look(self, connection: Connection, topology: Topology, outbox: Outbox) -> None:
-        """Look at the depths of the queues, and whether the broker takes messages, until the connection is lost."""
-        figures = self.figures
+        """Look at the queues, the exchange, and whether the broker takes messages, until the connection is lost."""
+        figures, amqp = self.figures, self._amqp
+        may_bind = True
         while True:
-            asked = topology.queue
+            at = "queue"
             try:
                 channel = await connection.channel()
                 while True:
-                    asked = topology.queue
-                    state = await channel.declare_queue(asked, passive=True)
+                    at = "queue"
+                    state = await channel.declare_queue(topology.queue, passive=True)
                     figures.depth, figures.consumers = state.messages, state.consumers
-                    asked = topology.dead_letter_queue
-                    figures.dead_depth = (await channel.declare_queue(asked, passive=True)).messages
+                    if may_bind:
+                        at = "exchange"
+                        # One that somebody has deleted and made anew has no bindings, and nobody is told of that.
+                        await bind(channel, amqp, topology)
+                        await channel.declare_exchange(amqp.exchange)
+                    at = "dead letters"
+                    state = await channel.declare_queue(topology.dead_letter_queue, passive=True)
+                    figures.dead_depth = state.messages
                     await self._look_blocked(outbox)
-            except ChannelClosedError:
-                if asked == topology.queue:
-                    raise  # we should have been told: nothing comes from a queue that is gone
-                figures.dead_depth = None  # the first dead letter mends it
-                await self._look_blocked(outbox)
+            except ChannelClosedError as exc:
+                if at == "dead letters":
+                    figures.dead_depth = None  # the first dead letter mends it
+                    await self._look_blocked(outbox)
+                elif at == "exchange" and exc.code == ACCESS_REFUSED:
+                    may_bind = False  # events come all the same
+                else:
+                    # Of the queue we should have been told: nothing comes from one that is gone.
+                    self._has_lost_exchange |= at == "exchange" and exc.code == NOT_FOUND
+                    raise
 
     async def _look_blocked(self, outbox: Outbox) -> None:
         why = outbox.blocked_reason

@@ -94,11 +94,16 @@ async def declare(
             if not await _is_there(connection, topology.queue):
                 await before_making()
             await _declare_durable(channel, topology.queue, amqp, dead_letters_to=topology.dead_letter_queue)
-        for key in amqp.binding_keys:
-            await channel.bind(topology.queue, amqp.exchange, key)
+        await bind(channel, amqp, topology)
         await channel.close()
     except ChannelClosedError as exc:
         raise explained(exc) from exc
+
+
+async def bind(channel: Channel, amqp: Amqp, topology: Topology) -> None:
+    """Bind the queue, again as often as one likes. ChannelClosedError 404 where the exchange is gone."""
+    for key in amqp.binding_keys:
+        await channel.bind(topology.queue, amqp.exchange, key)
 
 
 async def declare_asides(connection: Connection, amqp: Amqp, topology: Topology) -> None:

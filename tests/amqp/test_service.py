@@ -220,6 +220,24 @@ async def test_lost_queue_is_not_flushed_before_it_is_there_again(
     assert (before, sink.lost) == ([0], set())
 
 
+@pytest.mark.parametrize("is_made_anew", [True, False])
+async def test_exchange_deleted_is_bound_again(rabbitmq: RabbitMq, names: Names, *, is_made_anew: bool) -> None:
+    """With an exchange its bindings go, and nobody is told: events come again, and what is seen missing is flushed."""
+    sink = FakeSink()
+    async with running(make_service(settings(rabbitmq, names), sink)) as figures, publisher(rabbitmq, names) as broker:
+        gone = f'rabbit_misc:r(<<"/">>, exchange, <<"{names.exchange}">>)'
+        rabbitmq.evaluate(f'rabbit_exchange:delete({gone}, false, <<"tests">>)')
+        if is_made_anew:
+            await broker.channel.declare_exchange(names.exchange)
+        else:
+            await until(lambda: len(sink.flushed) == 1, "it is flushed")
+            await until(lambda: figures.state == "up", "it is up again")
+        with trio.fail_after(10):
+            while not sink.applied:
+                await broker.publish([event("k")])
+                await trio.sleep(0.1)
+
+
 async def test_flush_that_another_proxy_owes_is_done_in_its_place(
     rabbitmq: RabbitMq, names: Names, monkeypatch: pytest.MonkeyPatch
 ) -> None:
