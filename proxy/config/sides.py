@@ -259,7 +259,7 @@ SIDES: Final[tuple[Key, ...]] = (
         "amqp.binding_keys",
         event_kinds.topics(),
         ["#"],
-        'Narrow to the events that matter here, ["ticket.*", "user.#"]: of the others nothing comes.',
+        'Narrow to the events that matter here, ["ticket.*", "user.#"]; a queue that is there stays bound to the rest.',
         restart=True,
     ),
     _key(
