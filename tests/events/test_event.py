@@ -7,6 +7,7 @@ import pickle
 
 import pytest
 
+from proxy.events import event as event_module
 from proxy.events.event import Event, EventError, event_of, parse_event
 
 AT_MS = 1732272000123
@@ -59,6 +60,16 @@ def test_parse_event_of_none_says_why(body: bytes, words: str) -> None:
     """What cannot be acted on is refused with the field and what is wanted there."""
     with pytest.raises(EventError, match=words):
         parse_event(body)
+
+
+def test_event_of_thousands_of_fields_is_read_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each that may be misspelt takes time in which nobody else is served: the first of them are looked at."""
+    looked_at: list[str] = []
+    monkeypatch.setattr(event_module, "_meant_by", lambda name: looked_at.append(name) or "")
+
+    assert event_of({"keys": ["k"]} | {f"field{number}": 1 for number in range(10_000)}) == Event((b"k",))
+    assert ["field0", "field1"] == looked_at[:2]
+    assert len(looked_at) < 100
 
 
 def test_event_of_takes_from_around_what_it_does_not_say() -> None:

@@ -7,7 +7,7 @@ import zlib
 
 import pytest
 
-from proxy.events.payload import BODY_MAX_BYTES, read_json, unpack
+from proxy.events.payload import BODY_MAX_BYTES, VALUES_MAX, read_json, unpack
 
 
 @pytest.mark.parametrize(
@@ -32,12 +32,18 @@ def test_read_json_reads_utf8(body: bytes, value: object) -> None:
         (b'{"a":' * 100_000, "nested too deep"),
         (b"9" * 10_000, "thousands of digits"),
         (b'{"x": {"keys": ["a"], "keys": ["b"]}}', "names 'keys' twice"),
+        (b"[" + b"[]," * (VALUES_MAX // 2) + b"1]", "more than 500000 values"),
     ],
 )
 def test_read_json_of_what_each_reads_differently_says_why(body: bytes, words: str) -> None:
     """What is no JSON, or means something else to another reader, is refused with the place."""
     with pytest.raises(ValueError, match=words):
         read_json(body)
+
+
+def test_read_json_of_a_long_text_is_read() -> None:
+    """Not bytes are counted, but what takes time to read."""
+    assert len(str(read_json(b'"%b"' % (b"x" * 4 * VALUES_MAX)))) == 4 * VALUES_MAX
 
 
 @pytest.mark.parametrize("encoding", ["", "identity", "UTF-8", "binary"])
