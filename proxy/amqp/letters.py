@@ -90,10 +90,10 @@ def read_letter(number: int, delivery: Delivery) -> Letter:
     latest, first = _deaths(headers)
     keys = first.get("routing-keys")
     earlier = keys[0] if isinstance(keys, list) and keys else delivery.routing_key
-    exchange = _text(headers.get(EXCHANGE, first.get("exchange", delivery.exchange)))
+    exchange = name_in(headers.get(EXCHANGE, first.get("exchange", delivery.exchange)))
     reason = delivery.fault or _text(headers.get(REASON)) or _broker_reason(latest)
     attempts = headers.get(ATTEMPT)
-    message = attrs.evolve(message_of(delivery), routing_key=_text(headers.get(ROUTING_KEY, earlier)))
+    message = attrs.evolve(message_of(delivery), routing_key=name_in(headers.get(ROUTING_KEY, earlier)))
     return Letter(
         number=number,
         id=_id_of(message, exchange, reason),
@@ -104,6 +104,11 @@ def read_letter(number: int, delivery: Delivery) -> Letter:
         message=message,
         fault=delivery.fault,
     )
+
+
+def name_in(value: object) -> str:
+    """Return a routing key or the name of an exchange that stands in a header, as those are read that do not."""
+    return value.decode("utf-8", "surrogateescape") if isinstance(value, bytes | bytearray) else _text(value)
 
 
 def fresh_headers(letter: Letter) -> dict[str, Any]:

@@ -31,7 +31,7 @@ from proxy.amqp.channel import Channel, Delivery, Outgoing
 from proxy.amqp.connection import Connection
 from proxy.amqp.fields import write_properties
 from proxy.amqp.frames import FRAME_MIN
-from proxy.amqp.letters import ATTEMPT, EXCHANGE, REASON, ROUTING_KEY, message_of
+from proxy.amqp.letters import ATTEMPT, EXCHANGE, REASON, ROUTING_KEY, message_of, name_in
 from proxy.amqp.topology import PRECONDITION_FAILED
 from proxy.errors import AmqpError, ChannelClosedError, PublishRefusedError
 from proxy.events.message import Message
@@ -70,9 +70,9 @@ def origin_of(delivery: Delivery) -> Origin:
     attempt = headers.get(ATTEMPT)
     attempt = attempt if type(attempt) is int and attempt > 0 else 0
     routing_key, exchange = headers.get(ROUTING_KEY), headers.get(EXCHANGE, "")
-    if delivery.exchange or not isinstance(routing_key, str) or not isinstance(exchange, str):
+    if delivery.exchange or not isinstance(routing_key, str | bytes) or not isinstance(exchange, str | bytes):
         return Origin(delivery.exchange, delivery.routing_key)
-    return Origin(exchange, routing_key, attempt)
+    return Origin(name_in(exchange), name_in(routing_key), attempt)
 
 
 def published(delivery: Delivery) -> Message:

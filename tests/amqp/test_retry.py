@@ -15,6 +15,7 @@ from pamqp.commands import Basic
 from proxy.amqp import retry
 from proxy.amqp.channel import Delivery
 from proxy.amqp.fields import read_properties, write_properties
+from proxy.amqp.letters import read_letter
 from proxy.amqp.retry import Origin, dead_copy, due_at_ms, origin_of, published, retry_copy
 from proxy.config.model import Retry
 from proxy.events.event import Event
@@ -50,6 +51,16 @@ def test_retry_copy_counts_and_says_when_it_is_due() -> None:
     assert Origin("x", "a.b", 2) == origin_of(redelivered(again))
     assert 2_000_900 == due_at_ms(redelivered(again))
     assert "a.b" == published(redelivered(again)).routing_key
+
+
+def test_copy_of_names_that_are_no_utf8_knows_them_and_its_attempts() -> None:
+    """The broker takes any bytes for a routing key: a rule finds it in a retry, and a letter is sent again by it."""
+    copied = retry_copy(delivered("x\udcfe", "a.\udcff"), "q.retry", reason="why", delay_ms=500, now_ms=1)
+    letter = read_letter(1, redelivered(copied))
+
+    assert Origin("x\udcfe", "a.\udcff", 1) == origin_of(redelivered(copied))
+    assert "a.\udcff" == published(redelivered(copied)).routing_key
+    assert ("x\udcfe", "a.\udcff") == (letter.exchange, letter.message.routing_key)
 
 
 def test_copy_keeps_properties_of_the_original() -> None:
