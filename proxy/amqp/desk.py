@@ -147,7 +147,7 @@ def _run(amqp: Amqp, selection: Selection, step: _Step, show: Show) -> Tally:
     try:
         launch(errand)
     except ChannelClosedError as exc:
-        raise DeskError(_refusal(exc, amqp)) from exc
+        raise DeskError(_refusal(exc, amqp) + _so_far(tally)) from exc
     except (AmqpError, DeskError) as exc:
         raise DeskError(f"{exc}{_so_far(tally)}") from exc
     return tally
@@ -252,7 +252,7 @@ def _without_body(letter: Letter) -> Letter:
 
 
 def _refusal(error: ChannelClosedError, amqp: Amqp) -> str:
-    if error.code == _NOT_FOUND:
+    if error.code == _NOT_FOUND and "no queue" in error.text:
         return (
             f"the broker has no queue {amqp.dead_letter_queue}: no proxy has connected to it yet, "
             f"or amqp.dead_letter_queue or the vhost of amqp.url is another"

@@ -182,6 +182,14 @@ def test_replay_of_a_broadcast_event_goes_to_the_exchange(rabbitmq: RabbitMq, na
     assert (sent.exchange, sent.routing_key) == (names.exchange, "ticket.1")
 
 
+def test_replay_to_an_exchange_that_is_gone_names_it(amqp: Amqp) -> None:
+    """The queue of dead letters is there; all of them stay in it."""
+    with pytest.raises(DeskError, match=r"^the broker refused: .*no exchange 'x'"):
+        replay(attrs.evolve(amqp, delivery="broadcast"), _ALL, _ignore)
+
+    assert len(_reasons(amqp)) == 5
+
+
 def test_replay_to_a_queue_that_is_gone_keeps_the_letters(amqp: Amqp) -> None:
     """What the broker finds no queue for stays a dead letter, with the reason."""
     tally = replay(attrs.evolve(amqp, queue="nowhere"), Selection(frozenset({1, 2})), _ignore)
