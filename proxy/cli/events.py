@@ -15,6 +15,7 @@ from proxy.cli.meaning import explain, meaning_in_a_line, meaning_lines
 from proxy.cli.options import FAILED, config_option, json_option, print_json
 from proxy.cli.plain import be_lenient, printable
 from proxy.config.load import load_settings
+from proxy.config.topics import check_topic
 from proxy.events.mapping import Mapper
 from proxy.events.message import Message
 from proxy.events.payload import BODY_MAX_BYTES
@@ -34,6 +35,7 @@ def events() -> None:
 )
 @click.option("--header", "headers", metavar="NAME=VALUE", multiple=True, help="A header; may be repeated.")
 @click.option("--content-type", metavar="TYPE", default="", help="Its content type, as application/cloudevents+json.")
+@click.option("--content-encoding", metavar="ENCODING", default="", help="How its body is packed: gzip, or not.")
 @config_option
 @json_option
 @click.pass_context
@@ -44,6 +46,7 @@ def test(
     routing_key: str,
     headers: tuple[str, ...],
     content_type: str,
+    content_encoding: str,
     config_path: Path | None,
     as_json: bool,
 ) -> None:
@@ -60,6 +63,7 @@ def test(
         routing_key=routing_key,
         headers={name: value for name, _, value in pairs},
         content_type=content_type,
+        content_encoding=content_encoding,
     )
     facts = explain(settings, message)
     if as_json:
@@ -92,6 +96,11 @@ def tail(*, binding_keys: tuple[str, ...], amqp_url: str | None, config_path: Pa
     Listens beside the proxies, with a queue of its own that goes when it ends: they get every event all the same. What
     is published while the broker cannot be reached is not seen.
     """
+    for binding_key in binding_keys:
+        try:
+            check_topic(binding_key)
+        except ValueError as exc:
+            raise click.UsageError(f"--routing-key: {exc}") from None
     settings = settings_with_broker(config_path, amqp_url)
     from proxy.amqp.watch import tail as watch  # noqa: PLC0415 - brings trio along
 

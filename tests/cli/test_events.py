@@ -1,7 +1,8 @@
-"""`respite events test`: what an event would drop, or why it would be a dead letter."""
+"""`respite events`: what an event would drop, or why it would be a dead letter; wrong patterns to watch."""
 
 from __future__ import annotations
 
+import gzip
 import json
 from pathlib import Path
 
@@ -105,6 +106,24 @@ def test_cloud_event_is_told_by_its_content_type() -> None:
 
     assert result.exit_code == 0
     assert result.stdout.startswith("taken for  CloudEvent")
+
+
+def test_packed_event_is_told_by_its_content_encoding() -> None:
+    """The body of a dead letter comes as it was published, packed where it was."""
+    body = gzip.compress(b'{"keys": ["a"]}')
+    result = CliRunner().invoke(cli, ["events", "test", "-", "--content-encoding", "gzip"], input=body)
+
+    assert result.exit_code == 0
+    assert result.stdout.startswith("taken for  native event")
+
+
+@pytest.mark.parametrize("pattern", ["ticket*", "a.**.b", "x" * 300, ""])
+def test_tail_of_a_pattern_that_takes_nothing_is_a_wrong_usage(pattern: str) -> None:
+    """It would watch for ever and show nothing."""
+    result = type_in("events", "tail", "--amqp", "amqp://127.0.0.1:1", "--routing-key", pattern)
+
+    assert result.exit_code == 2
+    assert "--routing-key: " in result.stderr
 
 
 @pytest.mark.parametrize("body", [b"", b"\xff\xfe", b"[" * 100_000, b'{"keys": 3}', b'{"keys": ["\x1b]0;x\x07"]}'])
