@@ -18,6 +18,7 @@ from pamqp.commands import Basic
 
 from proxy.amqp.deliveries import Delivery
 from proxy.events.message import Message
+from proxy.events.versions import moment_of
 
 REASON: Final = "respite-reason"
 ROUTING_KEY: Final = "respite-routing-key"
@@ -135,13 +136,11 @@ def _broker_reason(death: Mapping[str, Any]) -> str:
 
 
 def _published_at_ms(properties: Basic.Properties) -> int | None:
-    stamp = (properties.headers or {}).get("timestamp_in_ms")
-    if type(stamp) is int:
-        return stamp
-    when = properties.timestamp
-    if when is None:
-        return None
-    return int((when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp() * 1000)
+    stamp, when = (properties.headers or {}).get("timestamp_in_ms"), properties.timestamp
+    found = moment_of(stamp) if type(stamp) is int else None
+    if found is None and when is not None:
+        found = moment_of(int((when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp() * 1000))
+    return found
 
 
 def _id_of(message: Message, exchange: str, reason: str) -> str:

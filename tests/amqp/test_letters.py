@@ -110,12 +110,14 @@ def test_id_is_the_same_wherever_the_letter_lies() -> None:
         ({"timestamp_in_ms": "x"}, datetime(2024, 11, 22, 10, 40, tzinfo=UTC), 1732272000000),
         (None, datetime(2024, 11, 22, 10, 40), 1732272000000),
         (None, None, None),
+        ({"timestamp_in_ms": 1732272000}, datetime(2024, 11, 22, 10, 40, tzinfo=UTC), 1732272000000),
+        ({"timestamp_in_ms": -1}, datetime(1970, 1, 1, tzinfo=UTC), None),
     ],
 )
 def test_message_knows_when_it_was_published(
     headers: dict[str, Any] | None, timestamp: datetime | None, expected: int | None
 ) -> None:
-    """Milliseconds stand above seconds; a moment without a zone is UTC."""
+    """Milliseconds stand above seconds; a moment without a zone is UTC; what was never set is none."""
     assert message_of(_delivery(headers, timestamp=timestamp)).published_at_ms == expected
 
 
