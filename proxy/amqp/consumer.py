@@ -140,7 +140,7 @@ class Intake:
                 last = now_ms() + longest_ms  # the clock of who put it there may be another
                 waiting = sorted(((min(due_at_ms(one), last), one) for one in deliveries), key=lambda one: one[0])
                 while waiting:
-                    if (wait_ms := waiting[0][0] - now_ms()) > 0:
+                    if (wait_ms := min(waiting[0][0] - now_ms(), longest_ms)) > 0:  # our own clock may be set back
                         await trio.sleep(wait_ms / 1000)
                     now = max(now_ms(), waiting[0][0])
                     due = [one for at, one in waiting if at <= now]

@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 import datetime
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, cast
 
 import attrs
 import pytest
 import trio
+import trio.testing
 from hypothesis import given
 from hypothesis import strategies as st
 from pamqp.commands import Basic
 
 from proxy.amqp import retry
 from proxy.amqp.channel import Delivery
+from proxy.amqp.consumer import Intake, Shared
 from proxy.amqp.fields import read_properties, write_properties
 from proxy.amqp.letters import read_letter
-from proxy.amqp.retry import Origin, dead_copy, due_at_ms, origin_of, published, retry_copy
+from proxy.amqp.retry import DUE, Origin, dead_copy, due_at_ms, origin_of, published, retry_copy
 from proxy.config.model import Retry
+from proxy.core.figures.stats import Histogram
+from proxy.errors import ConnectionLostError
 from proxy.events.event import Event
+from proxy.events.figures import EventFigures
+from proxy.events.mapping import Mapper
 from proxy.events.sink import Applied, Failed, Outcome
 
 from .broker import RabbitMq
@@ -134,6 +141,36 @@ def test_origin_of_a_message_with_our_headers_through_an_exchange_is_where_it_ca
     headers = {"respite-attempt": 9, "respite-routing-key": "other", "respite-exchange": "y"}
 
     assert Origin("x", "a.b", 0) == origin_of(delivered(headers=headers))
+
+
+async def test_retry_waits_no_longer_than_its_delay_where_the_clock_is_set_back(
+    autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An hour back while some wait: none of them waits for that hour."""
+    wall = [1_000_000]
+    handled: list[tuple[float, int]] = []
+
+    class Queue:
+        async def receive(self, most: int) -> list[Delivery]:
+            if handled:
+                raise ConnectionLostError("it ends")
+            due = [wall[0] + 500, wall[0] + 900]
+            return [
+                Delivery(tag, False, "", "q", b"", Basic.Properties(headers={DUE: at})) for tag, at in enumerate(due)
+            ]
+
+    async def handle(_: Intake, deliveries: Sequence[Delivery]) -> None:
+        handled.extend((trio.current_time(), one.tag) for one in deliveries)
+        wall[0] -= 3_600_000
+
+    monkeypatch.setattr(Intake, "handle", handle)
+    shared = Shared(Mapper(), FakeSink(), EventFigures(Histogram()), (1000,), lambda: wall[0], trio.current_time)
+    intake = Intake(shared, cast("Any", None), cast("Any", None), cast("Any", None))
+    began = trio.current_time()
+    with pytest.raises(ConnectionLostError):
+        await intake.run_when_due(cast("Any", Queue()), 10, 1000)
+
+    assert [(0.5, 0), (1.5, 1)] == [(round(at - began, 3), tag) for at, tag in handled]
 
 
 async def test_dead_letter_queue_deleted_is_made_again(rabbitmq: RabbitMq, names: Names) -> None:
