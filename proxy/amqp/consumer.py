@@ -253,10 +253,11 @@ class Intake:
     def _put_aside(self, delivery: Delivery, failed: Failed) -> None:
         shared = self._shared
         attempt = origin_of(delivery).attempt
-        if failed.is_final or attempt >= len(shared.delays_ms):
+        delays_ms = shared.delays_ms if attempt < len(shared.delays_ms) or failed.is_short else ()
+        if failed.is_final or not delays_ms:
             self._bury(delivery, failed.reason, is_garbage=False)
             return
-        nominal_ms = shared.delays_ms[attempt]
+        nominal_ms = delays_ms[min(attempt, len(delays_ms) - 1)]
         delay_ms = round(nominal_ms * (0.75 + shared.random.random() / 4))
         queue = self._topology.retry_queue(nominal_ms)
         copied = retry_copy(delivery, queue, reason=failed.reason, delay_ms=delay_ms, now_ms=shared.now_ms())

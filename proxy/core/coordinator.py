@@ -42,6 +42,7 @@ _AWAY: Final = re.compile(
     rb"-ERR (?:respite: upstream |max number of clients|Client sent AUTH|AUTH |invalid password)|"
     rb"(?:-|.*: -)(?:LOADING|MASTERDOWN|READONLY|BUSY|NOAUTH|WRONGPASS|MISCONF|NOREPLICAS|CLUSTERDOWN|DENIED) "
 )
+_SHORT: Final = re.compile(rb"(?:-|.*: -)OOM ")
 _NO_DATABASE: Final = re.compile(rb"-ERR (?:DB index is out of range|invalid DB index)")
 OUT_OF_RANGE: Final = "DB index is out of range"
 
@@ -49,6 +50,11 @@ OUT_OF_RANGE: Final = "DB index is out of range"
 def is_away(reply: bytes) -> bool:
     """Return whether an error says that Redis cannot serve anybody just now."""
     return _AWAY.match(reply) is not None
+
+
+def is_short(reply: bytes) -> bool:
+    """Return whether an error says that Redis has no memory for more."""
+    return _SHORT.match(reply) is not None
 
 
 def is_no_database(reply: bytes) -> bool:
@@ -59,7 +65,7 @@ def is_no_database(reply: bytes) -> bool:
 def failure_of(reply: bytes) -> Failed:
     """Return what an error of Redis, or of the link to it, means for the events whose part it answers."""
     reason = text(reply).decode("utf-8", "replace")
-    return Failed(reason, is_away=is_away(reply), is_final=is_no_database(reply))
+    return Failed(reason, is_away(reply), is_no_database(reply), is_short(reply))
 
 
 @attrs.define(eq=False)

@@ -36,6 +36,8 @@ class Failed:
     """Redis cannot be reached: nothing about the event is wrong, and it should be held until `wait_up` returns."""
     is_final: bool = False
     """Trying again cannot help."""
+    is_short: bool = False
+    """Redis has no memory for it, and does what frees some: it is put aside and tried again, however often."""
 
 
 Outcome = Applied | Failed

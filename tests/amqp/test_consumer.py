@@ -217,6 +217,25 @@ async def test_failed_too_often_is_a_dead_letter(rabbitmq: RabbitMq, names: Name
     assert (3, 1, 0, 1.0) == (figures.retried, figures.failed, figures.garbage, figures.sync_errors)
 
 
+async def test_failed_for_lack_of_memory_is_tried_until_there_is_some(rabbitmq: RabbitMq, names: Names) -> None:
+    """More often than others, behind nobody's back: what frees memory comes meanwhile."""
+    sink = FakeSink()
+    tries: list[bytes] = []
+
+    def decide(event: Event) -> Outcome:
+        tries.extend(event.patterns)
+        return Failed("OOM", is_short=True) if event.patterns and len(tries) < 6 else Applied()
+
+    sink.decide = decide
+    service = make_service(settings(rabbitmq, names, retry=Retry(2, 0.02, 0.1)), sink)
+    async with running(service) as figures, publisher(rabbitmq, names) as broker:
+        await broker.publish([b'{"patterns": ["p:*"]}', event("k")])
+        await until(lambda: sink.applied[b"k"] == 1, "the other one is applied")
+        await until(lambda: figures.applied == 2, "it is applied, too")
+
+    assert (6, 5, 0) == (len(tries), figures.retried, figures.dead)
+
+
 async def test_failed_finally_is_a_dead_letter_at_once(rabbitmq: RabbitMq, names: Names) -> None:
     """What trying again cannot help is not tried again."""
     sink = FakeSink()

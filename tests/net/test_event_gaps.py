@@ -47,6 +47,22 @@ async def test_numbers_of_all_sidecars_are_put_together(redis: Server, serve: Se
     assert put(redis, "HLEN", "respite:sequences") == b":1\r\n"
 
 
+async def test_numbers_that_redis_has_no_memory_for_are_told_later(redis: Server, serve: Serve) -> None:
+    """They have come: no gap, and no flush, when there is room again."""
+    (sink,) = await sinks(redis, serve, 1)
+    await sink.note(numbered(1))
+    put(redis, "CONFIG", "SET", "maxmemory", "1")
+    try:
+        await sink.note(numbered(2))
+        assert await sink.take_holes() == []
+    finally:
+        put(redis, "CONFIG", "SET", "maxmemory", "0")
+    await sink.note(numbered(3))
+
+    assert await sink.take_holes() == []
+    assert text(put(redis, "HGET", "respite:sequences", "p")) == b"4 0 "
+
+
 async def test_gap_is_given_to_one_sidecar_and_closed_by_its_flush(redis: Server, serve: Serve) -> None:
     """It flushes, and nobody hears of the gap again."""
     one, other = await sinks(redis, serve)

@@ -75,6 +75,20 @@ async def test_keys_are_gone_from_both_tiers(redis: Server, serve: Serve) -> Non
     assert [await client.command("GET", name) for name in "abc"] == [NIL, NIL, V]
 
 
+async def test_redis_without_memory_drops_keys_and_puts_fences_off(redis: Server, serve: Serve) -> None:
+    """Keys free some; for a fence there is no room, which is no fault of the event."""
+    _, sink, client = await served(redis, serve, "a")
+    put(redis, "CONFIG", "SET", "maxmemory", "1")
+    try:
+        key, fence = await apply(sink, Event(keys=(b"a",)), Event(patterns=(b"l:*",)))
+    finally:
+        put(redis, "CONFIG", "SET", "maxmemory", "0")
+
+    assert (key, await client.command("GET", "a")) == (Applied(1, 1), NIL)
+    assert isinstance(fence, Failed)
+    assert (fence.is_short, fence.is_away, fence.is_final) == (True, False, False)
+
+
 async def test_key_is_gone_from_l1_before_its_push_comes(peer: Peer, serve: Serve) -> None:
     """However late that is: the reader who knows of the event never gets what L1 held."""
     _, sink, client = await served(peer, serve, "warm")

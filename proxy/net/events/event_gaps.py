@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Final
 
-from proxy.core.coordinator import FENCES_A_CALL, is_away
+from proxy.core.coordinator import FENCES_A_CALL, is_away, is_short
 from proxy.events.event import Event
 from proxy.events.sink import Gap
 from proxy.log import get_logger
@@ -90,7 +90,7 @@ class EventGaps:
         for name, number in sent:
             numbers.setdefault(name, []).append(number)
         reply = await self._ask(0, note(numbers))
-        if self._is_trouble(reply) and is_away(reply):
+        if self._is_trouble(reply) and (is_away(reply) or is_short(reply)):
             return False
         for one in sent:
             self._unnoted.pop(one, None)
