@@ -213,6 +213,7 @@ async def test_copy_over_which_the_broker_closes_the_channel_is_left_to_the_brok
         pass
     async with publisher(rabbitmq_own, names) as out:
         await out.publish([*(b"garbage" * 300 for _ in range(10)), b"small garbage", event("k")])
+    before = rabbitmq_own.evaluate("{ok, Size} = application:get_env(rabbit, max_message_size), Size")
     try:
         rabbitmq_own.evaluate(_LARGEST.format(1000))
         sink = FakeSink()
@@ -222,7 +223,7 @@ async def test_copy_over_which_the_broker_closes_the_channel_is_left_to_the_brok
             await out.until_empty(names.queue)
             dead = await out.drain(names.dead)
     finally:
-        rabbitmq_own.evaluate(_LARGEST.format(16 << 20))
+        rabbitmq_own.evaluate(_LARGEST.format(before))
 
     assert [b"garbage" * 300] * 10 + [b"small garbage"] == sorted((letter.body for letter in dead), key=len)[::-1]
 
