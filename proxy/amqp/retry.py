@@ -32,7 +32,7 @@ from proxy.amqp.connection import Connection
 from proxy.amqp.fields import write_properties
 from proxy.amqp.frames import FRAME_MIN
 from proxy.amqp.letters import ATTEMPT, EXCHANGE, REASON, ROUTING_KEY, message_of, name_in
-from proxy.amqp.topology import PRECONDITION_FAILED
+from proxy.amqp.topology import PRECONDITION_FAILED, explained
 from proxy.errors import AmqpError, ChannelClosedError, PublishRefusedError
 from proxy.events.message import Message
 from proxy.log import get_logger
@@ -173,6 +173,8 @@ class Outbox:
         self._items: deque[_Item] = deque()
         self._filled = trio.Event()
         self._failures = 0
+        self.trouble = ""
+        """Why failed events cannot be put aside, for a person; "" while they can, as far as is known."""
         self._doubtful = 0  # so many at the front are published one by one: the broker closes the channel over one
 
     def __len__(self) -> int:
@@ -204,8 +206,9 @@ class Outbox:
                 why = first_of(group)
             finally:
                 self._connection = None
-            if not self._failures:
-                log.warning("failed events cannot be put aside", why=str(why))
+            if isinstance(why, ChannelClosedError):
+                why = explained(why)
+            self._show(why)
             await self._pause()
 
     async def _serve(self, connection: Connection) -> None:
@@ -227,12 +230,17 @@ class Outbox:
             if refused is None:
                 if self._failures:
                     log.info("failed events are put aside again")
-                self._failures = 0
+                self._failures, self.trouble = 0, ""
                 continue
-            if not self._failures:
-                log.warning("the broker does not take a failed event", why=str(refused))
+            self._show(refused)
             await self._pause()
             await self._mend(connection)
+
+    def _show(self, why: AmqpError | None) -> None:
+        """Show why it does not go on; log it the first time."""
+        self.trouble = f"failed events cannot be put aside: {why}"
+        if not self._failures:
+            log.warning("failed events cannot be put aside", why=str(why))
 
     async def _publish(self, channel: Channel, batch: list[_Item]) -> PublishRefusedError | None:
         """Publish; takes what is confirmed out of `batch`. Returns why the first of the rest was refused."""

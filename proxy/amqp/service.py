@@ -308,6 +308,7 @@ class EventService:
                     raise
 
     async def _look_blocked(self, outbox: Outbox) -> None:
+        self.figures.why = outbox.trouble
         why = outbox.blocked_reason
         if bool(why) != self.figures.is_blocked:
             self.figures.is_blocked = bool(why)

@@ -131,7 +131,8 @@ def explained(closed: ChannelClosedError) -> AmqpError:
     if closed.code == ACCESS_REFUSED:
         return TopologyError(
             f"the broker refuses: {closed.text}; the user needs the permissions to configure, write and read "
-            "the exchange and the queues named in [amqp], and the retry queues QUEUE.retry.*"
+            "the exchange and the queues named in [amqp], and the retry queues QUEUE.retry.*, and to write to the "
+            "default exchange, amq.default"
         )
     if closed.code in {RESOURCE_LOCKED, PRECONDITION_FAILED}:
         return TopologyError(f"the broker refuses: {closed.text}; name another queue in [amqp], or delete this one")

@@ -210,13 +210,13 @@ class RabbitMq:
         self.unblock()
         self.close_connections()
 
-    def add_user(self, name: str, password: str, *, vhost: str = "/") -> None:
-        """Add a user with all rights in one vhost, or give one that is there the rights and the password."""
+    def add_user(self, name: str, password: str, *, vhost: str = "/", write: str = ".*") -> None:
+        """Add a user with all rights (`write` takes what may be written to), or change the one that is there."""
         self.evaluate(
             f"rabbit_auth_backend_internal:put_user(#{{name => {_binary(name)}, password => {_binary(password)},"
             ' tags => []}, <<"tests">>)'
         )
-        self._permit(name, vhost)
+        self._permit(name, vhost, write)
 
     def add_vhost(self, name: str) -> None:
         """Add a vhost in which guest has all rights."""
@@ -233,8 +233,8 @@ class RabbitMq:
             f"[rabbit_networking:close_connection(One, {_binary(reason)}) || One <- rabbit_networking:connections()]"
         )
 
-    def _permit(self, user: str, vhost: str) -> None:
-        words = ", ".join(map(_binary, (user, vhost, ".*", ".*", ".*", "tests")))
+    def _permit(self, user: str, vhost: str, write: str = ".*") -> None:
+        words = ", ".join(map(_binary, (user, vhost, ".*", write, ".*", "tests")))
         self.evaluate(f"rabbit_auth_backend_internal:set_permissions({words})")
 
     def evaluate(self, expression: str) -> str:

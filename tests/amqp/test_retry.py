@@ -204,6 +204,20 @@ async def test_dead_letter_queue_full_keeps_the_original(rabbitmq: RabbitMq, nam
         await until(lambda: figures.dead == 1, "it is buried")
 
 
+async def test_right_to_the_default_exchange_that_is_lost_is_said(rabbitmq: RabbitMq, names: Names) -> None:
+    """Copies go through it: without it events come in until as many have failed as may be under way."""
+    rabbitmq.add_user("narrow", "secret")
+    amqp = settings(rabbitmq, names, url=rabbitmq.url.replace("guest:guest", "narrow:secret"))
+    async with running(make_service(amqp, FakeSink())) as figures, publisher(rabbitmq, names) as broker:
+        rabbitmq.add_user("narrow", "secret", write=f"^({names.exchange}|{names.queue}).*$")
+        await broker.publish([b"garbage"])
+        await until(lambda: "cannot be put aside" in figures.why, "it is said")
+        assert "write to the default exchange, amq.default" in figures.why
+        rabbitmq.add_user("narrow", "secret")
+        await until(lambda: figures.dead == 1, "it is a dead letter once it may be")
+        await until(lambda: not figures.why, "that is seen")
+
+
 async def test_copy_over_which_the_broker_closes_the_channel_is_left_to_the_broker(
     rabbitmq_own: RabbitMq, names: Names
 ) -> None:
