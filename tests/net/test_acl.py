@@ -157,6 +157,28 @@ async def test_a_right_that_is_taken_elsewhere_ends_hits_within_the_bound(
         await trio.sleep(0.01)
 
 
+async def test_a_right_that_is_taken_right_after_the_invalidation_link_came_back_ends_hits(
+    redis_acl: Server, direct: RawClient, serve: Serve
+) -> None:
+    """What is read on a new link is compared with the ACLs as they were when it came up."""
+    proxy = await serve(redis_acl)
+    control, both = proxy.worker.control, await _login(proxy, "both")
+    await until(lambda: control.watch.acl_digest, "the ACLs have been seen")
+    looked_at = control._watched_at
+    await until(lambda: control._watched_at != looked_at, "they have just been looked at")
+    assert direct.command("CLIENT", "KILL", "ID", str(control._client_id)) == b":1\r\n"
+    await until(lambda: control.state != "up", "the link is lost")
+    await until(lambda: control.state == "up", "it is back")
+    await _warm(proxy, both, "GET", "r:1")
+
+    assert direct.command("ACL", "SETUSER", "both", "-get") == OK
+
+    began = trio.current_time()
+    while not (await both.command("GET", "r:1")).startswith(b"-NOPERM"):
+        assert trio.current_time() - began < 2.0
+        await trio.sleep(0.01)
+
+
 @pytest.mark.parametrize("change", [("ACL", "DELUSER", "both"), ("ACL", "LOAD")], ids=lambda words: words[1])
 async def test_a_user_who_is_no_more_is_closed(
     redis_acl: Server, direct: RawClient, serve: Serve, change: tuple[str, ...]

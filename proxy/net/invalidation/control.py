@@ -185,6 +185,7 @@ class ControlLink:
         for left in (self._expected, self._fences.sent, self._asked):
             left.clear()
         self.watch.begin()
+        self._watched_at = 0.0  # at once: what is read from now on is kept by rights that nobody has seen
         self._heard_at = self._engine.now
         self._reactor.add(stream.fileno(), self)
         self._client_id = greeting.client_id

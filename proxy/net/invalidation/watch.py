@@ -46,10 +46,11 @@ class Watch:
         self.has_field_expiry = False  # the server lets fields of a hash expire
         self.on_users: Callable[[set[bytes]], None] = lambda _: None
         self.on_default: Callable[[], None] = lambda: None  # what Redis lets those do who do not log in has changed
-        self.acl_digest = b""
+        self.acl_digest = b""  # of what was seen last, on whatever link
         self._control = control
         self._engine = engine
         self._tracking = tracking
+        self._is_first = True  # nothing has been seen on the present link
         self._governed_at = 0.0
         self._distrusted_at = 0.0
         self._is_distrusting = False
@@ -57,7 +58,7 @@ class Watch:
 
     def begin(self) -> None:
         """Begin with a link that has just come up."""
-        self.acl_digest = b""
+        self._is_first = True
         if self.has_field_expiry:
             self._engine.let_fields_expire(0.0)  # until the server has said that no field does
 
@@ -111,11 +112,14 @@ class Watch:
             return
         self._is_distrusting = False
         digest = hashlib.sha256(repr(reply).encode()).digest()
-        if self.acl_digest and digest != self.acl_digest:
-            log.info("ACLs changed, L1 is dropped")
+        if digest != self.acl_digest:
+            if self.acl_digest:
+                log.info("ACLs changed, L1 is dropped")
+            # At the first look, too: what was read before it may be what was taken just now.
             self._engine.flush()
-            self.on_users({line.split()[1] for line in reply})
-        self.acl_digest = digest
+            if not self._is_first:  # another link may lead to another server, which lets in whom it knows
+                self.on_users({line.split()[1] for line in reply})
+        self.acl_digest, self._is_first = digest, False
         default = [line for line in reply if _is_default(line)] if isinstance(reply, list) else []
         if self._default and default != self._default:
             self.on_default()
