@@ -64,6 +64,7 @@ class Engine:
         self.is_fenced: Callable[[Entry], bool] = lambda _entry: False  # asked while L1 is hidden
         self.fenced: FencedKeys | None = None  # keys that writes of others may fence: each hit of theirs is looked at
         self.on_missing: Callable[[bytes], None] | None = None  # told of keys that were read and are not there
+        self.selective: frozenset[bytes] = frozenset()  # users whose rights hang on which command names which keys
         self.proven_at = 0.0  # every push that Redis sent up to then has been applied
         self._random = random.Random().random
         self._pushed: dict[bytes, int] = {}  # keys that a push has dropped -> hash of the reply

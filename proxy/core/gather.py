@@ -8,6 +8,7 @@ one part is the reply of the whole, which is asked once more when the link of a 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from proxy.cache.entry import Entry, Flight, Namespace
@@ -15,6 +16,7 @@ from proxy.core.downstream import Downstream
 from proxy.core.figures.tally import name_of
 from proxy.core.fill_slots import FillSlot, submit_leased, with_pttl
 from proxy.core.slots import Client, Failure, Slot, retry
+from proxy.wire.commands import CommandSpec, Kind
 from proxy.wire.encode import bulk, command, unbulk
 from proxy.wire.reads import CachedRead
 
@@ -95,6 +97,12 @@ class LeasedPartSlot(FillSlot):
         self.reply = b""
         self._gather.lose(failure)
         return True
+
+
+def is_joined(spec: CommandSpec, args: Sequence[bytes]) -> bool:
+    """Return whether a read that L1 may answer is put together from what other reads have brought."""
+    read = spec.read
+    return spec.kind is Kind.MGET or (read is not None and bool(read.join) and len(args) - read.tail > 2)
 
 
 def joined(read: CachedRead, parts: list[bytes]) -> bytes:

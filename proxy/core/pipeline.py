@@ -18,6 +18,7 @@ from typing import Final
 from proxy.core.downstream import Downstream, Services
 from proxy.core.engine import Engine
 from proxy.core.figures.stats import Stats
+from proxy.core.gather import is_joined
 from proxy.core.notices import Notices
 from proxy.core.outage.fallback_slot import FallbackSlot, Words
 from proxy.core.outage.offline.commands import is_brief
@@ -281,7 +282,10 @@ class Pipeline:
     def _route(self, client: Downstream, spec: CommandSpec, args: list[bytes], raw: Raw) -> bool:
         kind = spec.kind
         namespace, shadowed = client.namespace, client.shadow
-        if is_of_many(spec, args):
+        selective = self.engine.selective
+        if is_of_many(spec, args) or (
+            selective and is_joined(spec, args) and client.session.identity.user in selective
+        ):
             namespace = shadowed = None
         is_whole_read = kind in WHOLE_READS and (namespace or shadowed) is not None
         notices = self.notices

@@ -20,7 +20,7 @@ from proxy.core.engine import Engine
 from proxy.core.figures.stats import Stats
 from proxy.core.figures.tally import name_of
 from proxy.core.fill_slots import GET, PTTL, FillSlot, JoinSlot, MgetSlot, PttlSlot, submit_leased, with_pttl
-from proxy.core.gather import gather
+from proxy.core.gather import gather, is_joined
 from proxy.core.outage.stand_in import StandIn
 from proxy.core.slots import CallSlot, Link, ReadSlot, Slot
 from proxy.core.value_slots import WholeSlot
@@ -44,7 +44,7 @@ def is_of_one(spec: CommandSpec) -> bool:
 
 def is_of_many(spec: CommandSpec, args: Sequence[bytes]) -> bool:
     """Return whether a read names more keys than are looked up in L1."""
-    return len(args) > KEYS_MAX and (spec.kind is Kind.MGET or (spec.read is not None and bool(spec.read.join)))
+    return len(args) > KEYS_MAX and is_joined(spec, args)
 
 
 class Reads:

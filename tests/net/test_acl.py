@@ -24,6 +24,7 @@ USERS = (
     "user writer on >pw %W~r:* &* +@all",
     "user both on >pw ~r:* &* +@all -hget",
     "user selective on >pw -@all +@connection (+get ~r:*) (+hget ~h:*)",
+    "user apart on >pw -@all +@connection (+@read ~r:1 ~r:2) (+@read ~s:*) (+mget +pttl ~r:3)",
     "user many on >pw ~* -@all +@connection +pttl +mget",
     "user one on >pw ~* -@all +@connection +pttl +get",
     "user quiet on >pw ~* resetchannels &open:* +@all",
@@ -109,6 +110,23 @@ async def test_a_key_read_by_mget_is_not_served_to_get_where_get_is_denied(
         assert (await many.command("GET", "k")).startswith(b"-NOPERM")
         assert await one.command("GET", "k") == V
         assert (await one.command("MGET", "k")).startswith(b"-NOPERM")
+
+
+async def test_reads_of_several_keys_are_not_joined_where_rights_are_of_selectors(
+    redis_acl: Server, direct: RawClient, serve: Serve
+) -> None:
+    """Who may run each of two commands on some key may not run both on each; nor on two keys of two selectors."""
+    proxy = await serve(redis_acl)
+    for key in ("r:2", "r:3", "s:1"):
+        direct.command("SET", key, "v")
+    client = await _login(proxy, "apart")
+    for line in ("GET r:1", "GET s:1", "EXISTS r:1", "EXISTS s:1"):
+        await _warm(proxy, client, *line.split())
+    for _ in range(3):
+        for line in ("MGET r:1 r:2", "MGET r:1", "MGET s:1", "MGET r:3", "EXISTS r:1 r:2", "EXISTS s:1 s:1"):
+            assert not (await client.command(*line.split())).startswith(b"-"), line
+        for line in ("MGET r:1 s:1", "GET r:3", "EXISTS r:1 s:1"):
+            assert (await client.command(*line.split())).startswith(b"-NOPERM"), line
 
 
 _CHANGES = [

@@ -9,7 +9,7 @@ import trio
 from proxy import errors
 from proxy.config.model import ClassSettings
 from proxy.core.figures.report import explain_key
-from proxy.wire.encode import command
+from proxy.wire.encode import array, bulk, command
 
 from ..e2e.servers import Server
 from .conftest import Serve
@@ -45,6 +45,23 @@ async def test_read_of_a_class_that_may_be_stale_is_served_while_redis_is_away(p
     assert "served stale" in [event["event"] for event in about["events"]]
     shown = {family.name: family for family in proxy.worker.families()}
     assert [one.value for one in shown["respite_outage_stale_served"].samples] == [4.0]
+
+
+@pytest.mark.parametrize(("rules", "joined"), [("+@all", b":2\r\n"), ("-@all (+@all ~n:1) (+@all ~*)", UNAVAILABLE)])
+async def test_who_has_selectors_reads_several_keys_from_redis_alone(
+    peer: Peer, serve: Serve, rules: str, joined: bytes
+) -> None:
+    """Whether it may read both at once nobody can say while Redis is away."""
+    peer.on("ACL", array([bulk(f"user default on nopass ~* &* {rules}".encode())]))
+    proxy, client = await with_value(serve, peer)
+    for _ in range(2):
+        assert await client.command("EXISTS", "n:1") == b":1\r\n"
+    await until(lambda: len(proxy.worker.engine.l1) == 3, "L1 holds that, too")
+    await peer.refuse()
+    await until(lambda: outage_is(proxy, "away"), "the breaker opens")
+
+    assert await client.command("EXISTS", "n:1") == b":1\r\n"
+    assert await client.command("EXISTS", "n:1", "n:1") == joined
 
 
 async def test_redis_that_has_no_place_for_our_links_is_away(peer: Peer, serve: Serve) -> None:

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 from proxy.cache.entry import Entry, Scope
-from proxy.core.gather import joined, split
+from proxy.core.gather import is_joined, joined, split
 from proxy.core.outage.stand_in import StandIn
 from proxy.core.slots import Failure
 from proxy.wire.commands import READ_KINDS, CommandSpec, Kind
@@ -154,6 +154,8 @@ class Fallbacks:
         read = spec.read
         if spec.kind is Kind.GET:
             parts = [self.last(scope, bulk(bytes(args[1])), None)] if len(args) == 2 else [None]
+        elif is_joined(spec, args) and scope.user in self.engine.selective:
+            return None  # as while Redis is there
         elif spec.kind is Kind.MGET:
             if not self._is_shared(scope):
                 return None

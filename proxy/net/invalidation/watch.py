@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Final
 
 import hiredis
@@ -21,6 +21,7 @@ import hiredis
 from proxy.core.governor import EVERY_S as GOVERN_EVERY_S
 from proxy.core.governor import Governor
 from proxy.core.outage.stand_in import BRIEF
+from proxy.core.session import Identity
 from proxy.log import get_logger
 from proxy.wire.encode import command
 
@@ -120,6 +121,7 @@ class Watch:
             if not self._is_first:  # another link may lead to another server, which lets in whom it knows
                 self.on_users({line.split()[1] for line in reply})
         self.acl_digest, self._is_first = digest, False
+        self._engine.selective = frozenset(_selective(reply))
         default = [line for line in reply if _is_default(line)] if isinstance(reply, list) else []
         if self._default and default != self._default:
             self.on_default()
@@ -135,6 +137,16 @@ class Watch:
         if not self._is_distrusting or now - self._distrusted_at >= DISTRUST_EVERY_S:
             self._is_distrusting, self._distrusted_at = True, now
             self._engine.forget_users(self._control.user)
+
+
+def _selective(lines: object) -> Iterator[bytes]:
+    """Yield the users that have selectors: who may GET a key may then not MGET it, nor it together with another."""
+    for line in lines if isinstance(lines, list) else ():
+        words = line.split() if isinstance(line, bytes) else []
+        if any(word.startswith(b"(") for word in words[2:]):
+            yield words[1]
+            if _is_default(line):
+                yield Identity().user
 
 
 def _is_default(line: object) -> bool:
