@@ -1,8 +1,8 @@
 """RESPITE: what a user with a Redis client can ask the proxy itself.
 
 Allowed to users who may run CONFIG: before anything is told, Redis is asked to let them read a setting; before
-anything is changed, to let them change one that does not exist. Where listen.users says how much of RESPITE is
-somebody's, that counts instead.
+anything is changed, to let them change one that does not exist. Figures name keys to those whom it lets SCAN. Where
+listen.users says how much of RESPITE is somebody's, that counts instead.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from proxy.core.downstream import Downstream, Host, Services
+from proxy.core.plain import StepSlot
 from proxy.core.respite_values import ask_value, invalidate, set_versioned, version
 from proxy.core.session import Filters
 from proxy.core.slots import Pending
@@ -48,6 +49,8 @@ HELP: Final = (
 CHANGING: Final = frozenset([b"INVALIDATE", b"L1", b"RELOAD", b"SETV"])  # the others only tell
 PROBE_GET: Final = command("CONFIG", "GET", "respite-may-i")
 PROBE_SET: Final = command("CONFIG", "SET", "respite-may-i", "")
+PROBE_SCAN: Final = command("SCAN", 0, "COUNT", 1)
+NAMING: Final = ("hot", "recent")  # the parts of a report that name keys
 PING: Final = command("PING")
 
 
@@ -73,6 +76,8 @@ class RespiteCommands:
             match [word.upper() for word in words]:
                 case [b"RELOAD"]:
                     return self._reload(host, client.session.protocol)
+                case [b"STATS"] | [b"INFO"] | [b"INFO", b"HOT"] if rights.asks_redis:
+                    return self._naming(host, client, words)
                 case [b"EXPLAIN", _]:
                     return self._explain(host, client, words[1])
                 case [b"VERSION", _]:
@@ -129,6 +134,30 @@ class RespiteCommands:
         ask_value(client, self._services, key, valued)
         return pending
 
+    def _naming(self, host: Host | None, client: Downstream, words: list[bytes]) -> Pending:
+        """Answer with figures that name keys; without these names for a user whom Redis does not let list its keys."""
+        pending = Pending()
+        protocol = client.session.protocol
+
+        def listed(reply: bytes) -> None:
+            hidden = () if reply[:1] == b"*" else NAMING
+
+            def told(report: dict[str, Any] | None) -> None:
+                shown = {name: [] if name in hidden else part for name, part in (report or {}).items()}
+                pending.settle(HOST_SILENT if report is None else _figures(words, shown, protocol))
+
+            if host is None:
+                told(self._services.report(""))
+            else:
+                host.ask("stats", then=told)
+
+        link = client.route()
+        if link is None:
+            listed(client.why_not())
+        else:
+            link.submit(PROBE_SCAN, StepSlot(1, lambda replies: listed(replies[0]), listed))
+        return pending
+
     def _ask_host(self, host: Host, protocol: int, words: list[bytes]) -> Pending | None:
         """Ask all workers what one of them cannot say; None for what is the same in all."""
         pending = Pending()
@@ -142,13 +171,8 @@ class RespiteCommands:
             return pending
 
         match [word.upper() for word in words]:
-            case [b"INFO"]:
-                return ask("stats", form=lambda report: verbatim(_info(report), protocol))
-            case [b"INFO", section]:
-                name = section.decode("utf-8", "replace").lower()
-                return ask("stats", form=lambda report: verbatim(_info(_section(report, name)), protocol))
-            case [b"STATS"]:
-                return ask("stats", form=lambda report: verbatim(json.dumps(report), protocol))
+            case [b"INFO"] | [b"INFO", _] | [b"STATS"]:
+                return ask("stats", form=lambda report: _figures(words, report, protocol))
             case [b"CLIENTS"]:
                 return ask("lines", Filters(), form=lambda lines: verbatim("".join(f"{x}\n" for x in lines), protocol))
             case [b"LINKS"]:
@@ -164,13 +188,8 @@ class RespiteCommands:
         match [word.upper() for word in words]:
             case [b"HELP"]:
                 return strings(HELP)
-            case [b"INFO"]:
-                return verbatim(_info(services.report("")), protocol)
-            case [b"INFO", section]:
-                name = section.decode("utf-8", "replace").lower()
-                return verbatim(_info(_section(services.report(""), name)), protocol)
-            case [b"STATS"]:
-                return verbatim(json.dumps(services.report("")), protocol)
+            case [b"INFO"] | [b"INFO", _] | [b"STATS"]:
+                return _figures(words, services.report(""), protocol)
             case [b"CLIENTS"]:
                 return verbatim("".join(services.line_of(session) + "\n" for session in services.sessions), protocol)
             case [b"LINKS"]:
@@ -198,6 +217,13 @@ def _denied(user: str, words: list[bytes]) -> bytes:
     return error(
         f"NOPERM respite: this proxy does not let clients run 'respite {name}' (listen.deny_commands, allow_commands)"
     )
+
+
+def _figures(words: list[bytes], report: dict[str, Any], protocol: int) -> bytes:
+    """Return a report as STATS, INFO or INFO section shows it."""
+    if len(words) == 2:
+        report = _section(report, words[1].decode("utf-8", "replace").lower())
+    return verbatim(json.dumps(report) if words[0].upper() == b"STATS" else _info(report), protocol)
 
 
 def _section(report: dict[str, Any], name: str) -> dict[str, Any]:

@@ -283,6 +283,10 @@ def _config(redis: ModelRedis, connection: Connection, words: list[bytes]) -> by
     return b"*2\r\n%b%b" % (bulk(words[2]), bulk(b"1000000"))
 
 
+def _scan(redis: ModelRedis, connection: Connection, words: list[bytes]) -> bytes:
+    return b"*2\r\n$1\r\n0\r\n*0\r\n"
+
+
 def _info(redis: ModelRedis, connection: Connection, words: list[bytes]) -> bytes:
     return bulk(b"# Server\r\nredis_version:7.0.15\r\n")
 
@@ -349,6 +353,7 @@ COMMANDS: Final[Mapping[bytes, Handler]] = {
     b"AUTH": _auth,
     b"HELLO": _hello,
     b"CLIENT": _client,
+    b"SCAN": _scan,
     b"INFO": _info,
     b"CONFIG": _config,
     b"ACL": _acl,

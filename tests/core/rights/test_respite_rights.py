@@ -78,6 +78,23 @@ def test_respite_explain_of_a_key_the_user_may_not_read_tells_nothing(services: 
     assert services.asked == []
 
 
+@pytest.mark.parametrize("line", ["RESPITE STATS", "RESPITE INFO", "respite info hot"])
+@pytest.mark.parametrize(
+    ("redis", "is_named"), [(b"*2\r\n$1\r\n0\r\n*0\r\n", True), (b"-NOPERM no\r\n", False), (b"", False)]
+)
+def test_respite_figures_name_keys_to_those_whom_redis_lets_list_them(
+    services: ScriptedServices, line: str, redis: bytes, is_named: bool
+) -> None:
+    """Key patterns do not hold for SCAN: who may run it learns all names from Redis, and nobody else does from us."""
+    services.answers |= {"hot": [{"name": "secret", "uses": 1}], "recent": [{"key": "secret", "cause": "push"}]}
+
+    reply, asked = talk(services, line, redis=redis)
+
+    assert reply[:1] == b"$"
+    assert (b"secret" in reply) is is_named
+    assert asked == ([command("SCAN", 0, "COUNT", 1)] if redis else [])
+
+
 def test_respite_asks_for_facts_as_a_reader_where_the_server_can(services: ScriptedServices) -> None:
     """A user with the right to read a key, and not to write it, may ask for its version."""
     services.table = CommandTable([CommandSpec(b"EVAL_RO", Kind.SCRIPT)])
