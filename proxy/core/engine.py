@@ -350,8 +350,8 @@ class Engine:
             self.stats.flushes += 1
             self.journal.note((self.now, FLUSH, EVERY_KEY))
 
-    def forget_users(self, but: bytes) -> None:
-        """Drop and revoke what all users but one have read: what they may read now is not known."""
+    def forget_users(self, but: bytes | None) -> None:
+        """Drop and revoke what all users have read, but for one: what they may read now is not known."""
         self.outage.remains.clear()
         for scope, namespace in self.l1.namespaces.items():
             if scope.user != but:

@@ -317,3 +317,23 @@ async def test_where_acls_cannot_be_read_users_who_log_in_keep_little(
     hits = proxy.worker.stats.hits
     assert await own.command("GET", "k") == V
     assert proxy.worker.stats.hits == hits + 1
+
+
+async def test_where_acls_cannot_be_read_who_lent_us_his_name_keeps_little_as_others_do(
+    redis_acl: Server, direct: RawClient, serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The invalidation link is in the name of a client where the URL names nobody: that is no user of ours."""
+    monkeypatch.setattr("proxy.net.invalidation.watch.DISTRUST_EVERY_S", 0.5)
+    assert direct.command("ACL", "SETUSER", "default", "off") == OK
+    try:
+        proxy = await serve(redis_acl)
+        client = await _login(proxy, "blind")
+        await _warm(proxy, client, "GET", "k")
+        assert direct.command("ACL", "SETUSER", "blind", "-get") == OK
+
+        began = trio.current_time()
+        while not (await client.command("GET", "k")).startswith(b"-NOPERM"):
+            assert trio.current_time() - began < 3.0
+            await trio.sleep(0.01)
+    finally:
+        assert direct.command("ACL", "SETUSER", "default", "on") == OK

@@ -34,7 +34,7 @@ class Control:
 
     def __init__(self, *, is_resp3: bool = True) -> None:
         self.is_resp3 = is_resp3
-        self.user = b"own"
+        self.user = self.own_user = b"own"
         self.asked: list[tuple[bytes, Callable[[Any], None]]] = []
         self.channels: list[bytes] = []
         self.refuse: Callable[[str], None] = lambda _: None

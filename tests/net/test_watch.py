@@ -72,7 +72,7 @@ def test_acls_that_cannot_be_read_drop_what_users_have_read_now_and_then() -> No
         left.append(world.acls(DENIED))
     assert left == [0, 1, 1, 0, 1]
 
-    world.control.user = b"u"
+    world.control.own_user = b"u"
     world.engine.now += DISTRUST_EVERY_S
     assert world.acls(DENIED) == 1
     world = World()

@@ -62,6 +62,7 @@ class ControlLink:
         self._upstream = upstream
         self._gate = gate
         self._identity = identity
+        self.own_user: bytes | None = identity.user  # that of upstream.url; None: the link is in a client's name
         self._adopted = trio.Event()
         self._stream: Stream | None = None
         self._reader = hiredis.Reader()
@@ -123,7 +124,7 @@ class ControlLink:
     def adopt(self, identity: Identity) -> None:
         """Use a client's credentials when the configured ones (or none) are not let in."""
         if not self.is_up and self.state == "refused":
-            self._identity = identity
+            self._identity, self.own_user = identity, None
             self._adopted.set()
 
     def use_broadcast(self) -> None:

@@ -2,7 +2,7 @@
 
     ACL LIST        changed --> L1 is dropped; sessions of users that are gone are closed; links of the default user,
                     if it was that, are opened anew: whoever has not logged in shares them
-                    refused --> every few seconds L1 is dropped, but for the user that this link is
+                    refused --> every few seconds L1 is dropped, but for the user of upstream.url
     INFO keyspace   fields that expire by themselves --> no replies about hashes are kept
     INFO stats      the tracking table fills --> core.governor --> what is tracked is narrowed
 
@@ -136,7 +136,7 @@ class Watch:
             )
         if not self._is_distrusting or now - self._distrusted_at >= DISTRUST_EVERY_S:
             self._is_distrusting, self._distrusted_at = True, now
-            self._engine.forget_users(self._control.user)
+            self._engine.forget_users(self._control.own_user)
 
 
 def _selective(lines: object) -> Iterator[bytes]:
