@@ -199,6 +199,8 @@ class SessionCommands:
 
         def greeted(reply: bytes) -> bytes:
             if reply[:1] in b"-!":
+                # Servers before 7.2 let somebody in, and name the connection, before they refuse what stands behind it.
+                link.state.used = True
                 return reply
             if len(args) > 1:
                 session.protocol = int(args[1])

@@ -298,6 +298,22 @@ async def test_a_connection_that_multi_has_made_another_serves_nobody_else(
     assert await other.command("EXEC") == b"*2\r\n$6\r\nreader\r\n*0\r\n"
 
 
+@pytest.mark.parametrize("behind", ["SETNAME\ta b", "AUTH\tadmin\twrong", "SETNAME", "NONSENSE"])
+async def test_a_connection_on_which_a_hello_has_failed_serves_nobody_else(
+    redis_acl: Server, direct: RawClient, serve: Serve, behind: str
+) -> None:
+    """Redis 7.0 has let its user in by then, whatever the reply says."""
+    proxy = await serve(redis_acl)
+    client, other = await _login(proxy, "reader"), await _login(proxy, "reader")
+    reply = await client.command("HELLO", "3", "AUTH", "admin", "pw", *behind.split("\t"))
+    assert reply.startswith(b"-")
+
+    for one in (client, other):
+        assert await one.command("MULTI") == OK
+        assert await one.command("ACL", "WHOAMI") == b"+QUEUED\r\n"
+        assert await one.command("EXEC") == b"*1\r\n$6\r\nreader\r\n"
+
+
 async def test_where_acls_cannot_be_read_users_who_log_in_keep_little(
     redis_acl: Server, direct: RawClient, serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
