@@ -13,10 +13,11 @@ from proxy.core.engine import Engine
 from proxy.core.notices import Notices
 from proxy.core.pinned_slots import ExecSlot, ScriptSlot
 from proxy.core.pinning import Pinning
+from proxy.core.plain import discard
 from proxy.core.respite_commands import RespiteCommands
 from proxy.core.session_commands import SessionCommands, is_login
 from proxy.core.slots import CallSlot, EffectSlot, Slot, WriteAllSlot, WriteSlot
-from proxy.core.value_commands import DISCARD, ValueCommands
+from proxy.core.value_commands import ValueCommands
 from proxy.errors import LOGIN_IN_MULTI, TOO_MANY_SUBSCRIPTIONS
 from proxy.wire.blocking import waits_s
 from proxy.wire.commands import CommandSpec, Kind
@@ -201,7 +202,7 @@ class PinnedCommands:
             state.preparing = False
             state.once = True
             if error:
-                link.submit(DISCARD, Slot(None))
+                discard(link)
                 slot.fill(error)
             else:
                 link.submit(raw, slot)

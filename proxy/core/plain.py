@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from proxy.core.slots import Failure, Link, Slot, failure_line
+from proxy.core.slots import CallSlot, Failure, Link, Slot, failure_line
 from proxy.errors import CROWDED, damaged_value
 from proxy.values.scripts import peek, swap
 from proxy.values.stream import is_sealed
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 ROUNDS_MAX: Final = 100  # two clients that write as fast as they can win four of five
 MULTI: Final = command("MULTI")
 EXEC: Final = command("EXEC")
+DISCARD: Final = command("DISCARD")
 UNWATCH: Final = command("UNWATCH")
 
 Keys = tuple[Sequence[bytes], int]
@@ -200,6 +201,21 @@ class PlainRun(Unwrapping):
         return elements(reply)[0] if reply[:1] == b"*" else reply
 
 
+def discard(link: Link, refused: Callable[[bytes], None] = lambda _: None) -> None:
+    """Have Redis forget what MULTI has queued, for its connection is somebody else's next; `refused` hears of an error.
+
+    Who may EXEC may not DISCARD, perhaps: being refused that has EXEC refused as well, and then it is forgotten, too.
+    """
+
+    def answered(reply: bytes) -> bytes:
+        if reply[:1] in b"-!":
+            link.submit(EXEC, Slot(None))
+            refused(reply)
+        return b""
+
+    link.submit(DISCARD, CallSlot(None, answered))
+
+
 class ExecRun(PlainRun):
     """What a client's MULTI has queued, on plain values: queued anew, as Redis takes no WATCH once MULTI was said."""
 
@@ -207,6 +223,17 @@ class ExecRun(PlainRun):
         raws, slot = queue
         super().__init__(values, link, keys, (b"".join(raws), slot))
         self.commands = len(raws)
+        self._refusal = b""
+
+    def refuse(self, refusal: bytes) -> None:
+        """End: what MULTI has queued may not be discarded, so no WATCH is taken."""
+        self._refusal = refusal
+
+    def _watched(self, replies: list[bytes]) -> None:
+        if self._refusal:
+            self._then(self._refusal)
+        else:
+            super()._watched(replies)
 
     def _reply(self, replies: list[bytes]) -> bytes:
         return replies[-1]

@@ -15,7 +15,7 @@ from hashlib import sha1
 from typing import TYPE_CHECKING, Final
 
 from proxy.core.pinning import Pinning
-from proxy.core.plain import ExecRun, PlainRun, StepSlot, Unwrapping, WatchedRun
+from proxy.core.plain import ExecRun, PlainRun, StepSlot, Unwrapping, WatchedRun, discard
 from proxy.core.slots import EffectSlot, Link, Slot, WriteSlot
 from proxy.core.value_slots import DependentSlot, What, WholeSlot, WholeWriteSlot, after, drop_dependents, judged
 from proxy.core.values import LOOKING, NONE, Values, union
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 
 _SHARED: Final = (Kind.READ, Kind.WRITE, Kind.GET, Kind.MGET, Kind.CACHED, Kind.FIELD_EXPIRY)
 PING: Final = command("PING")
-DISCARD: Final = command("DISCARD")
 _WHOLE: Final = frozenset([b"GET", b"GETDEL", b"GETEX", b"GETSET", b"SET"])  # their reply is the value of their key
 _QUEUED_WHOLE: Final = _WHOLE | {b"MGET"}
 
@@ -186,10 +185,11 @@ class ValueCommands:
         if not state.queued_bare or not state.may_queue_anew:
             return False
         state.once = True
-        link.submit(DISCARD, Slot(None))
-        self.values.purge(link, _in(link.db, state.queued_fenced), link.db)
         keys = _in(link.db, state.queued_bare)
-        ExecRun(self.values, link, (keys, link.db), (state.queued_raws, slot)).begin()
+        run = ExecRun(self.values, link, (keys, link.db), (state.queued_raws, slot))
+        discard(link, run.refuse)
+        self.values.purge(link, _in(link.db, state.queued_fenced), link.db)
+        run.begin()
         return True
 
     def before_exec(self, client: Downstream, state: Pinning, then: Callable[[bytes], None]) -> None:

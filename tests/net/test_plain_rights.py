@@ -1,0 +1,56 @@
+"""Commands that are made of several: what becomes of them, and of the connection, where Redis refuses one of ours."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from proxy.config.model import ClassSettings
+
+from ..e2e.raw import RawClient
+from ..e2e.servers import Server, ServerOptions, find_kind
+from .conftest import Serve
+from .outage_parts import settings_of
+
+CLASSES = (ClassSettings("k", ("k*",), version=True),)
+OK, QUEUED = b"+OK\r\n", b"+QUEUED\r\n"
+V = b"$1\r\nv\r\n"
+REFUSED = "-NOPERM this user has no permissions to run the '{}' command\r\n"
+
+
+@pytest.fixture(scope="module")
+def redis() -> Iterator[Server]:
+    """Run one server for all tests here, with a user for each right that is missing."""
+    users = [f"user no-{name} on >pw ~* &* +@all -{name}" for name in ("discard", "eval", "multi", "watch", "exec")]
+    with Server(find_kind("redis7"), ServerOptions(acl=users)) as server:
+        yield server
+
+
+@pytest.fixture(autouse=True)
+def _keys(redis: Server) -> None:
+    with RawClient(redis.address) as client:
+        client.command("FLUSHALL")
+
+
+@pytest.mark.parametrize("name", ["discard", "eval"])
+async def test_connection_whose_queue_may_not_be_discarded_is_no_trap_for_the_next(
+    redis: Server, serve: Serve, name: str
+) -> None:
+    """EXEC of what looks at bytes needs both; refused, nothing is done, and nothing is left of MULTI."""
+    proxy = await serve(redis, settings_of(classes=CLASSES))
+    client, other = await proxy.connect(), await proxy.connect()
+    for one in (client, other):
+        assert await one.command("AUTH", f"no-{name}", "pw") == OK
+    assert await client.command("SET", "k1", "v") == OK
+
+    assert await client.command("MULTI") == OK
+    assert await client.command("STRLEN", "k1") == QUEUED
+    assert await client.command("APPEND", "k1", "x") == QUEUED
+    assert await client.command("EXEC") == REFUSED.format(name).encode()
+
+    for one in (client, other):
+        assert await one.command("BLPOP", "l", "0.01") == b"*-1\r\n"
+        assert await one.command("MULTI") == OK
+        assert await one.command("GET", "k1") == QUEUED
+        assert await one.command("EXEC") == b"*1\r\n" + V
