@@ -1,6 +1,6 @@
 """Run a command that looks at bytes on values that have been unwrapped: atomically, on a pinned link.
 
-    WATCH keys, peek --> MULTI, swap what is wrapped for its plain value, the command, EXEC --> the client's reply
+    WATCH keys, peek, MULTI --> swap what is wrapped for its plain value, the command, EXEC --> the client's reply
          ^                                                                  |             (a whole queue: ExecRun)
          '---------------- EXEC says nil: somebody has written meanwhile <--'
 
@@ -144,23 +144,28 @@ class PlainRun(Unwrapping):
             self.commands += len(bound.notice.raws)
 
     def begin(self) -> None:
-        """Watch the keys and look at them."""
+        """Watch the keys, look at them, and begin: whoever may not MULTI must not have the command done without it."""
         self._values.purge(self._link, self._keys, self._db)
-        self._link.submit(command("WATCH", *self._keys) + peek(self._keys), StepSlot(2, self._watched, self._then))
+        raw = b"".join((command("WATCH", *self._keys), peek(self._keys), MULTI))
+        self._link.submit(raw, StepSlot(3, self._watched, self._then))
 
     def _watched(self, replies: list[bytes]) -> None:
-        found = sealed(self._values, replies[1], self._keys) if replies[0][:1] == b"+" else replies[0]
+        watched, peeked, begun = replies
+        refused = next((reply for reply in (watched, begun) if reply[:1] in b"-!"), b"")
+        found = refused or sealed(self._values, peeked, self._keys)
         if isinstance(found, bytes):
-            self._link.submit(UNWATCH, Slot(None))
+            self._link.submit(EXEC if begun[:1] == b"+" else UNWATCH, Slot(None))
             self._then(found)
             return
         swaps = [swap(key, digest, value) for key, value, digest in found]
-        step = StepSlot(len(swaps) + self.commands + 2, partial(self._swapped, len(swaps)), self._then, self._fail)
-        self._link.submit(b"".join((MULTI, *swaps, self._raw, EXEC)), step)
+        step = StepSlot(
+            len(swaps) + self.commands + 1, partial(self._swapped, begun, len(swaps)), self._then, self._fail
+        )
+        self._link.submit(b"".join((*swaps, self._raw, EXEC)), step)
 
-    def _swapped(self, count: int, replies: list[bytes]) -> None:
+    def _swapped(self, begun: bytes, count: int, replies: list[bytes]) -> None:
         """Take the replies to so many swaps out of the others."""
-        refused = next((reply for reply in replies[1 : count + 1] if reply[:1] in b"-!"), b"")
+        refused = next((reply for reply in replies[:count] if reply[:1] in b"-!"), b"")
         if refused:
             self._then(refused)
             return
@@ -169,8 +174,8 @@ class PlainRun(Unwrapping):
             if done[:1] == b"*" and done[:2] != b"*-":
                 self._values.figures.unwrapped += count
                 done = array(elements(done)[count:])
-            replies = [replies[0], *replies[count + 1 : -1], done]
-        self._executed(replies)
+            replies = [*replies[count:-1], done]
+        self._executed([begun, *replies])
 
     def _fail(self, failure: Failure) -> None:
         if self._bound is not None and self._bound.notice.is_owed:

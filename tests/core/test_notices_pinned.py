@@ -135,13 +135,13 @@ def test_command_on_unwrapped_values_is_announced_in_its_transaction() -> None:
     notices = announcing(world)
     world.send("APPEND v:1 x")
     world.pin.asked()
-    world.pin.answer(OK, array([NIL]))
-    assert world.pin.names() == [b"MULTI", b"APPEND", b"XADD", b"EXEC"]
-    world.pin.answer(OK, QUEUED, NOPERM, ABORT)
-    assert world.pin.names() == [b"WATCH", b"EVAL"]
-    world.pin.answer(OK, array([NIL]))
-    assert world.pin.names() == [b"MULTI", b"APPEND", b"EXEC"]
-    world.pin.answer(OK, QUEUED, array([b":4\r\n"]))
+    world.pin.answer(OK, array([NIL]), OK)
+    assert world.pin.names() == [b"APPEND", b"XADD", b"EXEC"]
+    world.pin.answer(QUEUED, NOPERM, ABORT)
+    assert world.pin.names() == [b"WATCH", b"EVAL", b"MULTI"]
+    world.pin.answer(OK, array([NIL]), OK)
+    assert world.pin.names() == [b"APPEND", b"EXEC"]
+    world.pin.answer(QUEUED, array([b":4\r\n"]))
 
     assert (world.client.received, notices.counts.unannounced) == (b":4\r\n", 1)
 

@@ -141,7 +141,7 @@ def test_pinned_command_on_bytes_runs_on_plain_values() -> None:
     world = Pinned()
     assert world.send("APPEND v:1 x")
     assert not world.send("GET v:1")
-    assert world.pin.names() == [b"WATCH", b"EVAL"]
+    assert world.pin.names() == [b"WATCH", b"EVAL", b"MULTI"]
     world.pin.answer(OK, BARE, OK, QUEUED, array([b":5\r\n"]))
 
     assert (world.client.received, world.engine.writing) == (b":5\r\n", {})

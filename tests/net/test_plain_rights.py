@@ -54,3 +54,17 @@ async def test_connection_whose_queue_may_not_be_discarded_is_no_trap_for_the_ne
         assert await one.command("MULTI") == OK
         assert await one.command("GET", "k1") == QUEUED
         assert await one.command("EXEC") == b"*1\r\n" + V
+
+
+@pytest.mark.parametrize("name", ["multi", "watch", "exec", "eval"])
+async def test_command_that_needs_a_transaction_is_not_done_without_it(redis: Server, serve: Serve, name: str) -> None:
+    """Whoever reads an error may try again: the bytes must not have been appended."""
+    proxy = await serve(redis, settings_of(classes=CLASSES))
+    client = await proxy.connect()
+    assert await client.command("AUTH", f"no-{name}", "pw") == OK
+    assert await client.command("SET", "k1", "v") == OK
+
+    assert REFUSED.format(name).encode()[1:] in await client.command("APPEND", "k1", "x")
+
+    assert await client.command("GET", "k1") == V
+    assert await client.command("BLPOP", "l", "0.01") == b"*-1\r\n"
