@@ -11,7 +11,7 @@ from typing import Final
 from proxy.core.downstream import Downstream, PinnedConnection, Services
 from proxy.core.engine import Engine
 from proxy.core.notices import Notices
-from proxy.core.pinned_slots import ExecSlot, ScriptSlot
+from proxy.core.pinned_slots import ExecSlot, MultiSlot, ScriptSlot
 from proxy.core.pinning import Pinning
 from proxy.core.plain import discard
 from proxy.core.respite_commands import RespiteCommands
@@ -273,7 +273,7 @@ class PinnedCommands:
             state.rights = client.rights
             client.session.multi = 0
             link.introduce(client.session)
-            slot: Slot = Slot(client)
+            slot: Slot = MultiSlot(client, link, self.value_commands)
         elif kind is Kind.WATCH and not state.multi:
             state.watching = True
             slot = Slot(client)

@@ -1,23 +1,25 @@
 """Replies on pinned links that change what is known of a session, or that others must hear of first.
 
-Owns what follows the reply of a script and of EXEC, before the client has it.
+Owns what follows the reply of a script, of MULTI and of EXEC, before the client has it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Final
 
 from proxy.core.downstream import Downstream, PinnedConnection
 from proxy.core.engine import Engine
 from proxy.core.notices import Notices
 from proxy.core.pinning import Pinning
-from proxy.core.slots import Failure, Slot
+from proxy.core.slots import CallSlot, Failure, Slot
 from proxy.core.value_commands import ValueCommands
 from proxy.core.value_slots import DependentSlot, What
 from proxy.core.values import Values
-from proxy.wire.encode import OK, array
+from proxy.wire.encode import OK, array, command
 from proxy.wire.reply import elements
 
+PING: Final = command("PING")
 Fence = Callable[[Callable[[], None]], None]  # core.downstream.Services.fence
 
 
@@ -36,6 +38,46 @@ class ScriptSlot(DependentSlot):
     def fill(self, reply: bytes) -> None:
         """End the write, wait for the fence, then answer."""
         self._fence(lambda: super(ScriptSlot, self).fill(reply))
+
+
+class MultiSlot(Slot):
+    """The reply of MULTI. Redis runs what was sent behind one that it refuses as it comes, and so nothing is queued."""
+
+    __slots__ = ("_client", "_link", "_values")
+    needs_whole = True
+
+    def __init__(self, client: Downstream, link: PinnedConnection, values: ValueCommands | None) -> None:
+        super().__init__(client)
+        self._client = client
+        self._link = link
+        self._values = values
+
+    def land(self, raw: bytes) -> None:
+        """Look at it, then answer."""
+        if (raw if self.parts is None else self.parts.chunks[0])[:1] in b"-!":
+            self._never_began()
+        super().land(raw)
+
+    def _never_began(self) -> None:
+        """Do, once what was sent behind it has run, what EXEC would have brought about."""
+        link, values, state, session = self._link, self._values, self._link.state, self._client.session
+        dependents, state.queued_dependents = state.queued_dependents, {}
+        changes, state.queued_changes = state.queued_changes, []
+        state.used = True
+        if not (state.once or state.preparing):  # else EXEC is on its way, and ends it
+            state.end_multi()
+            session.multi = -1
+
+        def ran(_: bytes) -> bytes:
+            for _at, attribute, value in changes:
+                setattr(session, attribute, value)
+            link.move(session)
+            if dependents and values is not None:
+                values.drop(dependents, lambda _error: None)
+            return b""
+
+        if dependents or changes:
+            link.submit(PING, CallSlot(None, ran))
 
 
 class ExecSlot(Slot):

@@ -7,11 +7,14 @@ from collections.abc import Iterator
 import pytest
 
 from proxy.config.model import ClassSettings
+from proxy.wire.encode import command
 
 from ..e2e.raw import RawClient
 from ..e2e.servers import Server, ServerOptions, find_kind
 from .conftest import Serve
+from .driver import Proxy
 from .outage_parts import settings_of
+from .peer import until
 
 CLASSES = (ClassSettings("k", ("k*",), version=True),)
 OK, QUEUED = b"+OK\r\n", b"+QUEUED\r\n"
@@ -25,6 +28,11 @@ def redis() -> Iterator[Server]:
     users = [f"user no-{name} on >pw ~* &* +@all -{name}" for name in ("discard", "eval", "multi", "watch", "exec")]
     with Server(find_kind("redis7"), ServerOptions(acl=users)) as server:
         yield server
+
+
+def client_is_pinned(proxy: Proxy) -> bool:
+    """Say whether any client holds a connection of its own."""
+    return any(client.pin is not None for client in proxy.worker.clients)
 
 
 @pytest.fixture(autouse=True)
@@ -68,3 +76,29 @@ async def test_command_that_needs_a_transaction_is_not_done_without_it(redis: Se
 
     assert await client.command("GET", "k1") == V
     assert await client.command("BLPOP", "l", "0.01") == b"*-1\r\n"
+
+
+@pytest.mark.parametrize("in_one_go", [False, True])
+async def test_what_stands_behind_a_multi_that_is_refused_is_run_as_it_comes(
+    redis: Server, serve: Serve, *, in_one_go: bool
+) -> None:
+    """It drops what depends on it, and the connection it has moved to another database is nobody else's."""
+    classes = (ClassSettings("k", ("k*",), invalidates=("list",)),)
+    proxy = await serve(redis, settings_of(classes=classes))
+    client, other = await proxy.connect(), await proxy.connect()
+    for one in (client, other):
+        assert await one.command("AUTH", "no-multi", "pw") == OK
+    assert await other.command("SET", "list", "old") == OK
+    commands = [("MULTI",), ("SET", "k1", "v"), ("SELECT", "3"), ("SET", "there", "v"), ("EXEC",)]
+    expected = [REFUSED.format("multi").encode(), OK, OK, OK, b"-ERR EXEC without MULTI\r\n"]
+
+    if in_one_go:
+        await client.send_raw(b"".join([command(*words) for words in commands]))
+        assert await client.frames(5) == expected
+    else:
+        assert [await client.command(*words) for words in commands] == expected
+
+    await until(lambda: not client_is_pinned(proxy), "the connection is given back")
+    assert await client.command("GET", "there") == V
+    assert await other.command("EVAL", "return redis.call('get', 'there')", "0") == b"$-1\r\n"
+    assert await other.command("GET", "list") == b"$-1\r\n"
