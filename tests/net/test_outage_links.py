@@ -118,6 +118,32 @@ async def test_all_links_are_opened_as_soon_as_one_is_let_in(peer: Peer, serve: 
     await until(lambda: len(peer.of("data")) == 5, "all links stand")
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "OOM command not allowed when used memory > 'maxmemory'.",
+        "MISCONF Redis is configured to save RDB snapshots, but it's currently unable to persist to disk.",
+        "NOREPLICAS Not enough good replicas to write.",
+    ],
+)
+async def test_write_that_redis_has_no_room_for_is_refused_and_counted(peer: Peer, serve: Serve, text: str) -> None:
+    """Redis is up, and its word is the answer: no link goes, reads are served on, and the figures tell."""
+    proxy = await serve(peer)
+    client = await proxy.connect()
+    assert await client.command("SET", "k", "v") == OK
+    links = peer.of("data")
+    peer.on("SET", error(text))
+
+    for _ in range(3):
+        assert await client.command("SET", "k", "w") == error(text)
+        assert await client.command("GET", "k") == b"$1\r\nv\r\n"
+
+    assert proxy.stats()["upstream"]["refusals"] == {text.partition(" ")[0]: 3}
+    assert outage_is(proxy, "up")
+    assert peer.of("data") == links
+    assert proxy.worker.stats.failed == 0
+
+
 async def test_write_that_a_replica_refuses_has_links_opened_anew(peer: Peer, serve: Serve) -> None:
     """The client reads Redis' own words; the address is looked up again, once for many refusals."""
     proxy = await serve(peer)
