@@ -15,7 +15,7 @@ from proxy.wire.encode import command
 from ..e2e.servers import Server
 from .conftest import Serve
 from .driver import Client
-from .outage_parts import VALUE, outage_is, settings_of
+from .outage_parts import VALUE, outage_is, settings_of, with_value
 from .peer import until
 
 ONE_WAY_S = 1.0
@@ -116,14 +116,7 @@ async def test_path_that_becomes_slow_gets_what_was_held_or_an_error_in_time(
 ) -> None:
     """The last value after the soft timeout, an error after the hard one; once it is fast again, all is as before."""
     path = await opened(nursery, redis)
-    proxy = await serve(path.url, with_times(soft_timeout_s=0.1, response_timeout_s=0.8))
-    client = await proxy.connect()
-    for key in ("n:1", "r:1"):
-        assert await client.command("SET", key, "old") == b"+OK\r\n"
-        await proxy.settled()
-        for _ in range(2):
-            assert await client.command("GET", key) == VALUE
-    await until(lambda: len(proxy.worker.engine.l1) == 2, "L1 holds both")
+    proxy, client = await with_value(serve, path.url, with_times(soft_timeout_s=0.1, response_timeout_s=0.8))
 
     path.delay_s = ONE_WAY_S
     await until(lambda: not proxy.worker.engine.l1.serving, "L1 is not proven any more")

@@ -9,8 +9,19 @@ import trio
 from proxy.errors import UPSTREAM_TIMED_OUT
 
 from .conftest import Serve
+from .driver import Client
 from .outage_parts import outage_is, settings_of
 from .peer import Peer, until
+
+
+async def waiting_for_redis(peer: Peer, serve: Serve) -> Client:
+    """Return a client who has asked for something that Redis has, and does not answer."""
+    client = await (await serve(peer, settings_of())).connect()
+    await client.command("DEL", "n")
+    peer.hold("data")
+    await client.send("INCR", "n")
+    await until(lambda: peer.seen("INCR"), "it has arrived")
+    return client
 
 
 async def test_worker_that_was_stopped_itself_takes_nobody_for_late(peer: Peer, serve: Serve) -> None:
@@ -33,12 +44,7 @@ async def test_worker_that_was_stopped_itself_takes_nobody_for_late(peer: Peer, 
 
 async def test_redis_that_does_not_answer_after_that_is_late(peer: Peer, serve: Serve) -> None:
     """It has its time once more, and no longer."""
-    proxy = await serve(peer, settings_of())
-    client = await proxy.connect()
-    await client.command("DEL", "n")
-    peer.hold("data")
-    await client.send("INCR", "n")
-    await until(lambda: peer.seen("INCR"), "it has arrived")
+    client = await waiting_for_redis(peer, serve)
     time.sleep(1.2)
 
     assert await client.frame() == UPSTREAM_TIMED_OUT
@@ -46,12 +52,7 @@ async def test_redis_that_does_not_answer_after_that_is_late(peer: Peer, serve: 
 
 async def test_worker_that_is_stopped_again_and_again_sees_who_is_late(peer: Peer, serve: Serve) -> None:
     """Always short of processor time, it would wait for ever otherwise."""
-    proxy = await serve(peer, settings_of())
-    client = await proxy.connect()
-    await client.command("DEL", "n")
-    peer.hold("data")
-    await client.send("INCR", "n")
-    await until(lambda: peer.seen("INCR"), "it has arrived")
+    client = await waiting_for_redis(peer, serve)
     for _ in range(3):
         time.sleep(0.6)
         await trio.sleep(0.08)
