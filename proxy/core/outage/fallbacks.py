@@ -42,6 +42,7 @@ class Fallbacks:
 
     def __init__(self, engine: Engine, outage: Outage) -> None:
         self.soft_timeout_s = 0.0  # upstream.soft_timeout; 0 = off
+        self.late_s = 0.0  # who has waited for longer when Redis is back is on a link that stays silent
         self.stale_served: Counter[str] = Counter()  # by class
         self.engine = engine
         self.outage = outage
@@ -103,11 +104,12 @@ class Fallbacks:
         self._pending.discard(stand_in)
 
     def end_outage(self) -> None:
-        """Let go of what L1 held: Redis is back. Who still waits on a link of before gets it, that may stay silent."""
+        """Let go of what L1 held: Redis is back. Who waits on a link that stays silent, though, gets it before."""
         if self.outage.remains.is_empty:
             return
+        asked_until = self.engine.now - self.late_s
         for stand_in in list(self._pending):
-            if not stand_in.is_answered:
+            if not stand_in.is_answered and stand_in.since <= asked_until:
                 stand_in.hurry()
         self.outage.remains.clear()
 

@@ -112,6 +112,7 @@ class Outage:
         """Follow these classes and settings from now on."""
         self.max_staleness_s = settings.l1.max_staleness_s
         self.fallbacks.soft_timeout_s = settings.upstream.soft_timeout_s
+        self.fallbacks.late_s = settings.upstream.response_timeout_s / 4
         self.find_class = policy.rules.find
         self.fallback_classes = tuple(one for one in policy.rules.classes if one.has_fallback)
         self.longest_s = max((one.stale_if_error_s for one in policy.rules.classes), default=0.0)
