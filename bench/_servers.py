@@ -152,6 +152,7 @@ class Rig:
         upstream: Server,
         *,
         rollout: str = "on",
+        writes_envelopes: bool = True,
         l1: Mapping[str, str | int | float | bool] | None = None,
         max_clients: int = 10000,
         interpreter_flags: Sequence[str] = (),
@@ -167,7 +168,7 @@ class Rig:
             f'[listen]\nurl = "redis://127.0.0.1:{port}"\nadmin = "http://127.0.0.1:{admin_port}"\n'
             f"max_clients = {max_clients}\n"
             f'[upstream]\nurl = "redis://127.0.0.1:{upstream.port}"\n'
-            f'[rollout]\nmode = "{rollout}"\n'
+            f'[rollout]\nmode = "{rollout}"\nwrite_envelopes = {str(writes_envelopes).lower()}\n'
             "[l1]\n" + "".join(f"{key} = {json.dumps(value)}\n" for key, value in (l1 or {}).items()) + more,
         )
         command = [sys.executable, *interpreter_flags, "-m", "proxy", "run", "-c", str(config)]
