@@ -55,7 +55,7 @@ class JoinSlot(Slot):
     def fail(self, failure: Failure) -> None:
         """Ask again, or answer with an error."""
         self.submitted_at = self.joined_at  # it may not have been asked for by itself yet
-        if not retry(self, self._raw, failure):
+        if not retry(self, self._raw):
             super().fail(failure)
 
 
@@ -178,7 +178,7 @@ class FillSlot(Slot):
 
     def ask_again(self, raw: bytes, failure: Failure) -> bool:
         """Ask once more, without a lease; False if that cannot be."""
-        return retry(self, raw, failure)
+        return retry(self, raw)
 
     def again(self, reply: bytes) -> None:
         """Answer with what was read without a lease."""
@@ -262,7 +262,7 @@ class MgetSlot(Slot):
     def fail(self, failure: Failure) -> None:
         """Give the leases back; ask again, or answer with an error."""
         self._revoke()
-        if not (self.raw and retry(self, self.raw, failure)):
+        if not (self.raw and retry(self, self.raw)):
             super().fail(failure)
 
     def _revoke(self) -> None:

@@ -51,7 +51,7 @@ class GatherSlot(Slot):
             return
         self._missing = 0
         self._parts = [b""] * len(self._parts)
-        if not retry(self, self._raw, failure):
+        if not retry(self, self._raw):
             self.fail(failure)
 
 

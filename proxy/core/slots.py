@@ -223,7 +223,7 @@ class ReadSlot(Slot):
 
     def fail(self, failure: Failure) -> None:
         """Ask again, or answer with an error."""
-        if not retry(self, self.raw, failure):
+        if not retry(self, self.raw):
             super().fail(failure)
 
 
@@ -249,10 +249,13 @@ class RetrySlot(Slot):
         self.fill(errors.UPSTREAM_TIMED_OUT * self._waiting.left)
 
 
-def retry(slot: Slot, raw: Raw, failure: Failure) -> bool:
-    """Ask once more for reads whose link was lost, on the link that comes next; False if they must fail now."""
+def retry(slot: Slot, raw: Raw) -> bool:
+    """Ask once more for reads whose link was lost, on the link that comes next; False if they must fail now.
+
+    So must those whose own time is over; what was sent behind them on a link that was late has some left.
+    """
     parts = slot.parts
-    if failure is Failure.TIMED_OUT or slot.client is None or slot.mode >= STREAMS or (parts and parts.whole):
+    if slot.client is None or slot.mode >= STREAMS or (parts and parts.whole):
         return False
     slot.parts = None  # half a reply that nobody has seen
     return slot.client.ask_again(raw, slot)

@@ -53,7 +53,7 @@ class WholeSlot(Slot):
 
     def fail(self, failure: Failure) -> None:
         """Ask again, or answer with an error."""
-        if not retry(self, b"".join([command(*words) for words in self._asked]), failure):
+        if not retry(self, b"".join([command(*words) for words in self._asked])):
             super().fail(failure)
 
     def _judged(self, words: Sequence[bytes], frame: bytes) -> bytes:

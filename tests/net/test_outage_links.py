@@ -260,6 +260,24 @@ async def test_read_that_is_asked_once_more_waits_no_longer_for_that(peer: Peer,
     assert 0.8 <= trio.current_time() - began < 1.2
 
 
+@pytest.mark.parametrize("key", ["n:2", "r:2"])
+async def test_read_behind_one_that_is_late_has_a_time_of_its_own(peer: Peer, serve: Serve, key: str) -> None:
+    """Their link is given up for the first of them; the others are asked again while Redis answers on another."""
+    proxy, client = await with_value(serve, peer, settings_of(upstream={"response_timeout_s": 0.8}))
+    peer.model.foreign("SET", key, "there")
+    peer.stop(next(iter(peer.of("data"))))
+    await client.send("STRLEN", "k")
+    await trio.sleep(0.4)
+    began = trio.current_time()
+    await client.send("GET", key)
+    await client.send("STRLEN", key)
+
+    assert await client.frame() == errors.UPSTREAM_TIMED_OUT
+    assert [await client.frame(), await client.frame()] == [b"$5\r\nthere\r\n", b":5\r\n"]
+    assert trio.current_time() - began < 0.8
+    assert proxy.worker.stats.failed == 1
+
+
 async def test_large_reply_that_keeps_coming_is_not_late(peer: Peer, serve: Serve) -> None:
     """It takes longer than response_timeout, and it arrives."""
     proxy = await serve(peer, upstream={"response_timeout_s": 0.4}, rollout=OFF)

@@ -211,7 +211,7 @@ class StandIn:
         is_plain = spec.lane == LANE_READ and not (spec.blocks_if and spec.may_block(args))
         if guard is None or guard.streams or self._is_again or not (is_plain or spec.kind in READ_KINDS):
             return False
-        if failure not in (Failure.LOST, Failure.UNAVAILABLE):
+        if failure not in (Failure.LOST, Failure.UNAVAILABLE, Failure.TIMED_OUT):
             return False
         self._is_again = True
         engine = self._fallbacks.engine

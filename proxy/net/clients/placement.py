@@ -147,17 +147,21 @@ class PlacedClient(Sender):
     def ask_again(self, raw: Raw, slot: Slot) -> bool:
         """Ask once more, on the link that comes next, for a slot in the queue whose read was lost with its link.
 
-        Not where a write was sent behind it, which may have been applied: it would read what comes later.
+        Not where a write was sent behind it, which may have been applied: it would read what comes later. Nor where its
+        time is over, which began when it was asked first.
         """
         queue = self.queue
         if self.pin is not None or len(queue) > RETRIED_MAX:
             return False
         if any(one.is_write and one.reply is None for one in queue):
             return False
+        engine = self.worker.engine
+        until = slot.submitted_at + self.worker.settings.upstream.response_timeout_s
+        if until <= engine.now:
+            return False
         self.worker.stats.failed -= 1
         again = RetrySlot(slot)
-        until = slot.submitted_at + self.worker.settings.upstream.response_timeout_s
-        self.worker.engine.outage.retry(again, until)
+        engine.outage.retry(again, until)
         self.ask(raw, again)
         return True
 
