@@ -63,6 +63,8 @@ class PinnedCommands:
         name = bytes(args[0]).upper()
         if kind is Kind.SESSION and (name in (b"RESET", b"QUIT") or not self._is_redis_own(client, state)):
             return self._session(client, link, args, raw)
+        if kind in (Kind.SESSION, Kind.MULTI) and client.queue and state.used and not state.multi:
+            return False  # by then a subscription has begun, or the last has ended: Redis refuses these to a subscriber
         if kind is Kind.FORBIDDEN:
             client.quit()
         elif kind is Kind.SESSION and self._services.has_users and is_login(args):
@@ -268,7 +270,8 @@ class PinnedCommands:
             raw = raw if bare else values.prepare(client, link, spec, args, raw)
         if notices is not None:
             notice = notices.notice(client, spec, args, mark, state.queues_in(client.session.db))
-        if kind is Kind.MULTI and len(args) == 1 and not state.multi:
+        is_refused = state.subscribed and client.session.protocol == 2
+        if kind is Kind.MULTI and len(args) == 1 and not state.multi and not is_refused:
             state.multi = True
             state.rights = client.rights
             client.session.multi = 0

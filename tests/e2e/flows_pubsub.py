@@ -3,6 +3,19 @@
 from __future__ import annotations
 
 from .flows import CLOSED, QUIET, Flow
+from .raw import encode_all
+
+BEHIND_A_SCRIPT = encode_all(
+    [
+        ("EVAL", "return redis.call('SET', 'str', 'x')", "0"),
+        ("SUBSCRIBE", "ch1", "ch2"),
+        ("PING",),
+        ("UNSUBSCRIBE", "ch1"),
+    ]
+)
+FREE_AGAIN = encode_all(
+    [("UNSUBSCRIBE", "ch"), ("SELECT", "1"), ("SET", "k", "one"), ("CLIENT", "SETNAME", "me"), ("CLIENT", "GETNAME")]
+)
 
 FLOWS: tuple[Flow, ...] = (
     Flow(
@@ -117,6 +130,46 @@ FLOWS: tuple[Flow, ...] = (
             ("a", "SUBSCRIBE ch"),
             ("b", ("PUBLISH", "ch", b"x" * 300_000)),
             ("a", None),
+        ),
+    ),
+    Flow(
+        "subscribe behind a script in one pipeline",
+        (("a", BEHIND_A_SCRIPT, 5), ("@", "wait blocked_clients=0"), ("a", "PING")),
+    ),
+    Flow(
+        "what is no transaction of a subscriber",
+        (
+            (
+                "a",
+                encode_all([("SUBSCRIBE", "ch"), ("MULTI",), ("SUBSCRIBE", "ch"), ("PING",), ("UNSUBSCRIBE", "ch")]),
+                5,
+            ),
+            ("a", "GET str"),
+            ("a", "SUBSCRIBE ch"),
+            ("a", encode_all([("MULTI",), ("SUBSCRIBE", "ch"), ("PING",), ("UNSUBSCRIBE", "ch")]), 4),
+            ("a", "GET str"),
+        ),
+        protocols=(2,),
+    ),
+    Flow(
+        "subscribe with replies switched off",
+        (
+            ("a", "CLIENT REPLY OFF", QUIET),
+            ("a", "SUBSCRIBE ch"),
+            ("b", "PUBLISH ch hi"),
+            ("a", None),
+            ("a", encode_all([("UNSUBSCRIBE", "ch"), ("SUBSCRIBE",), ("CLIENT", "REPLY", "ON"), ("GET", "str")]), 3),
+        ),
+        since=(7, 0),
+    ),
+    Flow(
+        "what a subscriber may not do behind the end of its last subscription",
+        (
+            ("a", "SUBSCRIBE ch"),
+            ("a", FREE_AGAIN, 5),
+            ("a", "GET k"),
+            ("a", "CLIENT GETNAME"),
+            ("b", "GET k"),
         ),
     ),
     Flow(

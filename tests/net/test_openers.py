@@ -358,7 +358,7 @@ class Holder:
 
     def __init__(self) -> None:
         self.seen = b""
-        self.acknowledged: Callable[[bytes], None] = lambda _: None
+        self.acknowledged: Callable[[], None] = lambda: None
         self.pin_quiet: Callable[[], None] = lambda: None
         self.pin_lost: Callable[[str], None] = lambda _: None
 

@@ -108,10 +108,8 @@ class PlacedClient(Sender):
             return self.worker.asks_for_login and session.identity == self.worker.initial_identity
         return group.is_unauthenticated
 
-    def acknowledged(self, frame: bytes) -> None:
-        """Send a subscription's acknowledgement."""
-        if not self.session.muted:
-            self.out_of_band(frame)
+    def acknowledged(self) -> None:
+        """Note that subscriptions have begun, or ended."""
         if self.pin is not None:
             names = self.pin.state.subscriptions
             self.session.subscriptions = len(names.get(b"", ())) + len(names.get(b"s", ()))

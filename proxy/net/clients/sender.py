@@ -166,7 +166,10 @@ class Sender(ABC):
         self._mark()
 
     def out_of_band(self, frame: bytes) -> None:
-        """Send a frame that is no reply."""
+        """Send a frame that is no reply. In RESP2 only its place tells it from one: it never overtakes what is owed."""
+        if self.queue and self.session.protocol == 2:
+            self.queue.append(FilledSlot(frame))
+            return
         self._out.append(frame)
         self._mark()
 

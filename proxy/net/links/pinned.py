@@ -20,7 +20,7 @@ from proxy.cache.entry import Scope
 from proxy.core.figures.stats import Stats
 from proxy.core.pinning import MESSAGES, Pinning, push_kind
 from proxy.core.session import Identity, Session
-from proxy.core.slots import Client, Slot
+from proxy.core.slots import MUTED, WHOLE, Client, Slot
 from proxy.errors import PINNED_EXHAUSTED, UPSTREAM_UNAVAILABLE, HandshakeError, RemoteError
 from proxy.net.links.dial import Upstream, open_stream
 from proxy.net.links.gate import Gate
@@ -53,8 +53,8 @@ class Holder(Protocol):
     def out_of_band(self, frame: bytes) -> None:
         """Send a frame that is no reply."""
 
-    def acknowledged(self, frame: bytes) -> None:
-        """Send a subscription's acknowledgement."""
+    def acknowledged(self) -> None:
+        """Note that subscriptions have begun, or ended."""
 
     def pin_quiet(self) -> None:
         """Note that no reply is owed any more."""
@@ -64,13 +64,23 @@ class Holder(Protocol):
 
 
 class SubscribeSlot(Slot):
-    """What a (UN)SUBSCRIBE is owed: acknowledgements, which are no replies in RESP3, or one error."""
+    """What a (UN)SUBSCRIBE is owed: acknowledgements, which are no replies in RESP3, or one error.
 
-    __slots__ = ("acks",)
+    `said`: what has come in its place so far. CLIENT REPLY does not silence it, only the error.
+    """
+
+    __slots__ = ("acks", "said")
 
     def __init__(self, client: Client, acks: int) -> None:
         super().__init__(client)
         self.acks = acks
+        self.said: list[bytes] = []
+
+    def end(self) -> None:
+        """Answer: the last acknowledgement is there."""
+        if self.mode is MUTED:
+            self.mode = WHOLE
+        self.fill(b"".join(self.said))
 
 
 class PinnedLink(Link):
@@ -183,19 +193,24 @@ class PinnedLink(Link):
         if holder is None:
             return False
         head = self.fifo[0] if self.fifo else None
-        if isinstance(head, SubscribeSlot) or self.state.subscribed:
-            if self.state.acknowledged(frame):
-                holder.acknowledged(frame)
-                if isinstance(head, SubscribeSlot):
-                    head.acks -= 1
-                    if not head.acks:
-                        self.fifo.popleft()
-                        head.fill(b"")
-                return True
-            if push_kind(frame) in MESSAGES:
-                holder.out_of_band(frame)
-                return True
-        return False
+        subscribing = head if isinstance(head, SubscribeSlot) else None
+        if subscribing is None and not self.state.subscribed:
+            return False
+        is_ack = bool(self.state.acknowledged(frame))
+        if is_ack:
+            holder.acknowledged()
+        elif push_kind(frame) not in MESSAGES:
+            return False
+        if subscribing is not None:
+            subscribing.said.append(frame)
+        else:
+            holder.out_of_band(frame)
+        if is_ack and subscribing is not None:
+            subscribing.acks -= 1
+            if not subscribing.acks:
+                self.fifo.popleft()
+                subscribing.end()
+        return True
 
 
 @attrs.define
