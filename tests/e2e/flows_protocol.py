@@ -7,6 +7,8 @@ from .raw import encode, encode_all
 
 GET = b"*2\r\n$3\r\nGET\r\n$3\r\nstr\r\n"
 
+WAITING = encode_all([("GET", "str"), ("SELECT", "1"), ("SET", "k", "v"), ("MULTI",), ("GET", "k"), ("EXEC",)])
+
 GARBAGE: dict[str, bytes] = {
     "count is no number": b"*abc\r\n",
     "count with a sign": b"*+1\r\n$4\r\nPING\r\n",
@@ -79,6 +81,8 @@ FLOWS: tuple[Flow, ...] = (
         Flow(f"garbage after commands: {name}", (("a", GET + GET + GARBAGE[name], CLOSED), ("b", "GET str")))
         for name in ("count is no number", "element is a status", "size is negative", "unbalanced double quotes")
     ),
+    Flow("garbage after commands that wait for each other", (("a", WAITING + b"*abc\r\n", CLOSED), ("b", "GET str"))),
+    Flow("garbage after the end", (("a", GET + encode("QUIT") + b"*abc\r\n", CLOSED),)),
     *(Flow(f"accepted: {name}", (("a", sent, frames), ("a", "ECHO end"))) for name, (sent, frames) in ACCEPTED.items()),
     Flow(
         "garbage: text after a quote",

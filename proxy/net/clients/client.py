@@ -50,6 +50,7 @@ class ClientConnection(KnowingClient):
         "_backpressed",
         "_recv",
         "_recv_size",
+        "_refusal",
         "_short_reads",
         "_tail",
         "ended",
@@ -67,6 +68,7 @@ class ClientConnection(KnowingClient):
         self._assembler: Assembler | None = None
         self._tail = b""  # a short incomplete command
         self._backlog_bytes = 0  # of what was read while it was parked
+        self._refusal = b""  # what it is told of bytes that are no request, behind the replies to what came before
         self.waits_off = False  # it has asked for more than its rate allows
         self._backpressed = False  # read no further: too much is outstanding, or unsent
         worker.reactor.add(self._fd, self, self._mask)
@@ -189,10 +191,17 @@ class ClientConnection(KnowingClient):
             self._press_if_needed()
         if refused is not None and not self.closed:
             self.worker.stats.protocol_errors += 1
-            self.reply(error(f"ERR {refused}"))
+            self._refusal = error(f"ERR {refused}")
+            self._refuse()
             self._assembler = None
             self._tail = b""
             self.close_when_settled()
+
+    def _refuse(self) -> None:
+        """Say what was wrong with the last bytes, once everything before them has been run."""
+        if self._refusal and not self.parked and not self.ended:
+            self.reply(self._refusal)
+            self._refusal = b""
 
     def _run(self, requests: list[Request]) -> None:
         """Run a batch; now and then see what becomes of it."""
@@ -253,6 +262,7 @@ class ClientConnection(KnowingClient):
             self.worker.pipeline.run(self, backlog)
         if not self._backlog:
             self._backlog_bytes = 0
+        self._refuse()
         self.press()
 
     def flush(self) -> None:
