@@ -13,7 +13,8 @@ _WAITS: Final[Mapping[bytes, tuple[int, float]]] = {
     **dict.fromkeys((b"WAIT", b"WAITAOF"), (_LAST, 0.001)),
 }
 """Name -> the place of the number, and how many seconds its unit is."""
-_BLOCK: Final = b"BLOCK"  # of XREAD and XREADGROUP: milliseconds follow
+_WIDTHS: Final = {b"GROUP": 3, b"COUNT": 2, b"BLOCK": 2, b"CLAIM": 2}
+"""Options of XREAD and XREADGROUP, and how many words each is: names among them may be like those of others."""
 
 
 def waits_s(name: bytes, args: Sequence[bytes]) -> float:
@@ -21,10 +22,12 @@ def waits_s(name: bytes, args: Sequence[bytes]) -> float:
     place = _WAITS.get(name)
     if place is not None and len(args) > max(place[0], 1):
         return _seconds(args[place[0]], place[1])
-    for at in range(1, len(args) - 1):
-        if len(args[at]) == len(_BLOCK) and bytes(args[at]).upper() == _BLOCK:
-            return _seconds(args[at + 1], 0.001)
-    return FOREVER
+    at, found = 1, FOREVER
+    while at + 1 < len(args) and (option := bytes(args[at]).upper()) != b"STREAMS":
+        if option == b"BLOCK":
+            found = _seconds(args[at + 1], 0.001)
+        at += _WIDTHS.get(option, 1)
+    return found
 
 
 def _seconds(word: bytes, unit_s: float) -> float:
