@@ -112,7 +112,9 @@ class ExecSlot(Slot):
         """Stream unless the reply must be read for what it changed in the session, or must wait for what it drops."""
         state = self._state
         return not (
-            state.queued_changes
+            self._after is not None
+            or state.notice_places
+            or state.queued_changes
             or state.queued_dependents
             or state.queued_whole
             or state.queued_ours

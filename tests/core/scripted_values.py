@@ -68,6 +68,7 @@ TABLE = CommandTable.from_reply(
         [b"watch", -2, [], 1, -1, 1],
         *([name, 1, [], 0, 0, 0] for name in (b"multi", b"exec", b"discard", b"ping", b"unwatch")),
         [b"eval", -3, [b"noscript", b"movablekeys"], 0, 0, 0],
+        [b"swapdb", 3, _W, 0, 0, 0],
     ]
 )
 
@@ -242,7 +243,7 @@ class Pinned(Shared):
 
     def __init__(self) -> None:
         super().__init__()
-        services = ScriptedServices()
+        self.services = services = ScriptedServices()
         services.table = TABLE
         self.pinned_commands = PinnedCommands(self.engine, services, SessionCommands(services))
         self.pinned_commands.value_commands = self.commands

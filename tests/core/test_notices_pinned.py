@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from proxy.core.slots import Failure
+from proxy.core.slots import STREAM_BYTES, Failure
 from proxy.wire.encode import array, bulk
 
 from .scripted_notices import (
@@ -188,6 +188,20 @@ def test_transaction_of_a_time_without_memory_is_owed_its_notice_when_it_is_done
         world.pin.answer(reply)
 
     assert list(notices.owed) == [(0, "bare", 0)] * (reply != b"*-1\r\n")
+
+
+def test_transaction_of_a_time_without_memory_is_owed_its_notice_however_large_its_reply_is() -> None:
+    """What is owed is read from the reply, which therefore does not stream."""
+    world = Pinned()
+    notices = announcing(world)
+    notices.refuse((b"u", 0), OOM)
+    world.queue("DEL b:2", "GET x")
+    world.send("EXEC")
+    world.pin.fifo[0].partial(b"*2\r\n:1\r\n$%d\r\n" % (2 * STREAM_BYTES) + b"x" * (STREAM_BYTES + 1))
+    world.pin.answer(b"x" * (STREAM_BYTES - 1) + b"\r\n")
+
+    assert world.client.received == array([b":1\r\n", bulk(b"x" * 2 * STREAM_BYTES)])
+    assert list(notices.owed) == [(0, "bare", 0)]
 
 
 def test_transaction_whose_notices_redis_has_no_memory_for_is_owed_them_when_it_is_done() -> None:

@@ -279,6 +279,18 @@ def test_multi_with_whole_values_does_not_stream() -> None:
         assert not world.pin.fifo[0].may_stream(1 << 20)
 
 
+def test_multi_that_swaps_databases_is_told_of_however_large_its_reply_is() -> None:
+    """Redis tells nobody of it; that it was done stands at the head of the reply, which therefore does not stream."""
+    world = Pinned()
+    world.queue("SWAPDB 0 1", "GET x")
+    world.send("EXEC")
+    world.pin.fifo[0].partial(b"*2\r\n+OK\r\n$%d\r\n" % (2 * STREAM_BYTES) + b"x" * (STREAM_BYTES + 1))
+    world.pin.answer(b"x" * (STREAM_BYTES - 1) + b"\r\n")
+
+    assert world.client.received == array([OK, bulk(b"x" * 2 * STREAM_BYTES)])
+    assert world.services.asked == [("after_all", b"SWAPDB")]
+
+
 # -- SELECT in the queue -----------------------------------------------------------------------------------------------
 
 
