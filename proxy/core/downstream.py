@@ -49,8 +49,11 @@ class Downstream(Client, Protocol):
     def park(self, why: str, requests: list[Request]) -> None:
         """Keep requests until `why` has passed; commands that arrive meanwhile queue behind them."""
 
-    def pin_down(self) -> bool:
-        """Get a connection of its own; False = one is being opened, and the client must be parked."""
+    def pin_down(self, *, anywhere: bool = False) -> bool:
+        """Get a connection of its own; False = one is being opened, and the client must be parked.
+
+        `anywhere`: in whatever database, for what is about none, and cannot wait until Redis lets one select its own.
+        """
 
     @property
     def leaving(self) -> bool:

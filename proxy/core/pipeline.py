@@ -50,6 +50,8 @@ from proxy.wire.request import Raw, Request
 _NOT_PLAIN: Final = (LANE_NONE, LANE_CACHED)
 _ANNOUNCED: Final = (Kind.WRITE, Kind.FIELD_EXPIRY)  # of what travels on shared links
 _MGET: Final = Kind.MGET
+ENDS: Final = frozenset([b"SCRIPT|KILL", b"FUNCTION|KILL", b"SHUTDOWN"])
+"""What a Redis takes while a script keeps it busy, which takes no SELECT then; it is about no database."""
 NOAUTH: Final = b"-NOAUTH Authentication required.\r\n"
 
 
@@ -343,7 +345,7 @@ class Pipeline:
         """Send a command that needs a connection of its own; False = it must wait."""
         if client.queue:
             return False  # what it asked for before comes first
-        if not client.pin_down():
+        if not client.pin_down(anywhere=client.rights.table.find(args).name in ENDS):
             return False
         return self.pinned_commands.take(client, args, raw)
 

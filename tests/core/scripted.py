@@ -132,7 +132,7 @@ class ScriptedClient:
         """Not happen: the session commands never park."""
         raise AssertionError(why)
 
-    def pin_down(self) -> bool:
+    def pin_down(self, *, anywhere: bool = False) -> bool:
         """Not happen: who calls `ask` has pinned the client."""
         raise AssertionError("pinned")
 

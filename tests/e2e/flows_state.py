@@ -228,6 +228,24 @@ SCRIPTS: tuple[Flow, ...] = (
         ),
     ),
     Flow(
+        "a script is killed from another database",
+        (
+            ("c", "SELECT 3"),
+            ("c", "GET k"),
+            ("b", "SELECT 3"),
+            ("b", "CONFIG SET lua-time-limit 20"),
+            ("c", "MULTI"),  # no connection that is in the database waits for its next user
+            ("a", ("EVAL", "while true do end", "0"), QUIET),
+            ("b", "SCRIPT KILL"),
+            ("a", None),
+            ("c", "EXEC"),
+            ("b", "SET k three"),
+            ("b", "GET k"),
+            ("a", "GET k"),
+            ("b", "CONFIG SET lua-time-limit 5000"),
+        ),
+    ),
+    Flow(
         "a script is debugged",
         (
             ("a", "SCRIPT DEBUG WHAT"),

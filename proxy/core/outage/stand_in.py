@@ -272,9 +272,9 @@ class StandIn:
         """Park the client."""
         self.client.park(why, requests)
 
-    def pin_down(self) -> bool:
+    def pin_down(self, *, anywhere: bool = False) -> bool:
         """Get a connection for the client."""
-        return self.client.pin_down()
+        return self.client.pin_down(anywhere=anywhere)
 
     def unpin(self) -> None:
         """End the client's pinned link."""

@@ -9,6 +9,8 @@ from __future__ import annotations
 from abc import abstractmethod
 from typing import TYPE_CHECKING, Final
 
+import attrs
+
 from proxy.cache.entry import Namespace, Scope
 from proxy.core.rights.logins import WRONGPASS
 from proxy.core.rights.meter import Bucket
@@ -208,7 +210,7 @@ class PlacedClient(Sender):
         """Look at each command from now on, or not, as rights and rates ask for it."""
         self.checked = self.rights.looks_at_reads or self.meter is not None
 
-    def pin_down(self) -> bool:
+    def pin_down(self, *, anywhere: bool = False) -> bool:
         """Get a connection of its own; False = one is being opened, and the client must be parked."""
         session = self.session
         place = Place(session.identity, session.db, session.protocol)
@@ -222,7 +224,7 @@ class PlacedClient(Sender):
         link = self.worker.pool.take_nowait(place)
         if link is None:
             self.parked = "link"
-            self.worker.pool.take(place, self._pinned)
+            self.worker.pool.take(attrs.evolve(place, db=0) if anywhere else place, self._pinned)
             return False
         self._hold(link)
         return True
