@@ -7,6 +7,7 @@ CLIENT LIST and CLIENT KILL see are these sessions, not the links they share.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Final
 
 import attrs
 
@@ -67,6 +68,11 @@ class Session:
         """The TYPE of CLIENT LIST."""
         return "pubsub" if self.subscriptions or self.patterns else "normal"
 
+    @property
+    def flags(self) -> str:
+        """The flags of CLIENT LIST."""
+        return ("P" if self.kind == "pubsub" else "") + ("x" if self.multi >= 0 else "") or "N"
+
     def end(self) -> None:
         """Let go of the connection, which is closed: the two would hold each other until a collection finds them."""
         self.close, self.last_at = _nothing, _never
@@ -77,7 +83,6 @@ class Session:
         `command` is the full name of the last one. What only Redis could know is 0. Source: Redis documentation,
         CLIENT LIST.
         """
-        flags = ("P" if self.kind == "pubsub" else "") + ("x" if self.multi >= 0 else "") or "N"
         known: Mapping[str, object] = {
             "id": self.id,
             "addr": self.address,
@@ -85,7 +90,7 @@ class Session:
             "name": _shown(self.name),
             "age": int(now - self.created_at),
             "idle": int(now - self.last_at()),
-            "flags": flags,
+            "flags": self.flags,
             "db": self.db,
             "sub": self.subscriptions,
             "psub": self.patterns,
@@ -145,13 +150,20 @@ class Sessions:
         return [session for session in self if filters.match(session, asker, now)]
 
 
+_OTHERS: Final = frozenset([b"FLAGS", b"NAME", b"LIB-NAME", b"LIB-VER", b"DB", b"CAPA", b"IP"])
+_UNWANTED: Final = frozenset(b"NOT-" + option for option in (*_OTHERS, b"USER", b"ADDR", b"LADDR"))
+
+
 class FilterError(ValueError):
     """A filter Redis would refuse; the text is its error, without `-`."""
 
 
 @attrs.define
 class Filters:
-    """The filters of CLIENT LIST and CLIENT KILL. None = not asked for."""
+    """The filters of CLIENT LIST and CLIENT KILL. None = not asked for.
+
+    `others` and `unwanted` (NOT-..) are those of Valkey 9, by the word of the client.
+    """
 
     ids: set[int] | None = None
     kind: str | None = None
@@ -159,6 +171,9 @@ class Filters:
     address: str | None = None
     local_address: str | None = None
     min_age_s: int | None = None
+    min_idle_s: int | None = None
+    others: dict[str, str] = attrs.field(factory=dict)
+    unwanted: dict[str, str | set[int]] = attrs.field(factory=dict)
     skip_me: bool = False
 
     def match(self, session: Session, asker: Session, now: float) -> bool:
@@ -170,7 +185,10 @@ class Filters:
             or (self.address is not None and session.address != self.address)
             or (self.local_address is not None and session.local_address != self.local_address)
             or (self.min_age_s is not None and now - session.created_at < self.min_age_s)
+            or (self.min_idle_s is not None and now - session.last_at() < self.min_idle_s)
             or (self.skip_me and session is asker)
+            or any(not _fits(session, option, value) for option, value in self.others.items())
+            or any(_fits(session, option, value) for option, value in self.unwanted.items())
         )
 
     @classmethod
@@ -184,17 +202,23 @@ class Filters:
                 raise FilterError("ERR syntax error")
             value = _shown(bytes(words[at + 1]))
             at += 2
-            if option == b"ID":
-                filters.ids = filters.ids or set()
-                filters.ids.add(_id(words[at - 1]))
+            if option in (b"ID", b"NOT-ID"):
+                ids = {_id(words[at - 1])}
                 while at < len(words) and count(bytes(words[at])) is not None:
-                    filters.ids.add(_id(words[at]))
+                    ids.add(_id(words[at]))
                     at += 1
-            elif option == b"TYPE":
+                if option == b"ID":
+                    filters.ids = ids | (filters.ids or set())
+                else:
+                    filters.unwanted["ID"] = ids
+            elif option in (b"TYPE", b"NOT-TYPE"):
                 kind = value.lower()
-                if kind not in ("normal", "master", "replica", "slave", "pubsub"):
+                if kind not in ("normal", "master", "primary", "replica", "slave", "pubsub"):
                     raise FilterError(f"ERR Unknown client type '{value}'")
-                filters.kind = kind
+                if option == b"TYPE":
+                    filters.kind = kind
+                else:
+                    filters.unwanted["TYPE"] = kind
             elif option == b"USER":
                 filters.user = value
             elif option == b"ADDR":
@@ -203,11 +227,42 @@ class Filters:
                 filters.local_address = value
             elif option == b"MAXAGE" and (age_s := count(bytes(words[at - 1]))) is not None:
                 filters.min_age_s = age_s
+            elif option == b"IDLE" and (idle_s := count(bytes(words[at - 1]))) is not None:
+                filters.min_idle_s = idle_s
+            elif option in _OTHERS:
+                filters.others[option.decode()] = value
+            elif option in _UNWANTED:
+                filters.unwanted[option[4:].decode()] = value
             elif option == b"SKIPME" and value.lower() in ("yes", "no"):
                 filters.skip_me = value.lower() == "yes"
             else:
                 raise FilterError("ERR syntax error")
         return filters
+
+
+def _fits(session: Session, option: str, value: str | set[int]) -> bool:
+    """Return whether one filter takes a session. Source: Valkey documentation, CLIENT LIST."""
+    if not isinstance(value, str):
+        return session.id in value
+    match option:
+        case "FLAGS":
+            return all(flag in session.flags for flag in value)
+        case "CAPA":
+            return False  # what a client can do is its connection's to Redis
+        case "IP":
+            return session.address.rpartition(":")[0] == value
+        case "TYPE":
+            return session.kind == value
+        case "USER":
+            return _shown(session.identity.user or b"default") == value
+        case "ADDR":
+            return session.address == value
+        case "LADDR":
+            return session.local_address == value
+        case "DB":
+            return str(session.db) == value
+    texts = {"NAME": session.name, "LIB-NAME": session.lib_name, "LIB-VER": session.lib_version}
+    return bool(texts[option]) and _shown(texts[option]) == value
 
 
 def _id(word: bytes) -> int:

@@ -132,10 +132,10 @@ def everybody() -> Sessions:
     """Make five sessions that differ."""
     sessions = Sessions()
     sessions.add(session(1))
-    sessions.add(session(2, subscriptions=1))
+    sessions.add(session(2, subscriptions=1, name=b"listens", lib_name=b"app", lib_version=b"1.0"))
     sessions.add(session(3, identity=Identity(b"alice", b"x")))
     sessions.add(session(4, address="/run/socket:0", local_address="other"))
-    sessions.add(session(5, created_at=40.0))
+    sessions.add(session(5, created_at=40.0, last_at=70.0, db=3, multi=0))
     return sessions
 
 
@@ -161,6 +161,22 @@ def everybody() -> Sessions:
         (b"SKIPME YES ID 1 2", {2}),
         (b"SKIPME no", {1, 2, 3, 4, 5}),
         (b"TYPE normal USER default ID 1 2 5", {1, 5}),
+        (b"TYPE primary", set()),
+        *((b"FLAGS x", {5}), (b"flags P", {2}), (b"FLAGS Px", set()), (b"NOT-FLAGS N", {2, 5}), (b"IDLE 30", {5})),
+        *(
+            (b"NAME listens", {2}),
+            (b"NAME nobody", set()),
+            (b"NAME x NAME listens", {2}),
+            (b"NOT-NAME x", {1, 2, 3, 4, 5}),
+        ),
+        *((b"LIB-NAME app", {2}), (b"LIB-VER 1.0", {2}), (b"NOT-LIB-VER 1.0 NOT-LIB-NAME app", {1, 3, 4, 5})),
+        *((b"DB 3", {5}), (b"DB 0 ID 4 5", {4}), (b"NOT-DB 0", {5}), (b"CAPA r", set()), (b"NOT-CAPA r ID 1", {1})),
+        *((b"IP 127.0.0.1", {1, 2, 3, 5}), (b"NOT-IP 127.0.0.1", {4}), (b"NOT-ADDR 127.0.0.1:5001", {2, 3, 4, 5})),
+        *(
+            (b"NOT-ID 1 2", {3, 4, 5}),
+            (b"NOT-TYPE pubsub", {1, 3, 4, 5}),
+            (b"NOT-USER alice NOT-LADDR other", {1, 2, 5}),
+        ),
     ],
 )
 def test_filters_pass_who_fits_all_of_them(words: bytes, expected: set[int]) -> None:
@@ -196,6 +212,11 @@ BAD_FILTERS = (
         b"ID -1",
         b"ID 1.5",
         b"TYPE nosuch",
+        b"NOT-TYPE nosuch",
+        b"NOT-ID x",
+        b"NOT-MAXAGE 3",
+        b"NOT-SKIPME yes",
+        b"IDLE x",
         b"TYPE",
         b"SKIPME maybe",
         b"NOSUCH x",
