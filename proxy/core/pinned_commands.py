@@ -26,6 +26,7 @@ from proxy.wire.request import Raw
 
 PING: Final = command("PING")
 SPOILER: Final = command("RESPITE-DENIED")  # no command of any server: queued by MULTI, it has EXEC refused
+WAITS: Final = frozenset([b"WAIT", b"WAITAOF"])  # they block, and take nothing
 FOLLOWED: Final = frozenset([b"SELECT", b"CLIENT|GETNAME", b"CLIENT|ID", b"CLIENT|INFO", b"CLIENT|LIST"])
 """What MULTI may queue of a session's own commands, and its link serves others afterwards: SELECT is followed."""
 
@@ -317,7 +318,7 @@ class PinnedCommands:
             # What it does to the link is for nobody who has that after it.
             state.used = state.used or (kind is Kind.SESSION and spec.name not in FOLLOWED)
             client.session.multi = state.queued
-        elif blocks and client.leaving:
+        elif blocks and client.leaving and spec.name not in WAITS:
             # Nobody is there to read what it would pop.
             if isinstance(slot, WriteSlot):
                 self._engine.end_write(slot.keys)
@@ -326,7 +327,7 @@ class PinnedCommands:
         elif blocks:
             state.once = link.patient = True
             link.patience_s = waits_s(spec.name, args)
-            if spec.name in (b"WAIT", b"WAITAOF"):
+            if spec.name in WAITS:
                 # It waits for the writes of its connection; a PING moves the pinned link up to all of them.
                 link.submit(PING, Slot(None))
         if kind is Kind.STICKY:

@@ -257,6 +257,17 @@ async def test_client_that_closes_its_sending_side_gets_its_answers(redis: Serve
     assert proxy.stats()["clients"]["connected"] == 0
 
 
+async def test_client_that_closes_its_sending_side_behind_a_wait_gets_its_answers(redis: Server, serve: Serve) -> None:
+    """WAIT blocks, but takes nothing that somebody else would miss."""
+    proxy = await serve(redis)
+    client = await proxy.connect()
+    await client.send_raw(b"".join(command(*words) for words in (("INCR", "n"), ("WAIT", "0", "0"), ("INCR", "n"))))
+    assert isinstance(client.stream, trio.SocketStream)
+    await client.stream.send_eof()
+
+    assert await client.until_closed() == b":1\r\n:0\r\n:2\r\n"
+
+
 @pytest.mark.parametrize("how", ["close", "eof", "reset"])
 @pytest.mark.parametrize("when", ["at once", "blocked"])
 async def test_client_gone_while_blocked_swallows_nothing(redis: Server, serve: Serve, how: str, when: str) -> None:
