@@ -93,6 +93,7 @@ class SessionCommands:
         if client.queue:
             return False
         session = client.session
+        is_skipped = client.muting and not session.muted
         client.unpin()
         session.identity = self._services.initial_identity
         session.authenticated, session.proxy_user = not self._services.has_users, b""
@@ -100,7 +101,7 @@ class SessionCommands:
         session.muted = session.no_evict = session.no_touch = False
         session.skips, session.multi = 0, -1
         session.subscriptions = session.patterns = 0
-        client.muting = False
+        client.muting = is_skipped  # CLIENT REPLY SKIP holds for this reply, OFF has ended with it
         client.rescope()
         client.reply(RESET)
         return True
