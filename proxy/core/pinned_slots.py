@@ -153,7 +153,9 @@ class ExecSlot(Slot):
             reply = without_ours(state, reply)
         dependents = state.queued_dependents if reply[:1] == b"*" and reply[:3] != b"*-1" else {}
         has_script = state.queued_script
+        is_watching = state.watching and reply.startswith(b"-ERR EXEC without MULTI")
         state.end_multi()
+        state.watching = is_watching  # there was no transaction to end it
         self._client.session.multi = -1
         if dependents and self._values is not None:  # without: meanwhile no class asks for anything any more
             self._values.drop(dependents, lambda error: self._answer(error or reply, has_script))

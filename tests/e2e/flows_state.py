@@ -92,6 +92,21 @@ TRANSACTIONS: tuple[Flow, ...] = (
         ),
     ),
     Flow(
+        "exec without multi leaves the watch",
+        (
+            ("a", "WATCH str"),
+            ("a", "EXEC"),
+            ("b", "SET str other"),
+            ("c", "MULTI"),
+            ("c", "SET num 1"),
+            ("c", "EXEC"),
+            ("a", "MULTI"),
+            ("a", "SET str mine"),
+            ("a", "EXEC"),
+            ("b", "GET str"),
+        ),
+    ),
+    Flow(
         "watch in another database",
         (
             ("a", "SELECT 1"),
