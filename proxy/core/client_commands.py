@@ -139,6 +139,8 @@ class ClientCommands:
             elif subcommand == b"SETNAME":
                 link.name = words[1]
             own = self._own(session, words)
+            if own is None:
+                state.used = True  # who knows what it did to the connection
             return reply if own is None else own
 
         return raw, noted

@@ -129,6 +129,9 @@ def test_client_of_another_form_is_redis_own(talk: Conversation, client: Scripte
     refusal = b"-ERR wrong number of arguments\r\n"
 
     assert talk.asks(client, line, refusal) == (line.encode().split(), refusal)
+    assert not talk.link.state.used
+    talk.asks(client, "CLIENT NOSUCH")
+    assert talk.link.state.used  # a server of a later day has it: nobody else gets the connection
 
 
 def test_client_of_a_user_redis_has_not_let_in_is_redis_own(talk: Conversation, client: ScriptedClient) -> None:
