@@ -137,6 +137,15 @@ FLOWS: tuple[Flow, ...] = (
         (("a", BEHIND_A_SCRIPT, 5), ("@", "wait blocked_clients=0"), ("a", "PING")),
     ),
     Flow(
+        "messages behind a script in one pipeline",
+        (
+            ("a", "SUBSCRIBE ch"),
+            ("a", encode_all([*[("EVAL", "return 1", "0"), ("PUBLISH", "ch", "hi"), ("PING",)] * 3]), 12),
+            ("a", encode_all([("EVAL", "return 1", "0"), ("SUBSCRIBE", "ch2"), ("PUBLISH", "ch2", "hi")]), 4),
+        ),
+        protocols=(3,),
+    ),
+    Flow(
         "what is no transaction of a subscriber",
         (
             (

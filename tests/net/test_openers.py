@@ -362,7 +362,7 @@ class Holder:
         self.pin_quiet: Callable[[], None] = lambda: None
         self.pin_lost: Callable[[str], None] = lambda _: None
 
-    def out_of_band(self, frame: bytes) -> None:
+    def out_of_band(self, frame: bytes, before: Slot | None) -> None:
         """Keep it."""
         self.seen += frame
 

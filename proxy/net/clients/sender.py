@@ -165,10 +165,14 @@ class Sender(ABC):
         self._out.append(part)
         self._mark()
 
-    def out_of_band(self, frame: bytes) -> None:
-        """Send a frame that is no reply. In RESP2 only its place tells it from one: it never overtakes what is owed."""
-        if self.queue and self.session.protocol == 2:
-            self.queue.append(FilledSlot(frame))
+    def out_of_band(self, frame: bytes, before: Slot | None) -> None:
+        """Send a frame that is no reply behind the replies that came before it, which may be held.
+
+        `before` is whose reply comes next, None: no reply does.
+        """
+        queue = self.queue
+        if queue and queue[0] is not before and (before is None or before in queue):
+            queue.insert(len(queue) if before is None else queue.index(before), FilledSlot(frame))
             return
         self._out.append(frame)
         self._mark()

@@ -50,8 +50,8 @@ class Place:
 class Holder(Protocol):
     """The client a pinned link belongs to."""
 
-    def out_of_band(self, frame: bytes) -> None:
-        """Send a frame that is no reply."""
+    def out_of_band(self, frame: bytes, before: Slot | None) -> None:
+        """Send a frame that is no reply, and came before that of a slot (None: no reply is awaited)."""
 
     def acknowledged(self) -> None:
         """Note that subscriptions have begun, or ended."""
@@ -108,7 +108,7 @@ class PinnedLink(Link):
         """Land replies; hand over what is out of band."""
         if self.state.stream and not self.fifo:
             if self.holder is not None:
-                self.holder.out_of_band(data)
+                self.holder.out_of_band(data, None)
             return
         if self.place.protocol == 2 and (self.state.subscribed or self._awaits_acks() or self._push_parts is not None):
             self._receive_subscribed(data)
@@ -123,7 +123,7 @@ class PinnedLink(Link):
         if not self.state.stream:
             super().on_surplus(data)
         elif self.holder is not None:
-            self.holder.out_of_band(data)
+            self.holder.out_of_band(data, None)
 
     @property
     def db(self) -> int:
@@ -185,7 +185,7 @@ class PinnedLink(Link):
     def on_push(self, frame: bytes) -> None:
         """Take a RESP3 push."""
         if self.holder is not None and not self._is_out_of_band(frame):
-            self.holder.out_of_band(frame)
+            self.holder.out_of_band(frame, self.fifo[0] if self.fifo else None)
 
     def _is_out_of_band(self, frame: bytes) -> bool:
         """Hand over a message or an acknowledgement; return False for any other frame."""
@@ -204,7 +204,7 @@ class PinnedLink(Link):
         if subscribing is not None:
             subscribing.said.append(frame)
         else:
-            holder.out_of_band(frame)
+            holder.out_of_band(frame, head)
         if is_ack and subscribing is not None:
             subscribing.acks -= 1
             if not subscribing.acks:
