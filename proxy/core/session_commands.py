@@ -208,7 +208,7 @@ class SessionCommands:
             if auth and not ours:
                 self._become(client, auth[-1])
             if name is not None:
-                session.name = name
+                session.name = link.name = name
             link.move(session)
             self._services.hellos[(session.identity.user, session.protocol)] = reply
             return self._own(reply, session.id)

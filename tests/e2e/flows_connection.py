@@ -104,6 +104,22 @@ FLOWS: tuple[Flow, ...] = (
             ("a", "RESET x"),
         ),
     ),
+    Flow(
+        "names in transactions",
+        (
+            ("a", "CLIENT SETNAME me"),
+            ("a", "MULTI"),
+            ("a", "EXEC"),
+            ("b", "HELLO 3 SETNAME other"),
+            ("a", "MULTI"),
+            ("a", "CLIENT GETNAME"),
+            ("a", "EXEC"),
+            ("b", "CLIENT GETNAME"),
+        ),
+        mask=digits,
+        why="the id of the connection",
+        protocols=(3,),
+    ),
     Flow("quit answers and closes", (("a", "GET str"), ("a", "QUIT", CLOSED))),
     Flow(
         "quit in a pipeline",
