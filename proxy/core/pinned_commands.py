@@ -6,6 +6,7 @@ No L1 here. Writes still drop their keys, and what MULTI queues is dropped again
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Final
 
 from proxy.core.downstream import Downstream, PinnedConnection, Services
@@ -279,8 +280,8 @@ class PinnedCommands:
             link.introduce(client.session)
             slot: Slot = MultiSlot(client, link, self.value_commands)
         elif kind is Kind.WATCH and not state.multi:
+            slot = CallSlot(client, partial(self._watched, state, was=state.watching))
             state.watching = True
-            slot = Slot(client)
         elif kind is Kind.WRITE_ALL or (state.multi and kind in (Kind.ONCE, Kind.UNKNOWN)):
             self._engine.begin_write_all()
             after = None if state.multi else self._services.after_all(spec.name)
@@ -374,6 +375,12 @@ class PinnedCommands:
     def _streams(state: Pinning, reply: bytes) -> bytes:
         """Match nothing more once MONITOR or PSYNC is granted."""
         state.stream = reply[:1] == b"+"
+        return reply
+
+    @staticmethod
+    def _watched(state: Pinning, reply: bytes, *, was: bool) -> bytes:
+        """Hold the link for a WATCH that Redis takes."""
+        state.watching = reply[:1] == b"+" or (was and state.watching)
         return reply
 
     @staticmethod

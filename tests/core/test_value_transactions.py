@@ -279,6 +279,17 @@ def test_multi_with_whole_values_does_not_stream() -> None:
         assert not world.pin.fifo[0].may_stream(1 << 20)
 
 
+def test_watch_that_redis_refuses_holds_no_link() -> None:
+    """Nor does it end one that was taken before, or will be after it."""
+    world = Pinned()
+    for answers, is_free in (([NOPERM, NOPERM], True), ([OK, NOPERM], False), ([NOPERM, OK], False)):
+        world.pin.state.watching = False
+        world.send("WATCH a", "WATCH b")
+        world.pin.answer(*answers)
+
+        assert world.pin.state.is_free is is_free
+
+
 def test_multi_that_swaps_databases_is_told_of_however_large_its_reply_is() -> None:
     """Redis tells nobody of it; that it was done stands at the head of the reply, which therefore does not stream."""
     world = Pinned()
