@@ -287,15 +287,35 @@ def test_unwrap_keeps_to_its_rate(server: Server, plain: redis.Redis) -> None:
     _check(plain, expected)
 
 
-def test_unwrap_through_a_proxy_is_refused(server: Server, plain: redis.Redis) -> None:
-    """A proxy opens what passes: through one there would be nothing to take off, and nobody would notice."""
+@pytest.mark.parametrize(
+    ("listen", "user"),
+    [
+        ({}, ""),
+        ({}, "app:s3cret@"),
+        ({"deny_commands": ["respite"]}, ""),
+        ({"users": [{"name": "web", "password": "s3cret", "respite": "none"}]}, "web:s3cret@"),
+    ],
+)
+def test_unwrap_through_a_proxy_is_refused(
+    server: Server, plain: redis.Redis, listen: dict[str, object], user: str
+) -> None:
+    """A proxy opens what passes, even for a dry run; that it refuses somebody RESPITE gives it away as well."""
+    plain.acl_setuser("app", enabled=True, passwords=["+s3cret"], keys="*", commands=["+@all", "-config"])
     plain.set("k", wrap(b"v", 1))
-    with running_respite({"upstream": {"url": server.url}}) as respite:
-        done = _run(server, "--match", "*", "--upstream", f"redis://127.0.0.1:{respite.port}")
+    with running_respite(
+        {
+            "upstream": {"url": server.url},
+            "listen": listen,
+            "class": [{"name": "all", "match": ["*"], "version": True}],
+        }
+    ) as respite:
+        done = _run(server, "--match", "*", "--dry-run", "--upstream", f"redis://{user}127.0.0.1:{respite.port}")
 
     assert done.returncode == 1
     assert "is a Respite proxy" in done.stderr
     assert plain.get("k") == wrap(b"v", 1)
+    assert _run(server, "--match", "*", "--upstream", f"redis://app:s3cret@127.0.0.1:{server.port}").returncode == 0
+    assert plain.get("k") == b"v"
 
 
 def test_unwrap_of_a_redis_that_refuses_says_so_in_one_line() -> None:

@@ -12,6 +12,7 @@ opened. What cannot be opened is named and left as it is.
 from __future__ import annotations
 
 import json
+import re
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -40,6 +41,7 @@ ROUNDS: Final = 10  # how often a value is tried that a client keeps writing
 NAMED: Final = 10  # of the values that are left
 SAVE_EVERY_S: Final = 1.0
 _READ_BYTES: Final = 256 * 1024
+_PROXY_REFUSES: Final = re.compile(r"^NOPERM |^ERR respite: |\bconfig\b", re.IGNORECASE)
 
 
 @attrs.frozen
@@ -290,9 +292,13 @@ class _Unwrapping:
             await self.home.get(command("HDEL", PLACES, self._field))
 
     async def _refuse_proxy(self) -> None:
-        """Refuse to work through a proxy: it opens what passes, and there would be nothing to take off."""
+        """Refuse to work through a proxy: it opens what passes, and there would be nothing to take off.
+
+        A Redis does not know the command, whoever asks; a proxy may have other reasons not to answer: it looks at the
+        rights first, to RESPITE or to CONFIG.
+        """
         (reply,) = await self.redis.ask(command("RESPITE", "HELP"))
-        if not isinstance(reply, hiredis.ReplyError):
+        if not isinstance(reply, hiredis.ReplyError) or _PROXY_REFUSES.search(str(reply)):
             raise RemoteError("that is a Respite proxy; name the Redis behind it")
 
 
