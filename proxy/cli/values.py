@@ -96,6 +96,8 @@ def unwrap(
     stay. Ctrl-C stops after what runs; the same command then goes on from there. What cannot be opened is named and
     left as it is: exit code 1.
     """
+    if not glob:
+        raise click.UsageError("a --match of no characters takes nothing; '*' is all keys")
     settings = load_settings(config_path, env=os.environ, overrides={"upstream.url": upstream}).upstream
     if settings.endpoint is None:
         raise click.UsageError("no Redis is configured; name it with --upstream URL, RESPITE_UPSTREAM or -c FILE")
@@ -119,6 +121,8 @@ def unwrap(
 
 def _tell(progress: Progress, *, is_dry: bool) -> None:
     saved = "would be " if is_dry else ""
+    if progress.has_resumed:
+        click.echo("respite: went on where the last run stopped; --from-start looks at what lies before, too", err=True)
     click.echo(
         f"{progress.unwrapped:,} of {_many(progress.keys, 'value')} {saved}unwrapped: "
         f"{progress.stored_bytes:,} bytes became {progress.raw_bytes:,}"

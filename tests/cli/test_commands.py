@@ -224,3 +224,11 @@ def test_invalidate_that_failed_is_exit_code_1(serve: Serve) -> None:
 
     assert (result.exit_code, result.stdout) == (1, "")
     assert "upstream unavailable" in result.stderr
+
+
+def test_unwrap_of_no_characters_is_wrong_usage() -> None:
+    """An empty variable in a script: nothing would be looked at, and all would seem plain."""
+    result = type_in("unwrap", "--match", "", "--upstream", "redis://127.0.0.1:1")
+
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "'*' is all keys" in result.stderr

@@ -234,6 +234,17 @@ def test_unwrap_from_start_forgets_its_place(server: Server, plain: redis.Redis)
     assert (report["resumed"], report["unwrapped"]) == (False, 40)
 
 
+def test_unwrap_that_goes_on_says_so(server: Server, plain: redis.Redis) -> None:
+    """What lies before that place may have been written anew since, with envelopes: whoever goes back must know."""
+    _fill(plain, 60)
+    plain.hset(PLACES, "0:k:*", json.dumps({"cursor": "1", "run_id": plain.info("server")["run_id"]}))
+
+    resumed, whole = _run(server, "--match", "k:*"), _run(server, "--match", "k:*")
+
+    assert "--from-start" in resumed.stderr
+    assert (whole.stderr, whole.returncode) == ("", 0)
+
+
 def test_unwrap_names_what_it_cannot_open_and_leaves_it(server: Server, plain: redis.Redis) -> None:
     """Cut short, of a lost dictionary, or ambiguous once plain: counted, the first ten named, exit code 1."""
     whole = _compressed(_value(1) * 10, version=5)
