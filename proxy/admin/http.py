@@ -196,6 +196,8 @@ class _Connection:
                 if exc.error_status_hint == HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE:
                     why = f"address and headers are larger than {self.server.limits.header_bytes} bytes"
                     await self.refuse(431, why, "send less of them: fewer channels at a time, or a glob for many")
+                elif exc.error_status_hint == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
+                    await self.refuse(exc.error_status_hint, str(exc), "send it in parts: fewer keys at a time")
                 else:
                     await self.refuse(exc.error_status_hint, str(exc), _NOT_UNDERSTOOD)
                 return None

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import http.client
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, Self
 from urllib.parse import quote
 
@@ -19,6 +19,10 @@ from proxy.errors import RespiteError
 
 # The proxy answers from memory; one that takes longer has other trouble, and a person is waiting.
 _TIMEOUT_S: Final = 5.0
+# What it asks Redis for first may take upstream.response_timeout, 5 s; then it says itself what is wrong.
+_REDIS_TIMEOUT_S: Final = 30.0
+# The admin port takes 64 KiB; a command line has room for more.
+_EVENT_BYTES: Final = 48 * 1024
 # 10,000 links come to about 2 MB; more than this is no admin port of ours.
 _MAX_BODY_BYTES: Final = 32 * 1024 * 1024
 
@@ -58,22 +62,33 @@ class AdminClient:
 
     def explain(self, key: bytes) -> dict[str, Any]:
         """Return /explain.json for a key of any bytes. Raises AdminError."""
-        return self._ask("GET", f"/explain.json?key={quote(key, safe='')}")
+        return self._ask("GET", f"/explain.json?key={quote(key, safe='')}", timeout_s=_REDIS_TIMEOUT_S)
 
     def reload(self) -> dict[str, Any]:
         """Have the file read again; a file with problems is an answer, not an error. Raises AdminError."""
         return self._ask("POST", "/reload")
 
     def invalidate(self, event: Mapping[str, Any]) -> dict[str, Any]:
-        """Have an event of INTERFACE.md section 5 acted on; what was dropped in each tier. Raises AdminError."""
-        return self._ask("POST", "/invalidate", json.dumps(event).encode())
+        """Have an event of INTERFACE.md section 5 acted on; what was dropped in each tier. Raises AdminError.
+
+        What names more than the admin port takes at once is sent in parts; those before one that fails are done.
+        """
+        answers = [
+            self._ask("POST", "/invalidate", json.dumps(part).encode(), timeout_s=_REDIS_TIMEOUT_S)
+            for part in _parts(event)
+        ]
+        if len(answers) == 1:
+            return answers[0]
+        return {name: sum(answer.get(name, 0) for answer in answers) for name in answers[0]}
 
     def drain(self) -> dict[str, Any]:
         """Begin the end of the proxy. Raises AdminError."""
         return self._ask("POST", "/drain")
 
-    def _ask(self, method: str, target: str, posted: bytes | None = None) -> dict[str, Any]:
-        status, body = self._exchange(method, target, posted)
+    def _ask(
+        self, method: str, target: str, posted: bytes | None = None, *, timeout_s: float | None = None
+    ) -> dict[str, Any]:
+        status, body = self._exchange(method, target, posted, timeout_s or _TIMEOUT_S)
         try:
             answer = json.loads(body)
         except ValueError:
@@ -87,20 +102,20 @@ class AdminClient:
             raise AdminError(f"{self.url}: {given}; give listen.admin_token by --token or RESPITE_ADMIN_TOKEN")
         raise AdminError(f"{self.url}: {answer.get('error', f'status {status}')}; {answer.get('help', 'see its log')}")
 
-    def _exchange(self, method: str, target: str, posted: bytes | None) -> tuple[int, bytes]:
+    def _exchange(self, method: str, target: str, posted: bytes | None, timeout_s: float) -> tuple[int, bytes]:
         headers = {"Accept": "application/json", "Connection": "close"}
         if posted is not None:
             headers["Content-Type"] = "application/json"
         if self.token:
             headers["Authorization"] = f"Bearer {self.token}"
-        connection = http.client.HTTPConnection(self._host, self._port, timeout=_TIMEOUT_S)
+        connection = http.client.HTTPConnection(self._host, self._port, timeout=timeout_s)
         try:
             connection.request(method, target, posted, headers)
             response = connection.getresponse()
             return response.status, response.read(_MAX_BODY_BYTES)
         except TimeoutError as exc:
             raise AdminError(
-                f"{self.url} did not answer within {_TIMEOUT_S:g} s; is it an admin port, and is its machine up?"
+                f"{self.url} did not answer within {timeout_s:g} s; is it an admin port, and is its machine up?"
             ) from exc
         except ConnectionRefusedError as exc:
             raise AdminError(
@@ -115,3 +130,19 @@ class AdminClient:
             raise AdminError(f"what answers at {self.url} speaks no HTTP; name an admin port with --admin URL") from exc
         finally:
             connection.close()
+
+
+def _parts(event: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yield events of a bounded size that together name what one does."""
+    rest = {field: value for field, value in event.items() if not isinstance(value, list)}
+    part: dict[str, Any] = {}
+    size = 0
+    for field, names in event.items():
+        for name in names if isinstance(names, list) else ():
+            cost = len(json.dumps(name)) + 2
+            if part and size + cost > _EVENT_BYTES:
+                yield rest | part
+                part, size = {}, 0
+            part.setdefault(field, []).append(name)
+            size += cost
+    yield rest | part

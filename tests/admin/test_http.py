@@ -131,6 +131,7 @@ async def test_serve_admin_large_body_is_refused_and_nothing_done(framing: bytes
         raw = await port.talk(b"POST /drain HTTP/1.1\r\nHost: localhost\r\n" + framing + b"x" * 100_000)
 
     assert Answer.of(raw).status == 413
+    assert b"send it in parts" in raw
     assert port.source.asked == []
 
 

@@ -11,6 +11,7 @@ import pytest
 
 from proxy.cli import client as client_module
 from proxy.cli.client import AdminClient, AdminError
+from proxy.events.event import Event
 
 from ..admin.fakes import STATS, FakeSource
 from .conftest import Serve
@@ -65,6 +66,35 @@ def test_client_explain_asks_for_the_very_bytes(serve: Serve, key: bytes) -> Non
     AdminClient.at(serve(source), "").explain(key)
 
     assert source.asked == [key]
+
+
+def test_client_invalidate_of_more_than_one_request_holds_goes_in_parts(serve: Serve) -> None:
+    """A command line has room for more than the admin port takes at once: all of it arrives, once, and is counted."""
+    source = FakeSource()
+    names = [f"some:long:key:{number:06}" for number in range(5_000)]
+    event = {"keys": [*names, "\udcff"], "patterns": ["l:*"], "tags": names[:3_000], "db": 3}
+
+    dropped = AdminClient.at(serve(source), "").invalidate(event)
+
+    events = [asked for asked in source.asked if isinstance(asked, Event)]
+    assert len(events) > 3
+    assert {one.db for one in events} == {3}
+    assert [key for one in events for key in one.keys] == [*(name.encode() for name in names), b"\xff"]
+    assert [glob for one in events for glob in one.patterns] == [b"l:*"]
+    assert [tag for one in events for tag in one.tags] == [name.encode() for name in names[:3_000]]
+    assert dropped == {"keys": 2 * len(events), "entries": 3 * len(events), "fences": len(events)}
+
+
+@pytest.mark.parametrize(
+    "ask", [lambda client: client.explain(b"k"), lambda client: client.invalidate({"keys": ["k"]})]
+)
+def test_client_waits_longer_for_what_redis_is_asked(
+    monkeypatch: pytest.MonkeyPatch, ask: Callable[[AdminClient], object]
+) -> None:
+    """That Redis is late the proxy knows after upstream.response_timeout, which is as long as others are waited for."""
+    monkeypatch.setattr(client_module, "_REDIS_TIMEOUT_S", 0.1)
+    with _listener(None) as url:
+        assert "did not answer within 0.1 s" in _why(url, ask=ask)
 
 
 def test_client_reload_with_problems_is_an_answer(serve: Serve) -> None:
