@@ -11,10 +11,11 @@ from __future__ import annotations
 import json
 import random
 import ssl
+from base64 import b64encode
 from collections import deque
 from collections.abc import Mapping
 from typing import Any, Final
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import SplitResult, unquote_to_bytes, urlsplit
 
 import attrs
 import h11
@@ -147,6 +148,11 @@ def _request(url: SplitResult, body: bytes) -> h11.Request:
         ("Content-Length", str(len(body))),
         ("Connection", "close"),
     ]
+    credentials, at, _ = url.netloc.rpartition("@")
+    if at:  # percent-encoded in the URL; RFC 7617
+        user, _, password = credentials.partition(":")
+        pair = unquote_to_bytes(user) + b":" + unquote_to_bytes(password)
+        headers.append(("Authorization", f"Basic {b64encode(pair).decode()}"))
     return h11.Request(method="POST", target=target, headers=headers)
 
 

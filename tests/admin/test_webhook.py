@@ -111,6 +111,20 @@ async def test_offer_is_posted_as_json_to_path_and_query() -> None:
 
 
 @pytest.mark.parametrize(
+    ("user", "said"), [("ops:p%40ss@", "b3BzOnBAc3M="), ("t0ken@", "dDBrZW46"), (":x@", "Ong="), ("", "")]
+)
+async def test_offer_with_credentials_in_the_url_sends_them(user: str, said: str) -> None:
+    """As every client of the web does: a receiver that asks for a password gets it, and nobody else."""
+    async with _hook() as hook, _running() as webhooks:
+        webhooks.offer({"n": 0}, f"http://{user}127.0.0.1:{hook.port}/hook")
+        await hook.wait(1)
+
+    lines = hook.heads[0].decode().split("\r\n")
+    assert [line for line in lines if line.startswith("Authorization")] == [f"Authorization: Basic {said}"][: len(said)]
+    assert f"Host: 127.0.0.1:{hook.port}" in lines
+
+
+@pytest.mark.parametrize(
     "answer",
     [
         b"HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n",
