@@ -19,7 +19,7 @@ from proxy import __version__
 from proxy.cli.client import AdminClient
 from proxy.cli.completion import completion
 from proxy.cli.dlq import dlq
-from proxy.cli.doubts import dangers, doubts
+from proxy.cli.doubts import dangers, doubts, unusable
 from proxy.cli.drain import drain
 from proxy.cli.events import events
 from proxy.cli.hashing import hash_password
@@ -149,6 +149,8 @@ def check(ctx: click.Context, *, config_path: Path | None, as_json: bool) -> Non
     name = "the configuration (defaults and environment)" if found is None else str(found)
     try:
         settings = load_settings(config_path, env=os.environ, overrides={})
+        if unfit := tuple(unusable(settings)):
+            raise ConfigError(unfit)
     except ConfigError as exc:
         if not as_json:
             raise
