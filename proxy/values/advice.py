@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterator, Sequence
 
 import attrs
 
+from proxy.config.alerts import DEFAULTS
 from proxy.config.globs import Part, parse_glob
 from proxy.config.model import ClassSettings, Settings
 from proxy.config.units import format_seconds
@@ -22,13 +24,14 @@ class _Earlier:
 
 
 def warnings(settings: Settings) -> tuple[str, ...]:
-    """Return a sentence for each doubt: on globs, TTLs, dependencies, passwords, each in the order of the file."""
+    """Return a sentence a doubt: on globs, TTLs, dependencies, passwords, alerts, each in the order of the file."""
     classes = settings.classes
     return (
         *_never_matching(classes),
         *_ttls_without_effect(classes),
         *doubtful_dependencies(classes),
         *_open_passwords(settings),
+        *_alerts_without_effect(settings),
     )
 
 
@@ -37,6 +40,16 @@ def _open_passwords(settings: Settings) -> Iterator[str]:
     names = ", ".join(user.name for user in settings.listen.users if user.password)
     if names:
         yield f"listen.users: the password of {names} stands in the file as it is; respite hash-password hides it"
+
+
+def _alerts_without_effect(settings: Settings) -> Iterator[str]:
+    """Name what turns an alert off that is not there: most likely its name is misspelt, and it stays on."""
+    known = [default.name for default in DEFAULTS]
+    for rule in settings.alerts:
+        if not rule.enabled and rule.when is None and rule.name not in known:
+            near = difflib.get_close_matches(rule.name, known, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            yield f"alert.{rule.name} turns off nothing: no alert at hand has that name{hint}"
 
 
 def _never_matching(classes: Sequence[ClassSettings]) -> Iterator[str]:

@@ -8,8 +8,9 @@ from typing import Any
 import attrs
 import pytest
 
+from proxy.config.alert_conditions import parse_condition
 from proxy.config.load import default_settings
-from proxy.config.model import ClassSettings, Settings
+from proxy.config.model import AlertRule, ClassSettings, Settings
 from proxy.values.advice import warnings
 
 
@@ -227,3 +228,22 @@ def test_warnings_many_dependencies_are_judged_in_a_blink() -> None:
 
     assert warnings(with_rules(*classes)) == ()
     assert time.monotonic() - began < 20.0
+
+
+@pytest.mark.parametrize(
+    ("rule", "expected"),
+    [
+        (
+            AlertRule("hit rate lwo", enabled=False),
+            "alert.hit rate lwo turns off nothing: no alert at hand has that name; did you mean 'hit rate low'?",
+        ),
+        (AlertRule("mine", enabled=False), "alert.mine turns off nothing: no alert at hand has that name"),
+        (AlertRule("hit rate low", enabled=False), ""),
+        (AlertRule("mine", when=parse_condition("clients > 9"), enabled=False), ""),
+    ],
+)
+def test_warnings_alert_that_is_turned_off_and_not_there_is_named(rule: AlertRule, expected: str) -> None:
+    """The one that was meant goes on; a rule of one's own may rest for a while."""
+    settings = attrs.evolve(default_settings(), alerts=(rule,))
+
+    assert warnings(settings) == ((expected,) if expected else ())
