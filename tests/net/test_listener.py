@@ -15,7 +15,8 @@ from proxy.config.model import Endpoint, parse_endpoint
 from proxy.core.engine import Engine
 from proxy.core.figures.stats import Stats
 from proxy.core.tracking import Tracking
-from proxy.net.door.listener import Listener, bind
+from proxy.errors import ListenError
+from proxy.net.door.listener import Listener, bind, bound
 from proxy.net.reactor import READ, Reactor
 
 
@@ -106,6 +107,21 @@ async def test_retire_is_not_stopped_by_one_that_has_gone(
     for sock in [*clients, *accepted]:
         sock.close()
     nursery.cancel_scope.cancel()
+
+
+async def test_run_where_somebody_else_listens_by_now_says_so(reactor: Reactor) -> None:
+    """Two proxies that start at once both have the address, until the first of them listens."""
+    first = bound(parse_endpoint("redis://127.0.0.1:0"))
+    endpoint = Endpoint("tcp", "127.0.0.1", first.getsockname()[1])
+    listener = Listener(reactor, endpoint, None, lambda _: None, inherited=bound(endpoint))
+    with first:
+        first.listen()
+        with pytest.raises(ExceptionGroup) as caught:
+            await listener.run()
+
+    assert caught.group_contains(
+        ListenError, match=f"cannot listen on redis://127.0.0.1:{endpoint.port}: Address .* in"
+    )
 
 
 async def test_run_ends_when_nobody_is_accepted_any_more(reactor: Reactor) -> None:

@@ -86,19 +86,25 @@ class Listener:
         return self.handshakes is not None and self.handshakes.is_busy
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Listen and accept until cancelled, or closed: then until those who shake hands have."""
+        """Listen and accept until cancelled, or closed: then until those who shake hands have. Raises ListenError."""
         if not self._open:
             task_status.started()
             return
         try:
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
-                self._sock.listen(BACKLOG)
+                self._listen()
                 self._reactor.add(self._sock.fileno(), self)
                 task_status.started()
                 await self._closed.wait()
         finally:
             self.close()
+
+    def _listen(self) -> None:
+        try:
+            self._sock.listen(BACKLOG)
+        except OSError as exc:  # while we looked for Redis somebody else has come to listen there: both had bound it
+            raise ListenError(f"cannot listen on {self.url}: {exc.strerror or exc}") from exc
 
     def close(self) -> None:
         """Accept no more; connections that were accepted go on."""
