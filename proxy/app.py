@@ -28,7 +28,7 @@ from proxy.errors import ConfigError, EmbeddedError, ListenError, RemoteError, T
 from proxy.events.event import Event
 from proxy.events.mapping import Mapper
 from proxy.events.sink import Failed, Sink
-from proxy.log import configure, get_logger
+from proxy.log import configure, get_logger, say
 from proxy.net.door.entrance import Entrance, await_fit, start_next
 from proxy.net.door.queues import Queues, make_worker
 from proxy.net.events.event_sink import make_event_sink
@@ -293,7 +293,7 @@ async def _main(app: App, entrance: Entrance) -> int:
         consuming = await nursery.start(app.consume)
         app.started = True
         line = start_line(urls, admin, worker.endpoint)
-        print(line, flush=True)
+        say(line)
         await entrance.took_over()
         app.manager.ready(line)
         nursery.start_soon(entrance.run, partial(make_way, outlook, app.drain))

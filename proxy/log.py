@@ -9,6 +9,7 @@ lines that say the same, a second has so many and no more, and the next one tell
 from __future__ import annotations
 
 import json
+import os
 import sys
 from types import ModuleType
 from typing import Any, Final, cast
@@ -63,6 +64,15 @@ def configure(level: str, format: str) -> None:  # noqa: A002 - the word users r
 def get_logger(name: str) -> FilteringBoundLogger:
     """Make a logger whose lines carry `module=name`; costs nothing at import, follows every later `configure`."""
     return cast("FilteringBoundLogger", structlog.get_logger(module=name))
+
+
+def say(line: str) -> None:
+    """Print a line for people on stdout, or lose it, as a line of the log is lost."""
+    try:
+        print(line, flush=True)
+    except OSError:
+        # What is left in the buffer is written again when Python ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def short(key: bytes) -> str:

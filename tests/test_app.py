@@ -6,6 +6,8 @@ import json
 import os
 import signal
 import socket
+import subprocess
+import sys
 import time
 import urllib.error
 import urllib.request
@@ -57,6 +59,11 @@ def _starting(silent: socket.socket) -> tuple[Respite, socket.socket]:
     return respite, connection
 
 
+def _is_taken(port: int) -> bool:
+    with socket.socket() as sock:
+        return sock.connect_ex(("127.0.0.1", port)) == 0
+
+
 def _status(respite: Respite, path: str) -> int:
     try:
         with urllib.request.urlopen(f"http://127.0.0.1:{respite.admin_port}{path}", timeout=5) as response:
@@ -86,6 +93,33 @@ def test_start_line_names_every_address_and_no_password(server: Server, tmp_path
         assert f"127.0.0.1:{server.port}" in shown
         assert "s3cret" not in respite.output + respite.errors
     assert not path.exists()
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+@pytest.mark.parametrize("stdout", ["full", "closed", "none"])
+def test_start_line_that_nobody_takes_keeps_nobody_from_serving(server: Server, stdout: str, workers: str) -> None:
+    """A full disk, a reader that has gone, no stream at all: the line is lost, as one of the log would be."""
+    port = free_port()
+    words = [sys.executable, "-m", "proxy", "run", "--upstream", server.url, "--workers", workers]
+    words += ["--listen", f"redis://127.0.0.1:{port}", "--admin", ""]
+    reading, writing = os.pipe()
+    os.close(reading)
+    with Path("/dev/full").open("wb") as full, open(writing, "wb", buffering=0) as closed:
+        process = subprocess.Popen(
+            ["sh", "-c", 'exec "$@" >&-', "sh", *words] if stdout == "none" else words,
+            stdout=full if stdout == "full" else closed,
+            stderr=subprocess.PIPE,
+        )
+    try:
+        wait_for(lambda: _is_taken(port), what="it serves", timeout_s=20)
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(1.0)  # the line comes when clients are served already
+        process.terminate()
+        _, errors = process.communicate(timeout=20)
+    finally:
+        process.kill()
+
+    assert (process.returncode, b"Traceback" in errors) == (0, False), errors
 
 
 def test_start_line_names_an_address_of_many_queues_once() -> None:

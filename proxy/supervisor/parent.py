@@ -15,7 +15,7 @@ import trio
 
 from proxy.app import launch, leave, make_way, may_be_followed, start_line, telemetry_of
 from proxy.config.model import Endpoint, Settings
-from proxy.log import get_logger
+from proxy.log import get_logger, say
 from proxy.net.door.entrance import Entrance, start_next
 from proxy.outlook import Outlook
 from proxy.supervisor.child import Job
@@ -62,7 +62,7 @@ async def _main(host: Host, settings: Settings, upstream: Endpoint, entrance: En
                 admin = await nursery.start(outlook.run)
                 host.has_started = True
                 line = start_line(urls, admin, upstream)
-                print(line, flush=True)
+                say(line)
                 await entrance.took_over()
                 host.manager.ready(line)
                 nursery.start_soon(entrance.run, partial(make_way, outlook, host.drain))

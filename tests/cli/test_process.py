@@ -97,6 +97,22 @@ def test_output_that_cannot_be_written_is_one_line_and_exit_code_1(serve: Serve,
     assert process.returncode == 1
 
 
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (("hash-password",), 2, b"respite: an empty password lets everybody in\n"),
+        (("events", "test", "-"), 1, b"respite: it would be a dead letter: there is no body"),
+    ],
+)
+def test_input_that_is_closed_is_an_empty_one(words: tuple[str, ...], code: int, said: bytes) -> None:
+    """Who starts us without a standard input reads a reason, and no traceback."""
+    command = ["sh", "-c", 'exec "$@" <&-', "sh", sys.executable, "-m", "proxy", *words]
+    done = subprocess.run(command, capture_output=True, check=False, timeout=_DEADLINE_S)
+
+    assert (done.returncode, done.stderr.count(b"\n")) == (code, 1)
+    assert done.stderr.startswith(said)
+
+
 def test_ctrl_c_while_the_command_is_being_imported_is_no_traceback() -> None:
     """Half of what a command takes on a busy machine is spent there."""
     script = (
