@@ -16,7 +16,7 @@ from proxy.config.templates import Pieces, captures_of, parse_dependency, parse_
 from proxy.values.covering import is_covered
 from proxy.values.dependencies import tags_of
 from proxy.values.globs import compile_glob
-from proxy.values.overlapping import do_overlap
+from proxy.values.overlapping import Places
 from proxy.values.rules import Rules
 
 Parts = tuple[Part, ...]
@@ -43,7 +43,8 @@ def doubtful_dependencies(classes: Sequence[ClassSettings]) -> Iterator[str]:
             kind, pieces = parse_dependency(text)
             shapes = [_shape(pieces, glob, is_glob=kind == "glob") for glob in one.match]
             if kind == "tag":
-                late = [other for other in known if _meet(shapes, other.tags)]
+                met = [Places(shape) for shape in shapes]
+                late = [other for other in known if _meet(met, other.tags)]
                 if not late:
                     yield f"{path} drops nothing: no class has such a tag among its tags"
                 without = [f"class.{other.name}" for other in late if not other.has_version]
@@ -71,29 +72,32 @@ def _known(classes: Sequence[ClassSettings]) -> list[_Class]:
 
 def _without_version(shapes: Sequence[Parts], known: Sequence[_Class]) -> list[str]:
     """Name the classes without versions that have keys of a glob; and no class, if it takes keys of none."""
+    met = [(shape, Places(shape)) for shape in shapes]
     found = [
         f"class.{other.name}"
         for other in known
-        if not other.has_version and any(_reaches(shape, glob, other.taken) for shape in shapes for glob in other.globs)
+        if not other.has_version
+        and any(_reaches(shape, places, glob, other.taken) for shape, places in met for glob in other.globs)
     ]
-    for shape in shapes:
+    for shape, places in met:
         # Only those that have keys of it: whether some globs cover another one is dear to say for hundreds of them.
-        every = [glob for other in known for glob in other.globs if do_overlap(shape, glob)]
+        every = [glob for other in known for glob in other.globs if places.meet(glob)]
         if not is_covered(shape, every):
             return [*found, "no class"]
     return found
 
 
-def _reaches(shape: Parts, glob: Parts, taken: Sequence[Parts]) -> bool:
-    """Return whether the first glob may have keys of the second one that no class before it takes."""
-    if not do_overlap(shape, glob):
+def _reaches(shape: Parts, places: Places, glob: Parts, taken: Sequence[Parts]) -> bool:
+    """Return whether a glob, which has these places, may have keys of another that no class before that takes."""
+    if not places.meet(glob):
         return False
-    before = [other for other in taken if do_overlap(other, glob) and do_overlap(other, shape)]
+    here = Places(glob)
+    before = [other for other in taken if here.meet(other) and places.meet(other)]
     return not (is_covered(shape, before) or is_covered(glob, before))
 
 
-def _meet(some: Sequence[Parts], others: Sequence[Parts]) -> bool:
-    return any(do_overlap(one, other) for one in some for other in others)
+def _meet(some: Sequence[Places], others: Sequence[Parts]) -> bool:
+    return any(one.meet(other) for one in some for other in others)
 
 
 def _shape(pieces: Pieces, glob: str, *, is_glob: bool) -> Parts:

@@ -37,7 +37,7 @@ class Places:
 
     def meet(self, other: Sequence[Part]) -> bool:
         """Return whether some key, be it the empty one, is taken by this glob and by the other."""
-        if self._is_void or _is_void(other):
+        if self._is_void:
             return False
         stars, behind = self._stars, 1 << self._count
         places = 1 | (stars & 1) << 1
@@ -54,7 +54,7 @@ class Places:
 
     def _taking(self, part: Part) -> int:
         """Return the places whose part takes a byte that this one takes."""
-        places = self._wild
+        places = self._wild if part.accepts else 0
         if part.sort is Sort.LITERAL:
             (byte,) = part.accepts
             places |= self._of_byte.get(byte, 0)

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import attrs
 import pytest
 
 from proxy.config.alert_conditions import parse_condition
+from proxy.config.globs import Part
 from proxy.config.load import default_settings
 from proxy.config.model import AlertRule, ClassSettings, Settings
+from proxy.values import dependents_advice
 from proxy.values.advice import warnings
+from proxy.values.overlapping import Places
 
 
 def with_classes(*globs: tuple[str, ...]) -> Settings:
@@ -247,3 +251,24 @@ def test_warnings_alert_that_is_turned_off_and_not_there_is_named(rule: AlertRul
     settings = attrs.evolve(default_settings(), alerts=(rule,))
 
     assert warnings(settings) == ((expected,) if expected else ())
+
+
+def test_warnings_of_many_classes_look_at_each_dependency_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thousand classes are checked within seconds: what is dear is done once a dependency, not once a pair."""
+    made: list[Places] = []
+
+    class Counted(Places):
+        def __init__(self, parts: Sequence[Part]) -> None:
+            made.append(self)
+            super().__init__(parts)
+
+    monkeypatch.setattr(dependents_advice, "Places", Counted)
+    classes = tuple(
+        ClassSettings(f"c{number}", (f"n{number}:*",), tags=(f"t{number}",), invalidates=(f"l{number}:*", "tag:t0"))
+        for number in range(40)
+    )
+
+    found = warnings(attrs.evolve(default_settings(), classes=classes))
+
+    assert len(found) == 81  # each glob and each tag is dropped later, and a write to the first class drops itself
+    assert len(made) == 80
