@@ -174,6 +174,8 @@ class Namespace:
     def clear(self) -> int:
         """Let go of all entries; return how many they were."""
         count = len(self.resident) + len(self.replies)
+        for reply in self.replies.values():
+            reply.before = None  # else neighbours would hold each other; what remains for an outage needs `after`
         for entries in (self.resident, self.replies, self.heads):
             entries.clear()
         for block in self.blocks:

@@ -236,6 +236,7 @@ class L1:
                     self._group(reply).memory.remember(reply.request, reply.uses, DROPPED)
                 self._unlink(reply)
                 dropped += 1
+                reply.before = None  # else it and its neighbour would hold each other, until a collection of garbage
                 reply = reply.after
         return dropped
 
@@ -280,16 +281,17 @@ class L1:
                 blocks = namespace.blocks
                 at = start = 0
                 while at < len(blocks):
-                    some = blocks[at].entries[start : start + count - len(found)]
-                    found += some
-                    start += len(some)
+                    before = len(found)
+                    found += blocks[at].entries[start : start + count - before]
+                    start += len(found) - before
                     if len(found) == count:
-                        yield found
-                        found = []
+                        full, found = [found], []
+                        yield full.pop()  # not held here: until the next step it may all have gone
                     else:
                         at, start = at + 1, 0
             if found:
-                yield found
+                full, found = [found], []
+                yield full.pop()
             yield []
 
     def resize(self, max_bytes: int, now: float) -> None:

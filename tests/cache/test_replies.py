@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import random
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -290,3 +292,30 @@ def test_clear_forgets_what_hung_on_keys() -> None:
     check(l1)
     assert requests(l1) == [b"c"]
     assert l1.namespace(ZERO).heads[KEY].count == 1
+
+
+@pytest.mark.parametrize(
+    "let_go",
+    [
+        lambda l1: l1.drop(KEY),
+        lambda l1: l1.clear(),
+        lambda l1: l1.clear_namespace(l1.namespace(ZERO)),
+        lambda l1: l1.resize(1_000, 1.0),
+    ],
+    ids=["drop", "clear", "clear_namespace", "resize"],
+)
+def test_replies_that_go_are_free_at_once(let_go: Callable[[L1], object]) -> None:
+    """Neighbours hold each other: what L1 no longer counts would stay until a collection, perhaps for ever."""
+    l1 = make()
+    reply = b"$1000\r\n" + b"x" * 1_000
+    before = sys.getrefcount(reply)
+    gc.disable()
+    try:
+        for request in (b"a", b"b", b"c"):
+            put(l1, request, reply=reply)
+        let_go(l1)
+        left = sys.getrefcount(reply) - before
+    finally:
+        gc.enable()
+
+    assert (len(l1), left) == (0, 0)
