@@ -67,7 +67,7 @@ class Engine:
         self.selective: frozenset[bytes] = frozenset()  # users whose rights hang on which command names which keys
         self.proven_at = 0.0  # every push that Redis sent up to then has been applied
         self._random = random.Random().random
-        self._pushed: dict[bytes, int] = {}  # keys that a push has dropped -> hash of the reply
+        self._pushed: dict[int, int] = {}  # hashes of keys that a push has dropped -> hash of the reply
         self.now = 0.0
         self.fields_expire = False
         self._fields_until = 0.0
@@ -315,7 +315,7 @@ class Engine:
             if entry is not None:
                 if len(self._pushed) >= PUSHED_MAX:
                     self._pushed.clear()
-                self._pushed[key] = hash(entry.reply)
+                self._pushed[hash(key)] = hash(entry.reply)
             if self.policy is not None and self._keeps_last(key):
                 for last in (entry, *namespace.replies_of(key)):
                     if last is not None:
@@ -326,7 +326,7 @@ class Engine:
         return rules is not None and rules.while_recomputed == "stale"
 
     def _tell_needless(self, entry: Entry) -> None:
-        if not isinstance(entry, ReplyEntry) and self._pushed.pop(entry.key, None) == hash(entry.reply):
+        if not isinstance(entry, ReplyEntry) and self._pushed.pop(hash(entry.key), None) == hash(entry.reply):
             self.stats.needless_pushes += 1
 
     def lose(self) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from proxy.cache.journal import EVENTS_MAX, EVERY_KEY, EVICTED, FILL, FLUSH, PUSH, SHOWN_MAX, Journal
 from proxy.cache.l1 import L1
-from proxy.wire.encode import bulk
+from proxy.wire.encode import bulk, unbulk
 
 from .test_l1 import LATER, ZERO
 
@@ -75,3 +75,16 @@ def test_evictions_are_noted() -> None:
 
     assert l1.journal.of(KEY) == [(5.0, EVICTED)] * 2
     assert l1.journal.of(OTHER) == [(5.0, EVICTED)]
+
+
+def test_long_keys_are_told_apart_and_take_little_memory() -> None:
+    """Twenty thousand writes of keys of a megabyte would hold as many megabytes."""
+    journal = Journal()
+    one, other = (bulk(b"k" * 1_000_000 + end) for end in (b"1", b"2"))
+    journal.note((1.0, FILL, one))
+    journal.note((2.0, PUSH, other))
+
+    assert journal.of(one) == [(1.0, FILL)]
+    assert journal.of(other) == [(2.0, PUSH)]
+    assert [unbulk(key)[:64] for _, _, key in journal.ends(1)] == [b"k" * 64]
+    assert sum(len(key) for _, _, key in journal._events) < 300
