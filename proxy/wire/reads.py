@@ -22,7 +22,8 @@ class CachedRead:
     `join`: how the replies for single keys make up the reply for several: "" takes one key only, "list" makes an array
     of one-element arrays, "sum" adds numbers. `sole`: only a missing key gets the reply of a missing key. `negative`: a
     reply that looks like nothing is what a missing key gets, so it may be kept for one. `fields`: the reply may change
-    when a field of a hash expires by itself.
+    when a field of a hash expires by itself. `unordered`: its elements, so many each time, stand in an order that means
+    nothing: a hash table that is being made larger moves them without a change, also by reads.
     """
 
     join: Join = ""
@@ -30,6 +31,7 @@ class CachedRead:
     sole: bool = False
     negative: bool = True
     fields: bool = False
+    unordered: int = 0
 
     def may_be_missing(self, reply: bytes) -> bool:
         """Return whether a missing key would have got this reply."""
@@ -46,9 +48,12 @@ READS: Final[Mapping[bytes, CachedRead]] = {
     b"BITPOS": CachedRead(negative=False),  # 0 may be a place in the value, or that there is none
     b"EXISTS": CachedRead(join="sum", sole=True),
     b"TYPE": CachedRead(sole=True),
-    **dict.fromkeys((b"HGET", b"HMGET", b"HGETALL", b"HKEYS", b"HVALS", b"HLEN", b"HEXISTS", b"HSTRLEN"), _HASH),
+    **dict.fromkeys((b"HGET", b"HMGET", b"HLEN", b"HEXISTS", b"HSTRLEN"), _HASH),
+    **dict.fromkeys((b"HKEYS", b"HVALS"), CachedRead(fields=True, unordered=1)),
+    b"HGETALL": CachedRead(fields=True, unordered=2),
     **dict.fromkeys((b"LINDEX", b"LLEN", b"LPOS", b"LRANGE"), _PLAIN),
-    **dict.fromkeys((b"SCARD", b"SISMEMBER", b"SMISMEMBER", b"SMEMBERS"), _PLAIN),
+    **dict.fromkeys((b"SCARD", b"SISMEMBER", b"SMISMEMBER"), _PLAIN),
+    b"SMEMBERS": CachedRead(unordered=1),
     **dict.fromkeys((b"ZCARD", b"ZCOUNT", b"ZLEXCOUNT", b"ZMSCORE", b"ZRANK", b"ZREVRANK", b"ZSCORE"), _PLAIN),
     **dict.fromkeys((b"ZRANGE", b"ZRANGEBYLEX", b"ZRANGEBYSCORE"), _PLAIN),
     **dict.fromkeys((b"ZREVRANGE", b"ZREVRANGEBYLEX", b"ZREVRANGEBYSCORE"), _PLAIN),

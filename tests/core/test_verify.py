@@ -15,7 +15,7 @@ from proxy.core.engine import Engine
 from proxy.core.figures.stats import Stats
 from proxy.core.slots import STREAM_BYTES, Failure, Slot
 from proxy.core.verify import NEVER, Verifier, VerifySlot, is_resident
-from proxy.wire.encode import bulk, command
+from proxy.wire.encode import array, bulk, command
 
 from .scripted_slots import ScriptedClient
 from .world import World, make_settings, running_world
@@ -199,6 +199,26 @@ def test_differing_reply_whose_push_never_comes_is_healed(scene: Scene, request_
     assert (is_resident(entry), is_resident(other)) == (False, False)
     assert scene.engine.journal.of(KEY)[-1] == (100.5, HEALED)
     assert [line["key"] for line in scene.log.lines] == ["k"]
+
+
+@pytest.mark.parametrize(
+    ("words", "held", "found", "is_same"),
+    [
+        (("HGETALL", "k"), (b"a", b"1", b"b", b"2"), (b"b", b"2", b"a", b"1"), True),
+        (("HGETALL", "k"), (b"a", b"1", b"b", b"2"), (b"b", b"1", b"a", b"2"), False),
+        (("smembers", "k"), (b"a", b"b"), (b"b", b"a"), True),
+        (("SMEMBERS", "k"), (b"a", b"b"), (b"b", b"b"), False),
+        (("LRANGE", "k", "0", "-1"), (b"a", b"b"), (b"b", b"a"), False),
+    ],
+)
+def test_order_that_means_nothing_is_no_difference(
+    scene: Scene, words: tuple[str, ...], held: tuple[bytes, ...], found: tuple[bytes, ...], is_same: bool
+) -> None:
+    """A hash table that is being made larger moves its elements whenever it is read: nothing was stale."""
+    entry = scene.hold(array(list(map(bulk, held))), request=command(*words))
+    VerifySlot(None, scene.verifier, entry).land(array(list(map(bulk, found))))
+
+    assert scene.counts == ((1, 0, 0, 0) if is_same else (1, 1, 0, 0))
 
 
 def test_differing_reply_leaves_what_came_after_alone(scene: Scene) -> None:
