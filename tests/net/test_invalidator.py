@@ -11,6 +11,7 @@ from proxy.core.fencing import Fencing
 from proxy.core.invalidation import Invalidated
 from proxy.core.session import Identity
 from proxy.core.slots import Failure
+from proxy.errors import UPSTREAM_UNAVAILABLE
 from proxy.net.values.invalidator import KEYS_MAX, Invalidator, answer
 from proxy.values.dependencies import Dependents
 from proxy.wire.encode import bulk
@@ -41,6 +42,10 @@ class Links:
     def pick(self) -> ScriptedLink | None:
         """Return its link."""
         return self.links.setdefault(self._db, ScriptedLink())
+
+    def why_not(self) -> bytes:
+        """Return the error of one that is away."""
+        return UPSTREAM_UNAVAILABLE
 
 
 class World:

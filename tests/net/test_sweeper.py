@@ -316,5 +316,21 @@ async def test_ask_raises_what_redis_says_and_that_it_is_away(autojump_clock: Cl
             await ask(reactor, world.invalidator, 0, b"*1\r\n$6\r\nDBSIZE\r\n")
     world.redis.links.links[0] = None
 
-    with pytest.raises(RemoteError, match="away"):
+    with pytest.raises(RemoteError, match="unavailable"):
         await ask(reactor, world.invalidator, 0, b"*1\r\n$6\r\nDBSIZE\r\n")
+
+
+@pytest.mark.parametrize(("refusal", "left"), [(b"-ERR DB index is out of range\r\n", 0), (b"-NOPERM no\r\n", 1)])
+async def test_sweeper_lifts_fences_of_others_where_one_database_cannot_be_swept(
+    refusal: bytes, left: int, autojump_clock: Clock
+) -> None:
+    """Nothing lies behind a fence of a database that is not there; one that is refused keeps its own fences only."""
+    world = World()
+    world.redis.dbs[0] = [b"a:1"]
+    world.fence(b"a:*")
+    world.fence(b"a:*", db=99)
+    world.redis.before = lambda db, _: refusal if db == 99 else None
+    await world.run(2 * LOOK_EVERY_S)
+
+    assert world.redis.swept() == [b"a:1"]
+    assert [fence.db for fence in world.left] == [99] * left

@@ -199,10 +199,7 @@ async def ask(reactor: Reactor, invalidator: Invalidator, db: int, raw: bytes) -
         answered.set()
 
     reactor.enter()
-    link = invalidator.link(db)
-    if link is None:
-        raise RemoteError("the upstream is away")
-    link.submit(raw, answer(then))
+    invalidator.send(db, raw, then)
     reactor.flush()
     await answered.wait()
     if replies[0][:1] in (b"-", b"!"):

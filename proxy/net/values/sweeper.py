@@ -16,6 +16,7 @@ from typing import Final
 import attrs
 import trio
 
+from proxy.core.coordinator import is_no_database
 from proxy.core.fencing import Fencing
 from proxy.errors import RemoteError
 from proxy.log import get_logger
@@ -77,10 +78,19 @@ class Sweeper:
     async def _sweep(self) -> None:
         fences = list(self._fencing.fences)
         self.figures.running = True
+        broken: RemoteError | None = None
         for db in sorted({fence.db for fence in fences}):
-            await self._pass(db)
-        for at in range(0, len(fences), ENDED_A_CALL):
-            await self._end(fences[at : at + ENDED_A_CALL])
+            try:
+                await self._pass(db)
+            except RemoteError as exc:
+                if not is_no_database(f"-{exc}".encode()):  # else there is nothing behind its fences
+                    broken = exc  # fences of others must not stay in force for it
+                    continue
+            swept = [fence for fence in fences if fence.db == db]
+            for at in range(0, len(swept), ENDED_A_CALL):
+                await self._end(swept[at : at + ENDED_A_CALL])
+        if broken is not None:
+            raise broken
         self.figures.passes += 1
         log.debug("swept", fences=len(fences), unlinked_total=self.figures.unlinked)
 
