@@ -24,7 +24,7 @@ from proxy.cache.entry import ENTRY_OVERHEAD_BYTES, Entry, Namespace, ReplyEntry
 from proxy.cache.ghost import Ghosts
 from proxy.cache.groups import IDLE_SPREAD, ClassOf, Group, Groups
 from proxy.cache.journal import EVICTED, Journal
-from proxy.cache.memory import DROPPED, FLAT, STEEP, USES_MAX
+from proxy.cache.memory import DROPPED, FLAT, STEEP, USES_MAX, Memory
 from proxy.cache.tables import Table
 
 # bench/hitratio.py, mean lead on S3-FIFO in points of hits: 4 of 32 +0.86, of 48 +0.94, of 64 +1.0, but sessions that
@@ -44,6 +44,9 @@ EVENT_BYTES: Final = 160
 """What an event of the journal takes: its tuple 64, its time 32, and a key of 20 bytes."""
 JOURNAL_SHARE: Final = 100
 """The part of `max_bytes` that the journal may take."""
+REFUSED_SHARE: Final = 64
+"""The part of `max_bytes` that what is remembered may take for keys that are refused: one cell an entry, were they all
+as small as they can be."""
 REPLIES_MAX: Final = 4096
 """Replies of one key: a change of it drops them all at once, in some 2 ms."""
 
@@ -121,7 +124,20 @@ class L1:
 
     def admits(self, key: bytes, id: bytes) -> bool:  # noqa: A002
         """Return whether what was missed may enter, found by its key (GET) or request; ask before a lease is opened."""
-        return not self.admission.is_strict or self.admission.admits(id, self.groups.of(key).memory)
+        if not self.admission.is_strict:
+            return True
+        memory = self.groups.of(key).memory
+        if self.admission.admits(id, memory):
+            return True
+        if memory.is_crowded and self.admit == "second_read":
+            self._remember_more(memory)
+        return False
+
+    def _remember_more(self, memory: Memory) -> None:
+        """Have room for more keys that are refused: there may be many more of them than L1 holds entries as yet."""
+        cells = 2 * len(memory)
+        if (self.groups.cells + len(memory)) * CELL_BYTES * REFUSED_SHARE <= self.max_bytes and memory.fit(cells):
+            self._count_tables()
 
     def put(self, namespace: Namespace, key: bytes, reply: bytes, deadline: float, now: float) -> Entry:
         """Hold a reply of GET until `deadline`, replacing what was there; evict until the bound is kept."""

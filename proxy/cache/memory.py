@@ -30,10 +30,16 @@ _FADING: Final = 2
 class Memory:
     """Remember keys, about as many as L1 holds."""
 
-    __slots__ = ("_cells",)
+    __slots__ = ("_cells", "_lost")
 
     def __init__(self) -> None:
         self._cells = array("I", bytes(4 * _CELLS_MIN))
+        self._lost = 0  # refused keys that had no place, or took that of another, since it was made larger
+
+    @property
+    def is_crowded(self) -> bool:
+        """Whether keys that are refused are forgotten before they can be read again."""
+        return self._lost > len(self._cells) // 16
 
     def __len__(self) -> int:
         return len(self._cells)
@@ -45,6 +51,7 @@ class Memory:
         while len(self._cells) < entries:
             # A key's place is the low bits of its hash: one more bit decides between the halves, which begin alike.
             self._cells *= 2
+            self._lost = 0
         return True
 
     def shrink(self, entries: int) -> None:
@@ -59,6 +66,8 @@ class Memory:
         place = number & (len(self._cells) - 1)
         old = self._cells[place]
         mark = (number >> 32) & 0x3FFFFFF
+        if how == REFUSED and old and old >> 6 != mark:
+            self._lost += 1
         if old & 15 <= uses or old >> 6 == mark:
             self._cells[place] = mark << 6 | how << 4 | uses
         else:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from proxy.cache.admission import Admission
+from proxy.cache.entry import Scope
+from proxy.cache.l1 import CELL_BYTES, L1, REFUSED_SHARE
 from proxy.cache.memory import DROPPED, REFUSED, Memory
+from proxy.wire.encode import bulk
 
 
 def make() -> tuple[Admission, Memory]:
@@ -118,3 +121,37 @@ def test_admission_counts_keys_that_were_kept_out_and_came_back() -> None:
         admission.admits(key, memory)
 
     assert (admission.refusals, admission.returns) == (3, 2)
+
+
+def read_all(l1: L1, count: int) -> int:
+    """Read so many keys one after the other, as L1 is filled by those that it admits; return how many it held."""
+    namespace = l1.namespace(Scope(b"", 0, 2))
+    hits = 0
+    for number in range(count):
+        key = bulk(b"key:%06d" % number)
+        if key in namespace.resident:
+            hits += 1
+        elif l1.admits(key, key):
+            l1.put(namespace, key, b"$1\r\nv\r\n", 1e9, 1.0)
+    return hits
+
+
+def test_second_read_lets_in_what_is_read_again_however_many_come_between() -> None:
+    """The places to remember are as many as entries held; of an empty L1 a thousand: it would stay empty for ever."""
+    l1 = L1(64 << 20)
+    l1.admit = "second_read"
+    for _ in range(3):
+        read_all(l1, 20_000)
+
+    assert read_all(l1, 20_000) > 17_000
+
+
+def test_second_read_remembers_a_scan_in_bounded_memory() -> None:
+    """Keys that are never read again take their part of the bound, and no more; all of it counts."""
+    l1 = L1(4 << 20)
+    l1.admit = "second_read"
+    read_all(l1, 200_000)
+
+    assert len(l1) == 0
+    assert l1.groups.cells * CELL_BYTES * REFUSED_SHARE <= l1.max_bytes
+    assert l1.bytes <= l1.max_bytes
