@@ -7,18 +7,21 @@
 A waiter is let go when the key is written by a client of ours, or a push came and there is a value: with what Redis
 then holds; with "nothing" when the length of the lease has passed; or at once with the last value it had, where the
 class says so. (Not every push tells of a value: that of the key's own expiry comes late, and says nothing new.)
+Whoever makes a value waits for no other: what it writes would wait with it, and two could wait for each other.
 Owns who waits, and the values kept for them.
 """
 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Final
 
 from cachetools import LRUCache
 
 from proxy.cache.entry import Entry, Flight, Namespace, ReplyEntry
+from proxy.core.outage.stand_in import StandIn
 from proxy.core.slots import WHOLE, CallSlot, Client, Link, Slot
 from proxy.values.rules import ClassRules
 from proxy.wire.encode import OK, command, unbulk
@@ -73,6 +76,7 @@ class Recomputes:
         self._engine = engine
         self._by_place: dict[Place, Recompute] = {}
         self._by_key: dict[bytes, list[Recompute]] = {}
+        self._makers: Counter[Client] = Counter()  # who makes values, and how many
         self._last: LRUCache[bytes, dict[Place, bytes]] = LRUCache(STALE_BYTES, getsizeof=_size)
         self.link_of: Callable[[Namespace], Link | None] = lambda namespace: None
         self.refetch: Callable[[Flight, list[JoinSlot]], bool] = lambda flight, waiters: True
@@ -87,11 +91,14 @@ class Recomputes:
     def join(self, recompute: Recompute, waiter: JoinSlot) -> None:
         """Let a later reader wait, or have the last value; one that is to make it is told again that there is none."""
         last = self._last_value(recompute)
-        if waiter.client is recompute.maker and recompute.maker is not None:
+        client = _whose(waiter)
+        if client is recompute.maker and client is not None:
             waiter.fill(recompute.nothing)
         elif last is not None:
             self._engine.stats.stale_served += 1
             waiter.fill(last)
+        elif client in self._makers:
+            waiter.fill(recompute.nothing)
         else:
             self._engine.stats.recompute_waits += 1
             recompute.waiters.append(waiter)
@@ -108,7 +115,7 @@ class Recomputes:
         under_way = self.under_way(flight.namespace, flight.request)
         if under_way is not None:  # a push came, and there was no value yet
             for waiter in patient:
-                if waiter.client is under_way.maker:
+                if _whose(waiter) in self._makers:
                     waiter.fill(nothing)
                 else:
                     under_way.waiters.append(waiter)
@@ -133,20 +140,22 @@ class Recomputes:
             return b""
         recompute.answered = True
         if recompute.elected:
-            present = [waiter for waiter in recompute.waiters if waiter.mode is WHOLE]
+            present = [waiter for waiter in recompute.waiters if _is_awaited(waiter)]
             if not present:
                 self._give_up(recompute)  # all have left: nobody would make it
                 self._give_back(recompute)
                 return b""
-            recompute.maker = maker = present[0].client
-            own = [waiter for waiter in recompute.waiters if waiter.client is maker]
-            recompute.waiters = [waiter for waiter in recompute.waiters if waiter.client is not maker]
-            for waiter in own:  # who reads twice before making it must not wait for itself
-                waiter.fill(recompute.nothing)
+            maker = _whose(present[0])
+            assert maker is not None
+            recompute.maker = maker
+            self._makers[maker] += 1
+            self._let_go([recompute, *self._by_place.values()] if maker.joins > 1 else [recompute])
         elif reply[:1] in (b"-", b"!"):
             self._give_up(recompute)  # who may not write the lease reads as ever
             return b""
         last = self._last_value(recompute)
+        if last is None:
+            self._let_go([recompute])
         waiters = recompute.waiters
         if last is not None:
             recompute.waiters = []
@@ -158,6 +167,18 @@ class Recomputes:
         if recompute.was_pushed and self._is_open(recompute):
             self.pushed(recompute.flight.key)
         return b""
+
+    def _let_go(self, recomputes: Iterable[Recompute]) -> None:
+        """Tell those that there is nothing who wait, and make a value themselves: that one, or another."""
+        for recompute in recomputes:
+            if not recompute.answered or not any(_whose(waiter) in self._makers for waiter in recompute.waiters):
+                continue  # one that is not answered may yet be theirs
+            waiters, recompute.waiters = recompute.waiters, []
+            for waiter in waiters:
+                if _whose(waiter) in self._makers:
+                    waiter.fill(recompute.nothing)
+                else:
+                    recompute.waiters.append(waiter)
 
     def _is_open(self, recompute: Recompute) -> bool:
         flight = recompute.flight
@@ -171,6 +192,11 @@ class Recomputes:
         of_key.remove(recompute)
         if not of_key:
             del self._by_key[flight.key]
+        maker = recompute.maker
+        if maker is not None:
+            self._makers[maker] -= 1
+            if not self._makers[maker]:
+                del self._makers[maker]
         waiters, recompute.waiters = recompute.waiters, []
         return waiters
 
@@ -253,6 +279,18 @@ class Recomputes:
             return None
         flight = recompute.flight
         return self._last.get(flight.key, {}).get((flight.namespace, flight.request))
+
+
+def _whose(waiter: JoinSlot) -> Client | None:
+    """Return the client that waits, not who stands in for it in one command."""
+    client = waiter.client
+    return client.client if isinstance(client, StandIn) else client
+
+
+def _is_awaited(waiter: JoinSlot) -> bool:
+    """Return whether a client is there to be told something."""
+    client = waiter.client
+    return client.is_awaited if isinstance(client, StandIn) else waiter.mode is WHOLE
 
 
 def _size(values: dict[Place, bytes]) -> int:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 from proxy import errors
 from proxy.core.fill_slots import JoinSlot, MgetSlot
-from proxy.core.slots import EffectSlot, Failure, ReadSlot, Slot
+from proxy.core.slots import WHOLE, EffectSlot, Failure, ReadSlot, Slot
 from proxy.wire.commands import LANE_READ, READ_KINDS, CommandSpec, Kind
 from proxy.wire.encode import bulk
 from proxy.wire.request import Raw, RequestParser
@@ -113,6 +113,11 @@ class StandIn:
         """Return whether the client has its reply, or half of it."""
         guard = self._guard
         return guard is None or guard.reply is not None or guard.parts is not None or guard.streams
+
+    @property
+    def is_awaited(self) -> bool:
+        """Return whether the client is still there, and has no reply yet."""
+        return not self.is_answered and self._guard is not None and self._guard.mode is WHOLE
 
     def hurry(self) -> None:
         """Give the client what L1 held, if there is something; the read goes on, to fill L1."""
