@@ -221,6 +221,7 @@ class Engine:
             # own in the last part of its life, that not all are refreshed at once.
             entry.deadline = until - self._random() * self.early_refresh * self.max_age_s
         if self.policy is not None:
+            self.recomputes.forget(key)
             bound_s = self.policy.max_staleness_s(key)
             if bound_s is not None:
                 entry.deadline = min(entry.deadline, self.proven_at + bound_s)

@@ -109,7 +109,7 @@ class Fencing:
         self._places = [(namespace, len(namespace.blocks)) for namespace in self.engine.l1.namespaces.values()]
 
     def _revoke(self, news: Sequence[Fence]) -> None:
-        """Let no read that was under way when the fences came fill L1."""
+        """Let no read that was under way when the fences came fill L1, nor serve the last value of what is gone."""
         fences = Fences()
         for one in news:
             fences.put(one.db, one.kind, one.text, one.version)
@@ -118,6 +118,7 @@ class Fencing:
             for key in {flight.key for flight in namespace.flights.values()}:
                 if self._covers(fences, db, key):
                     self.engine.drop(key)
+        self.engine.recomputes.forget_covered(lambda db, key: self._covers(fences, db, key))
 
     def _covers(self, fences: Fences, db: int, key: bytes) -> bool:
         if not len(fences):

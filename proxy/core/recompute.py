@@ -16,7 +16,7 @@ from __future__ import annotations
 import secrets
 from collections import Counter
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from cachetools import LRUCache
 
@@ -33,8 +33,16 @@ if TYPE_CHECKING:
 PREFIX: Final = b"respite:lease:"
 STALE_BYTES: Final = 4 * 1024 * 1024  # kept of values that are gone, for those who may have the last one
 UNDER_WAY_MAX: Final = 4096  # who asks for more keys that are not there is told so
+LOOKED_THROUGH_MAX: Final = 1_000  # last values that are looked at for a fence: some 2 ms, nobody else is served
 Place = tuple[Namespace, bytes]
 """A namespace, and what a read is found by there."""
+
+
+class _Last(NamedTuple):
+    """The last value of a read, and when it ended."""
+
+    reply: bytes
+    at: float
 
 
 class Recompute:
@@ -77,7 +85,7 @@ class Recomputes:
         self._by_place: dict[Place, Recompute] = {}
         self._by_key: dict[bytes, list[Recompute]] = {}
         self._makers: Counter[Client] = Counter()  # who makes values, and how many
-        self._last: LRUCache[bytes, dict[Place, bytes]] = LRUCache(STALE_BYTES, getsizeof=_size)
+        self._last: LRUCache[bytes, dict[Place, _Last]] = LRUCache(STALE_BYTES, getsizeof=_size)
         self.link_of: Callable[[Namespace], Link | None] = lambda namespace: None
         self.refetch: Callable[[Flight, list[JoinSlot]], bool] = lambda flight, waiters: True
 
@@ -261,14 +269,24 @@ class Recomputes:
     def remember(self, entry: Entry) -> None:
         """Keep the last value of a read whose key has ended or was changed elsewhere."""
         request = entry.request if isinstance(entry, ReplyEntry) else entry.key
-        known = {**self._last.get(entry.key, {}), (entry.namespace, request): entry.reply}
+        known = {**self._last.get(entry.key, {}), (entry.namespace, request): _Last(entry.reply, self._engine.now)}
         if _size(known) <= STALE_BYTES // 16:
             self._last[entry.key] = known
+        else:
+            self.forget(entry.key)  # what was kept before is older than the last one
 
     def forget(self, key: bytes) -> None:
-        """Keep no last value of a key: a client of ours writes it, and must never read anything older."""
+        """Keep no last value of a key: it is back, or a client of ours writes it, who must never read an older one."""
         if self._last:
             self._last.pop(key, None)
+
+    def forget_covered(self, covers: Callable[[int, bytes], bool]) -> None:
+        """Keep no last values of keys, of a database, that are said to be gone; of many, none at all."""
+        if len(self._last) > LOOKED_THROUGH_MAX:
+            self._last.clear()
+        for key, known in list(self._last.items()):
+            if any(covers(db, key) for db in {namespace.scope.db for namespace, _ in known}):
+                del self._last[key]
 
     def forget_all(self) -> None:
         """Keep no last values."""
@@ -278,7 +296,9 @@ class Recomputes:
         if recompute.rules.while_recomputed != "stale":
             return None
         flight = recompute.flight
-        return self._last.get(flight.key, {}).get((flight.namespace, flight.request))
+        last = self._last.get(flight.key, {}).get((flight.namespace, flight.request))
+        # Nobody may have read the key for days: what was its last value here need not be the last that there was.
+        return last.reply if last is not None and self._engine.now - last.at <= self._engine.max_age_s else None
 
 
 def _whose(waiter: JoinSlot) -> Client | None:
@@ -293,5 +313,5 @@ def _is_awaited(waiter: JoinSlot) -> bool:
     return client.is_awaited if isinstance(client, StandIn) else waiter.mode is WHOLE
 
 
-def _size(values: dict[Place, bytes]) -> int:
-    return sum(len(request) + len(reply) + 200 for (_, request), reply in values.items())
+def _size(values: dict[Place, _Last]) -> int:
+    return sum(len(request) + len(last.reply) + 200 for (_, request), last in values.items())

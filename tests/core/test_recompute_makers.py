@@ -1,4 +1,4 @@
-"""Whoever makes a value anew waits for no other."""
+"""Whoever makes a value anew waits for no other, and nobody is served what is older than the last value."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import attrs
 import pytest
 
 from proxy.config.model import Settings
+from proxy.values.fences import Fence
 from proxy.wire.encode import command
 
 from .test_recompute import LEASE_S, is_held_elsewhere, scripted, settings
@@ -19,6 +20,13 @@ from .world import ScriptedClient, World, running_world
 def world() -> Iterator[World]:
     """Run a proxy and a model server that knows leases."""
     with running_world(settings()) as made:
+        yield scripted(made)
+
+
+@pytest.fixture
+def stale() -> Iterator[World]:
+    """Run one whose readers get the last value while another makes it anew."""
+    with running_world(settings("stale")) as made:
         yield scripted(made)
 
 
@@ -34,6 +42,13 @@ def asks(world: World, client: ScriptedClient, *words: str) -> list[object]:
     client.send(*words)
     world.settle()
     return client.replies()
+
+
+def ends(world: World, name: str) -> None:
+    """Let a key end, and be found to have ended by one reader, who makes it."""
+    world.pass_time(1.5)
+    maker = world.client()
+    assert asks(world, maker, "GET", name) == [None]
 
 
 # -- who makes a value -----------------------------------------------------------------------------------------------
@@ -126,3 +141,76 @@ def test_client_that_has_left_makes_nothing_in_a_class_with_a_fallback() -> None
         world.settle()
 
         assert stays.replies() == [None]
+
+
+# -- the last value --------------------------------------------------------------------------------------------------
+
+
+def test_last_value_is_the_last_one_there_was(stale: World) -> None:
+    """One that is too large to be kept, or went from L1 unseen, is newer all the same than what was kept before it."""
+    reader, other = stale.client(), stale.client()
+    stale.redis.foreign("SET", "k", "first", "PX", 1000)
+    assert reader.ask("GET", "k") == b"first"
+    stale.pass_time(1.5)
+    stale.redis.foreign("SET", "k", "second", "PX", 1000)
+    stale.settle()
+    assert reader.ask("GET", "k") == b"second"
+    stale.worker.reactor.enter()
+    stale.worker.engine.l1.clear()  # evicted, say
+    ends(stale, "k")
+
+    assert b"first" not in asks(stale, other, "GET", "k")
+
+
+def test_last_value_that_is_too_large_replaces_an_older_one(stale: World) -> None:
+    """`remember` keeps no large ones: the one before it must not stay."""
+    reader, other = stale.client(), stale.client()
+    engine = stale.worker.engine
+    stale.redis.foreign("SET", "k", "first", "PX", 1000)
+    assert reader.ask("GET", "k") == b"first"
+    (entry,) = next(iter(engine.l1.namespaces.values())).resident.values()
+    engine.recomputes.remember(entry)
+    entry.reply = b"$%d\r\n%b\r\n" % (1 << 19, b"x" * (1 << 19))
+    engine.recomputes.remember(entry)
+    ends(stale, "k")
+
+    assert b"first" not in asks(stale, other, "GET", "k")
+
+
+def test_last_value_is_served_for_as_long_as_l1_may_hold_one(stale: World) -> None:
+    """A key that nobody has read since may have had any number of values: `l1.max_age` is the bound of what is old."""
+    reader = stale.client()
+    max_age_s = stale.worker.engine.max_age_s
+    for pause_s, expected in ((1.5, [b"old"]), (max_age_s + 10.0, [])):
+        stale.redis.foreign("SET", "k", "old", "PX", 1000)
+        assert reader.ask("GET", "k") == b"old"
+        stale.pass_time(1.5)
+        assert asks(stale, stale.client(), "GET", "k") == [None]  # found to have ended
+        stale.pass_time(LEASE_S)
+        stale.now += pause_s
+        stale.connect_control()
+        stale.settle()
+        assert asks(stale, stale.client(), "GET", "k") == [None]
+        found = asks(stale, stale.client(), "GET", "k")
+        stale.pass_time(LEASE_S + 1)
+
+        assert found == expected
+
+
+@pytest.mark.parametrize("many", [0, 1_500])
+def test_last_value_of_what_a_fence_covers_is_not_served(stale: World, many: int) -> None:
+    """Who drops a glob drops it for those who would get the last value as well, however many are kept."""
+    reader, other = stale.client(), stale.client()
+    for name in ("k", "k2", *(f"k:{number}" for number in range(many))):
+        stale.redis.foreign("SET", name, "old", "PX", 1000)
+        assert reader.ask("GET", name) == b"old"
+    stale.pass_time(1.5)
+    for name in ("k", "k2", *(f"k:{number}" for number in range(many))):
+        reader.send("GET", name)
+    stale.settle()
+    stale.worker.reactor.enter()
+    stale.worker.value_layer.fencing.put([Fence(0, "glob", b"k", 7)])
+    stale.worker.reactor.flush()
+
+    assert asks(stale, other, "GET", "k2") == ([] if many else [b"old"])
+    assert asks(stale, stale.client(), "GET", "k") == []
