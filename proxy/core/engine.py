@@ -27,6 +27,7 @@ from proxy.core.outage.outage import Outage
 from proxy.core.policy import Policy
 from proxy.core.recompute import Recomputes
 from proxy.core.verify import Verifier, is_resident
+from proxy.wire.encode import unbulk
 from proxy.wire.reads import GET_READ, CachedRead
 
 if TYPE_CHECKING:
@@ -87,6 +88,15 @@ class Engine:
             and not (read.fields and self.fields_expire)
             and (self.policy is None or self.policy.may_keep(key))
         )
+
+    def count_misses(self, keys: Sequence[bytes], command: str) -> None:
+        """Count reads of keys (as bulk strings) that L1 did not answer; those that it may never hold are none."""
+        if self.policy is not None:
+            keys = [key for key in keys if self.policy.may_keep(key)]
+        stats = self.stats
+        stats.misses += len(keys)
+        if keys and stats.misses >= self.tally.missed_at:
+            self.tally.miss(unbulk(keys[-1]), command)
 
     def held(self, namespace: Namespace, key: bytes, request: bytes | None = None) -> Entry | None:
         """Return what L1 holds of a key (as a bulk string), or of the read of a raw request.

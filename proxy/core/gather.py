@@ -123,7 +123,7 @@ def split(read: CachedRead, args: list[bytes]) -> list[tuple[bytes, bytes]]:
 
 def gather(reads: Reads, client: Downstream, namespace: Namespace, read: CachedRead, args: list[bytes]) -> None:
     """Answer a read of several keys, each from L1, under a lease, or for this client alone."""
-    engine, stats = reads.engine, reads.stats
+    engine = reads.engine
     split_up = split(read, args)
     requests = [request for _, request in split_up]
     parts: list[bytes | None] = []
@@ -139,9 +139,7 @@ def gather(reads: Reads, client: Downstream, namespace: Namespace, read: CachedR
             parts.append(None)
     missing = [at for at, part in enumerate(parts) if part is None]
     engine.verifier.count_hits(known)
-    stats.misses += len(missing)
-    if missing and stats.misses >= engine.tally.missed_at:
-        engine.tally.miss(unbulk(split_up[missing[-1]][0]), name_of(requests[0]))
+    engine.count_misses([split_up[at][0] for at in missing], name_of(requests[0]))
     if not missing:
         client.reply(joined(read, [part for part in parts if part is not None]))
         return

@@ -106,9 +106,10 @@ class Reads:
                 self.miss(guarded, namespace, key, request, read)
             return
         stats = self.stats
-        stats.misses += 1
-        if stats.misses >= engine.tally.missed_at:
-            engine.tally.miss(unbulk(key), name_of(request))
+        if engine.policy is None or engine.policy.may_keep(key):
+            stats.misses += 1
+            if stats.misses >= engine.tally.missed_at:
+                engine.tally.miss(unbulk(key), name_of(request))
         link = client.route()
         if link is None:
             client.reply(client.why_not())
@@ -217,9 +218,7 @@ class Reads:
             self._pass_mget(client, namespace, names)  # too much to join here: Redis' own reply streams
             return
         engine.verifier.count_hits(known, "MGET")
-        self.stats.misses += len(missing)
-        if missing and self.stats.misses >= engine.tally.missed_at:
-            engine.tally.miss(missing[-1], "MGET")
+        engine.count_misses(keys, "MGET")
         if not missing:
             client.reply(b"*%d\r\n%b" % (len(frames), b"".join(frame for frame in frames if frame is not None)))
             return
@@ -254,7 +253,7 @@ class Reads:
         What one of the two has brought, the other serves: not to somebody who may run only one. So both are asked
         for once, until the rights may have changed.
         """
-        self.stats.misses += len(names)
+        self.engine.count_misses([bulk(name) for name in names], "MGET")
         link = self._pass_mget(client, namespace, names)
         if link is None or namespace.is_shared is False or namespace.asking is not None:
             return

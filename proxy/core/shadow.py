@@ -15,7 +15,7 @@ from proxy.core.gather import joined, split
 from proxy.core.slots import Link, Slot
 from proxy.core.verify import VerifySlot
 from proxy.wire.commands import CommandSpec, Kind
-from proxy.wire.encode import bulk, unbulk
+from proxy.wire.encode import bulk
 from proxy.wire.reads import GET_READ, CachedRead
 from proxy.wire.reply import elements
 from proxy.wire.request import Raw, Request
@@ -150,9 +150,7 @@ def _count(engine: Engine, keys: list[bytes], entries: list[Entry | None], comma
     tally = engine.tally
     for key, entry in zip(keys, entries, strict=True):
         if entry is None:
-            engine.stats.misses += 1
-            if engine.stats.misses >= tally.missed_at:
-                tally.miss(unbulk(key), command)
+            engine.count_misses((key,), command)
         else:
             engine.stats.hits += 1
             entry.uses += 1
