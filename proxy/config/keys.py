@@ -113,7 +113,7 @@ KEYS: Final[tuple[Key, ...]] = (
         "l1.early_refresh",
         kinds.share(0, 0.5),
         0,
-        "Set to 0.1 for hot keys that live for seconds: in the last tenth of its life one reader fetches a value anew.",
+        "Set to 0.1 where l1.max_age is seconds: in the last tenth of it one reader fetches a hot value anew.",
     ),
     _key(
         "rollout.mode",
