@@ -44,9 +44,9 @@ EVENT_BYTES: Final = 160
 """What an event of the journal takes: its tuple 64, its time 32, and a key of 20 bytes."""
 JOURNAL_SHARE: Final = 100
 """The part of `max_bytes` that the journal may take."""
+SHRUNK_AT_ONCE: Final = 200  # batches: some 10 ms in which nobody is served; 100,000 entries take more than a second
 REFUSED_SHARE: Final = 64
-"""The part of `max_bytes` that what is remembered may take for keys that are refused: one cell an entry, were they all
-as small as they can be."""
+"""The part of `max_bytes` that what is remembered of refused keys may take: a cell for each of the smallest entries."""
 REPLIES_MAX: Final = 4096
 """Replies of one key: a change of it drops them all at once, in some 2 ms."""
 
@@ -68,6 +68,7 @@ class L1:
         self._count = 0
         self._tables_bytes = 0
         self._dicts_bytes = 0
+        self.shrinks = False  # `shrink` has something to do
         self._hand = self.walk(SAMPLE)
         # By turns would not do: with an even number of slices, each rule would see one half of them for ever.
         self._chance = random.Random(0)
@@ -311,10 +312,20 @@ class L1:
             yield []
 
     def resize(self, max_bytes: int, now: float) -> None:
-        """Change the bound; a smaller one evicts at once."""
+        """Change the bound; what is beyond a smaller one is evicted now, or, where it is much, by `shrink`."""
         self._bound(max_bytes)
-        while self.bytes - self._tables_bytes > self._limit:
+        self.shrinks = True
+        self.shrink(now)
+
+    def shrink(self, now: float) -> None:
+        """Evict some of what is beyond a bound that was made smaller. Call it often."""
+        for _ in range(SHRUNK_AT_ONCE):
+            if self.bytes - self._tables_bytes <= self._limit:
+                break
             self._evict(now)
+        else:
+            return
+        self.shrinks = False
         if self.bytes > self._limit:  # by tables that were made for more
             for namespace in self.namespaces.values():
                 self._dicts_bytes += namespace.tables.renew()

@@ -83,6 +83,8 @@ class Timers:
         worker.door.rates.tick(now)
         worker.engine.outage.tick(now)
         worker.engine.end_lingering()
+        if worker.engine.l1.shrinks:
+            worker.engine.l1.shrink(now)
         worker.touch_hot_keys()
         worker.facts.hottest.turn()
         worker.engine.tally.tick()

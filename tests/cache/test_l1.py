@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from proxy.cache.entry import BLOCK_SIZE, ENTRY_OVERHEAD_BYTES, Namespace, Scope, held_bytes
 from proxy.cache.groups import IDLE_STEP, REGRETS
-from proxy.cache.l1 import BATCH, L1, SAMPLE
+from proxy.cache.l1 import BATCH, L1, SAMPLE, SHRUNK_AT_ONCE
 from proxy.cache.memory import DROPPED, FLAT, REFUSED, STEEP
 from proxy.wire.encode import bulk
 
@@ -292,6 +292,30 @@ def test_resize_to_less_evicts_at_once() -> None:
     assert len(l1) > 40 - BATCH
     fill(l1, 100, first=1000, now=2.0)
     assert l1.bytes <= 40 * SIZE
+
+
+def test_resize_of_many_entries_evicts_some_at_a_time() -> None:
+    """All at once would hold up every client for seconds; what comes meanwhile takes no more room than there was."""
+    most = SHRUNK_AT_ONCE * BATCH
+    l1 = make(5 * most)
+    fill(l1, 5 * most)
+    gone = -l1.evictions
+    l1.resize(most * SIZE, 1.0)
+    gone += l1.evictions
+    before = l1.bytes
+    fill(l1, 10, first=1_000_000, now=2.0)
+    while_shrinking = l1.bytes
+    calls = 0
+    while l1.shrinks:
+        calls += 1
+        so_far = l1.evictions
+        l1.shrink(3.0)
+        assert l1.evictions - so_far <= most + BATCH
+
+    assert gone == most
+    assert while_shrinking <= before
+    assert calls > 1
+    assert l1.bytes <= most * SIZE
 
 
 def check(l1: L1) -> None:

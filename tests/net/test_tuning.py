@@ -107,6 +107,21 @@ def test_worker_that_is_told_to_stop_tuning_has_what_is_configured(world: World)
     assert world.worker.report("tuning") == {"mode": "off", "steps_total": 1, "kept_total": 0, "undone_total": 0}
 
 
+def test_worker_goes_on_with_what_a_reload_has_left_of_a_large_l1() -> None:
+    """Its timers do, until the bound is kept."""
+    with running_world() as world:
+        engine = world.worker.engine
+        space = world.client().connection.namespace
+        assert space is not None
+        for number in range(5_000):
+            engine.l1.put(space, b"$5\r\n%05d\r\n" % number, b"v" * KIB, world.now + 3600, world.now)
+        engine.l1.resize(2 << 20, world.now)
+        after_reload = engine.l1.bytes
+        world.pass_time(0.5)
+
+        assert after_reload > engine.l1.max_bytes >= engine.l1.bytes
+
+
 def test_worker_ticks_its_tuning() -> None:
     """The clockwork of the worker is what looks, every ten seconds."""
     with running_world(small_l1()) as world:
