@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import ctypes
 import fcntl
 import resource
 import struct
 import sys
 import termios
 from pathlib import Path
+from typing import Final
+
+_malloc_trim: Final = getattr(ctypes.CDLL(None), "malloc_trim", None)
 
 
 def resident_bytes() -> int:
@@ -18,6 +22,12 @@ def resident_bytes() -> int:
     except OSError:
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         return peak if sys.platform == "darwin" else peak * 1024
+
+
+def give_back_memory() -> None:
+    """Give the system the free pages between what is in use; only glibc keeps them, and can."""
+    if _malloc_trim is not None:
+        _malloc_trim(0)
 
 
 def kernel_unread(fd: int) -> int:

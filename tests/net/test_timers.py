@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import time
 
+import pytest
 import trio
 
 from proxy.errors import UPSTREAM_TIMED_OUT
+from proxy.net import timers as timers_module
+from proxy.net.timers import GIVE_BACK_EVERY_S, GIVE_BACK_SHARE
 
+from ..core.world import running_world
 from .conftest import Serve
 from .driver import Client
 from .outage_parts import outage_is, settings_of
@@ -59,3 +63,30 @@ async def test_worker_that_is_stopped_again_and_again_sees_who_is_late(peer: Pee
 
     with trio.fail_after(0.3):
         assert await client.frame() == UPSTREAM_TIMED_OUT
+
+
+def test_memory_is_given_back_now_and_then_where_something_has_moved(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not while nothing happens, and the more seldom the longer it takes."""
+    with running_world() as world:
+        given_back: list[float] = []
+        takes_s = 0.0
+
+        def give_back() -> None:
+            given_back.append(world.now)
+            world.now += takes_s
+
+        monkeypatch.setattr(timers_module, "give_back_memory", give_back)
+        client = world.client()
+        client.ask("GET", "k")
+        world.pass_time(3 * GIVE_BACK_EVERY_S)
+        first = len(given_back)
+        world.pass_time(3 * GIVE_BACK_EVERY_S)
+        idle = len(given_back)
+        takes_s = 2 * GIVE_BACK_EVERY_S * GIVE_BACK_SHARE
+        for _ in range(60):
+            client.ask("SET", "k", "v")
+            client.ask("GET", "k")
+            world.pass_time(GIVE_BACK_EVERY_S / 10)
+
+        assert (first, idle) == (1, 1)
+        assert len(given_back) == idle + 3
