@@ -102,9 +102,9 @@ class Reads:
         guards = engine.guards
         if guards is not None and not isinstance(client, StandIn) and guards.has_key(key):
             guarded = guards.begin(client, request or GET + key)
-            if guarded is not None:
-                self.miss(guarded, namespace, key, request, read)
-            return
+            if guarded is None:
+                return
+            client = guarded
         stats = self.stats
         if engine.policy is None or engine.policy.may_keep(key):
             stats.misses += 1

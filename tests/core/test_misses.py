@@ -57,3 +57,22 @@ def test_keys_of_no_class_are_no_misses_where_classes_alone_are_held() -> None:
     scoped = attrs.evolve(made, classes=(OTHERS,), l1=attrs.evolve(made.l1, scope="classes"))
     with running_world(scoped) as world:
         assert misses(world, "GET", "k") == 0
+
+
+def test_early_refresh_counts_once_in_a_class_with_a_fallback() -> None:
+    """Another stands in for the client there: its entry was looked at twice, and counted twice."""
+    made = make_settings(max_age_s=10.0)
+    l1 = attrs.evolve(made.l1, early_refresh=0.5, touch_rate=0, verify=0.0)
+    one = ClassSettings("k", ("k*",), stale_if_error_s=30.0)
+    with running_world(attrs.evolve(made, classes=(one,), l1=l1)) as world:
+        world.worker.engine._random = lambda: 0.9
+        world.redis.foreign("SET", "k", "v")
+        client = world.client()
+        for _ in range(8):
+            client.ask("GET", "k")
+        for _ in range(8):
+            world.now += 1.0
+            world.worker.tracking.serve_until = world.worker.engine.proven_at = world.now + 2.0  # PONGs have come
+            assert client.ask("GET", "k") == b"v"
+
+        assert world.worker.stats.refreshed == 1
