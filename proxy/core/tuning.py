@@ -150,9 +150,10 @@ class Tuning:
             self._begin(desk, step, span.after.at, configured)
 
     def _suggest(self, desk: Desk, step: Step | None, configured: Settings) -> None:
-        """Say what would be done; once, as long as it stays the same."""
-        before, desk.suggested = desk.suggested, step
-        if step is not None and (before is None or before.value != step.value):
+        """Say what would be done; once, as long as it stays the same, however often it is not worth it in between."""
+        desk.suggested = step
+        if step is not None and step.value != desk.said:
+            desk.said = step.value
             desk.why = step.why
             knob = desk.tuner.knob
             turn = {"setting": knob.name, "from": knob.show(knob.of(configured)), "to": knob.show(step.value)}

@@ -221,6 +221,18 @@ def test_suggest_says_it_once_and_changes_nothing(lines: list[dict[str, Any]]) -
     assert "suggested" not in bench.row()
 
 
+def test_suggestion_that_comes_and_goes_is_said_once(lines: list[dict[str, Any]]) -> None:
+    """A gain at the edge of what is worth a step would write a line every other span, for ever."""
+    tuner = ScriptedTuner()
+    bench = Bench([tuner], make_settings("suggest"))
+    bench.pass_spans(FIRST)
+    for _ in range(10):
+        tuner.wants = not tuner.wants
+        bench.pass_spans(1)
+
+    assert [line["event"] for line in lines] == ["suggested"]
+
+
 def test_off_looks_at_nothing() -> None:
     """Without tuning nothing is counted for it, and the report says so in a word."""
     bench = Bench([ScriptedTuner()], make_settings("off"))

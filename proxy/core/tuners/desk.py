@@ -27,13 +27,14 @@ class Desk:
     spans: deque[Span] = attrs.field(factory=lambda: deque(maxlen=SPANS))
     trial: Trial | None = None
     suggested: Step | None = None
+    said: Any = None  # the value that was suggested last, in the log
     why: str = ""
     rests_until: float = 0.0
     rest_s: float = 0.0
 
     def begin_anew(self) -> None:
         """Forget what was seen, and what was under way: the setting is another."""
-        self.trial = self.suggested = None
+        self.trial = self.suggested = self.said = None
         self.why = ""
         self.rests_until = self.rest_s = 0.0
         self.spans.clear()
