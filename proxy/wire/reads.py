@@ -35,10 +35,13 @@ class CachedRead:
 
     def may_be_missing(self, reply: bytes) -> bool:
         """Return whether a missing key would have got this reply."""
-        return reply in _SOLE_NOTHING if self.sole else self.negative and is_nothing(reply)
+        if self.sole:
+            return len(reply) <= _SOLE_NOTHING_MAX and reply in _SOLE_NOTHING  # not to hash a large value for nothing
+        return self.negative and is_nothing(reply)
 
 
 _SOLE_NOTHING: Final = frozenset([b"$-1\r\n", b"_\r\n", b":0\r\n", b"+none\r\n"])
+_SOLE_NOTHING_MAX: Final = max(map(len, _SOLE_NOTHING))
 _PLAIN: Final = CachedRead()
 _HASH: Final = CachedRead(fields=True)
 GET_READ: Final = CachedRead(sole=True)
@@ -87,12 +90,13 @@ NEVER: Final[Mapping[bytes, str]] = {
 _NOTHING: Final = frozenset(
     [b"$-1\r\n", b"*-1\r\n", b"_\r\n", b":0\r\n", b"$0\r\n\r\n", b"*0\r\n", b"%0\r\n", b"~0\r\n", b"+none\r\n"]
 )
+_NOTHING_MAX: Final = max(map(len, _NOTHING))
 _NOTHINGS: Final = (b"$-1\r\n", b"_\r\n", b":0\r\n", b"*-1\r\n")
 
 
 def is_nothing(reply: bytes) -> bool:
     """Return whether a reply is what reads of a missing key get: nil, 0, empty, none, or an array of nils or zeros."""
-    if reply in _NOTHING:
+    if len(reply) <= _NOTHING_MAX and reply in _NOTHING:
         return True
     if reply[:1] != b"*":
         return False

@@ -64,6 +64,21 @@ def test_nothing_is_told_from_something(reply: bytes, expected: bool) -> None:
     assert is_nothing(reply) is expected
 
 
+class Unhashed(bytes):
+    """A reply whose every byte must not be gone through."""
+
+    def __hash__(self) -> int:
+        raise AssertionError("a large reply was hashed")
+
+
+def test_large_reply_is_told_from_nothing_without_being_read() -> None:
+    """To look it up among what means nothing takes 2 us for 10 KiB."""
+    value = Unhashed(b"$10000\r\n%b\r\n" % (b"x" * 10_000))
+
+    assert not GET_READ.may_be_missing(value)
+    assert not READS[b"HGET"].may_be_missing(value)
+
+
 def test_an_empty_value_is_no_missing_key_to_get() -> None:
     """GET tells the two apart, STRLEN does not."""
     assert not GET_READ.may_be_missing(b"$0\r\n\r\n")
