@@ -348,16 +348,16 @@ class L1:
             self._count_tables()
         age_s = (len(groups) > 1 and self.groups.age_s) or 1.0
 
+        soon = now + 0.001  # an entry of this very wake-up would divide by zero
+        power, alone = powers[0], len(groups) == 1  # to find an entry's group takes a fifth of the time
+
         def worth(entry: Entry) -> float:
             if entry.ends_at <= now:
                 return -1.0
-            uses: float = entry.uses
-            if uses == 1:
-                uses = NEVER_HIT
-            elif uses > USES_MAX:
-                uses = USES_MAX
-            # A little is added to the idle time: an entry of this very wake-up would divide by zero.
-            idle: float = ((now - entry.used_at + 0.001) / age_s) ** powers[entry.block.groups[entry.place]]
+            count = entry.uses
+            uses: float = NEVER_HIT if count == 1 else count if count <= USES_MAX else USES_MAX
+            idle: float = (soon - entry.used_at) / age_s
+            idle **= power if alone else powers[entry.block.groups[entry.place]]
             return uses / (idle * (len(entry.reply) + _BESIDES_BYTES))
 
         looked_at = next(self._hand) or next(self._hand)

@@ -251,10 +251,11 @@ class Engine:
         writing = self.writing
         note = self.journal.note
         now = self.now
+        forgets = self.recomputes.has_last  # asked once: most writes have nothing there
         for key in keys:
             writing[key] = writing.get(key, 0) + 1
             note((now, WRITE, key))
-            if self.policy is not None:
+            if forgets:
                 self.recomputes.forget(key)
             self.drop(key)
 

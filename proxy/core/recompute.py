@@ -275,6 +275,11 @@ class Recomputes:
         else:
             self.forget(entry.key)  # what was kept before is older than the last one
 
+    @property
+    def has_last(self) -> bool:
+        """Return whether there is a last value of any key."""
+        return len(self._last) > 0
+
     def forget(self, key: bytes) -> None:
         """Keep no last value of a key: it is back, or a client of ours writes it, who must never read an older one."""
         if self._last:
