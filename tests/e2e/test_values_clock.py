@@ -130,7 +130,7 @@ def test_versions_of_writes_that_alternate_rise_and_are_the_server_s_time(setup:
     before_ms = server_ms(setup)
     for number in range(40):
         assert setup.clients[number % 2].command("SET", f"item:blind:{number}", "x") == OK
-        time.sleep(0.02)  # more than it takes to learn the time: by that much one of them may be behind
+        time.sleep(0.05)  # more than it takes to learn the time: by that much one of them may be behind
     versions = [version_of(setup.clients[0], f"item:blind:{number}") for number in range(40)]
     after_ms = server_ms(setup)
 

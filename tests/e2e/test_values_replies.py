@@ -120,7 +120,8 @@ def test_values_written_in_one_pipeline_are_each_their_own(ways: Ways) -> None:
                 if rng.random() < 0.2:
                     pipeline.incr("n") if rng.random() < 0.5 else pipeline.exists(key)
             assert pipeline.execute().count(True) >= 40
-        assert ways.second.mget(*written) == list(written.values())
+        values = list(written.values())
+        wait_for(lambda written=written, values=values: ways.second.mget(*written) == values, what="L1 has heard")
         for key, value in written.items():
             stored = ways.direct.get(key)
             assert open_value(stored, {})[0] == value if key[0] in "vc" else stored == value
