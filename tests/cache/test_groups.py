@@ -112,11 +112,12 @@ def test_eviction_is_remembered_by_the_class() -> None:
         l1._evict(1.0)
         for key in before - set(l1.namespace(ZERO).resident) - {bulk(b"x")}:
             assert l1.groups.all[0].memory.knows(key) is None
-            uses, how = l1.groups.of(key).memory.recall(key) or (0, -1)
-            assert uses == 3
-            hows[how] += 1
+            if known := l1.groups.of(key).memory.recall(key):  # else one of the same turn has taken its place
+                assert known[0] == 3
+                hows[known[1]] += 1
 
     assert all(hows.values())
+    assert sum(hows.values()) > SAMPLE / 2
 
 
 def test_memory_of_one_class_is_not_pushed_out_by_another() -> None:
