@@ -338,7 +338,8 @@ class Engine:
         return rules is not None and rules.while_recomputed == "stale"
 
     def _tell_needless(self, entry: Entry) -> None:
-        if not isinstance(entry, ReplyEntry) and self._pushed.pop(hash(entry.key), None) == hash(entry.reply):
+        pushed = None if isinstance(entry, ReplyEntry) else self._pushed.pop(hash(entry.key), None)
+        if pushed is not None and pushed == hash(entry.reply):  # else the reply, which may be large, is not hashed
             self.stats.needless_pushes += 1
 
     def lose(self) -> None:

@@ -296,3 +296,17 @@ def test_reply_beyond_those_a_key_may_have_is_refused_not_published(monkeypatch:
 
     assert (play.stats.published, play.stats.refused) == (1, 2)
     assert [what for _, what in play.engine.journal.of(KEY)] == [FILL, REFUSED, REFUSED]
+
+
+@pytest.mark.parametrize(("key", "reply", "needless"), [(KEY, VALUE, 1), (KEY, b"$1\r\nw\r\n", 0), (OTHER, VALUE, 0)])
+def test_push_is_needless_when_its_key_comes_back_as_it_was(
+    play: Play, key: bytes, reply: bytes, needless: int
+) -> None:
+    """Another value, or another key, was worth telling of."""
+    play.publish(KEY)
+    play.engine.drop_pushed([b"k"])
+    flight = play.engine.open(play.zero, key, None)
+    flight.reply = reply
+    play.engine.finish(flight, NO_EXPIRY)
+
+    assert (play.stats.published, play.stats.needless_pushes) == (2, needless)
