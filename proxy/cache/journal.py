@@ -1,6 +1,6 @@
 """What happened to keys lately: why one was stale, or a miss.
 
-Owns one ring for all keys, bounded, so that remembering costs one append (some 0.1 us) and no look-up; only EXPLAIN
+Owns one ring for all keys, bounded, so that remembering costs a call and an append, and no look-up; only EXPLAIN
 goes through it. A long key is noted by its beginning and its hash: clients must not choose how much memory is taken.
 """
 
